@@ -1,0 +1,270 @@
+"""The command line: names and flags are a promise; the work is done in the rooms that each command calls.
+
+Exit codes: 0 all done, 1 some images failed (all others are written), 2 wrong usage or input, 130 interrupted.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alserve import __version__
+from alserve.errors import AlserveError
+
+app = typer.Typer(
+    name="alserve",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Learn from image labels and a few pixel masks; segment, classify and explain with one ONNX file.",
+    epilog="Exit codes: 0 all done · 1 some images failed, all others are written · 2 wrong usage or input · "
+    "130 interrupted.",
+)
+
+TRAIN = "Train (needs: pip install 'alserve\\[train]')"
+USE = "Use a model"
+
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        help="Model file. Left out: $ALSERVE_MODEL, else the one file in models/.", show_default=False
+    ),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(help="Folder of masks, a mirror of DATA's folders; non-zero pixels are foreground."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
+Seed = Annotated[
+    int, typer.Option(help="Drives everything that is random; same seed, same machine, same result.")
+]
+
+
+def _version(*, value: bool) -> None:
+    if value:
+        typer.echo(f"alserve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=lambda value: _version(value=value), is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _need_training() -> None:
+    """Say how to get the training half where its libraries are missing."""
+    missing = [
+        name
+        for name in ("torch", "timm", "lightning", "segmentation_models_pytorch")
+        if find_spec(name) is None
+    ]
+    if missing:
+        raise AlserveError(f"training needs {', '.join(missing)}; run: pip install 'alserve[train]'")
+
+
+@app.command(rich_help_panel=TRAIN)
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
+    seed: Seed = 0,
+) -> None:
+    """See the whole path in a few minutes: draw a small data set, learn, export, segment, serve, report."""
+    _need_training()
+    from training.demo import run_demo  # noqa: PLC0415
+
+    run_demo(out, seed=seed)
+
+
+@app.command(rich_help_panel=TRAIN)
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")
+    ],
+    masks: Masks = None,
+    preset: Annotated[str | None, typer.Option(help="Settings for a kind of data: glas or cub.")] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="label-propagation, random (no pseudo-labels), wsl (no masks at all) or full (all masks)."
+        ),
+    ] = "label-propagation",
+    initial: Annotated[int | None, typer.Option(min=1, help="Masks asked at first, per class.")] = None,
+    per_round: Annotated[int | None, typer.Option(min=1, help="Masks added a round, per class.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds; each is one training at one budget.")
+    ] = None,
+    passes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings a round; each further one learns from fresh pseudo-masks."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of one pass.")] = None,
+    short_side: Annotated[
+        int | None, typer.Option(min=32, help="Working size: short side in pixels, of whole 32s.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Any timm encoder, by its timm name.")] = None,
+    validation_masks: Annotated[
+        bool,
+        typer.Option(
+            "--validation-masks",
+            help="Choose thresholds on the masks of split 'valid', counted in the budget, not by cross-validation.",
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where to train: auto, cpu or cuda.")] = "auto",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn from class labels and a few masks, by rounds of active learning.
+
+    OUT then holds [bold]model.onnx[/] (exported after every round), [bold]rounds.jsonl[/] (one object a round),
+    [bold]report.html[/], the settings, and the state that lets a stopped run continue.
+
+    Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
+    """
+    _need_training()
+    from training.procedure import Settings, train_run  # noqa: PLC0415
+
+    given = {
+        "method": method,
+        "initial": initial,
+        "per_round": per_round,
+        "rounds": rounds,
+        "passes": passes,
+        "steps": steps,
+        "short_side": short_side,
+        "encoder": encoder,
+        "seed": seed,
+        "validation_masks": validation_masks,
+    }
+    settings = Settings.of(preset, {name: value for name, value in given.items() if value is not None})
+    train_run(data, out, settings, masks=masks, device=device, overwrite=overwrite)
+
+
+@app.command(rich_help_panel=TRAIN)
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    out: Annotated[Path, typer.Option(help="Where to write the model file.")],
+) -> None:
+    """Write a run's latest model as one ONNX file, compared with the trained network on real images."""
+    _need_training()
+    from training.procedure import export_run  # noqa: PLC0415
+
+    export_run(run, out)
+
+
+@app.command(rich_help_panel=USE)
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    data: Annotated[Path, typer.Argument(help="Folder with a subfolder per class, or CSV, as for 'train'.")],
+    masks: Masks = None,
+    split: Annotated[str, typer.Option(help="Which images: train, valid or test.")] = "test",
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+) -> None:
+    """Measure a model file on labelled images: Dice, IoU, accuracy, at the images' own size."""
+    from training.evaluate import evaluate_file  # noqa: PLC0415
+
+    evaluate_file(model, data, masks=masks, split=split, json_path=json)
+
+
+@app.command(rich_help_panel=USE)
+def segment(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images and folders of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; the inputs' folder structure is kept.")],
+    model: Model = None,
+    save: Annotated[
+        str, typer.Option(help="What to write, of mask, cam and overlay, with commas.")
+    ] = "mask,cam,overlay",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a network call. Left out: 1 on the CPU, 16 on a GPU.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N; what is asked for is used or refused.")
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images worked on at once. Left out: the cores this process may use."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment images and folders.
+
+    OUT then holds masks/ (0 and 255), cams/ (8-bit, predicted class) and overlays/, each picture of the image's own
+    size under the image's own name, and [bold]predictions.jsonl[/], one object an image.
+
+    Example: alserve segment slides/ --out results --save mask
+    """
+    from alserve.folder import segment_command  # noqa: PLC0415
+
+    code = segment_command(
+        inputs,
+        out,
+        model=model,
+        save=save,
+        batch_size=batch_size,
+        device=device,
+        threads=threads,
+        overwrite=overwrite,
+    )
+    raise typer.Exit(code)
+
+
+@app.command(rich_help_panel=USE)
+def serve(
+    model: Model = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
+) -> None:
+    """Answer over HTTP: POST /predict (JSON), POST /segment (PNG), GET /model."""
+    from alserve.serving import serve_model  # noqa: PLC0415
+
+    serve_model(model, host=host, port=port)
+
+
+@app.command(rich_help_panel=USE)
+def info(model: Annotated[Path, typer.Argument(help="Model file.")]) -> None:
+    """Show what a model file says of itself: classes, threshold, how it was trained, how well it does."""
+    from alserve.doctor import print_model  # noqa: PLC0415
+
+    print_model(model)
+
+
+@app.command(rich_help_panel=USE)
+def doctor() -> None:
+    """Check this machine: versions, devices that work, packages that get in each other's way."""
+    from alserve.doctor import print_machine  # noqa: PLC0415
+
+    raise typer.Exit(print_machine())
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one line, without a traceback."""
+    try:
+        app()
+    except AlserveError as error:
+        print(f"alserve: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("alserve: interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Errors that a user can mend: every message says what is wrong, where, and what to do."""
+
+
+class AlserveError(Exception):
+    """Base of all errors of this package; the command line prints it as one line and exits with 2."""
+
+
+class ImageError(AlserveError):
+    """The bytes are not an image that can be used."""
+
+
+class ModelError(AlserveError):
+    """The file is not a model that this version can run."""
+
+
+class DeviceError(AlserveError):
+    """The device that was asked for cannot be used."""
+
+
+class DataError(AlserveError):
+    """The data set, a mask or the budget does not fit."""
+
+
+class RunError(AlserveError):
+    """The output folder holds something else than what is to be written there."""

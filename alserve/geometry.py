@@ -1,0 +1,63 @@
+"""The one copy of the resize rule: training, export, the command line and the service all use it.
+
+An image is scaled so that its short side is `short_side` pixels; its long side is rounded to the next multiple
+of the network's stride. Nothing is padded, so every output maps back to the image by one plain resize, and
+images of one camera share one working shape (which is what makes batches possible).
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+STRIDE = 32
+"""Height and width of a network input are multiples of this many pixels."""
+
+MAX_ASPECT = 4
+"""A longer image is squeezed to this ratio of long to short side, which bounds the memory that one image takes."""
+
+
+def working_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Give the network's input shape for an image.
+
+    Args:
+        height: Rows of the image, in pixels, at least 1.
+        width: Columns of the image, in pixels, at least 1.
+        short_side: Wanted short side in pixels, a multiple of `STRIDE`.
+
+    Returns:
+        (height, width) in pixels, both multiples of `STRIDE`, the shorter one equal to `short_side`.
+    """
+    aspect = min(max(height, width) / min(height, width), MAX_ASPECT)
+    long_side = max(round(short_side * aspect / STRIDE) * STRIDE, short_side)
+    return (short_side, long_side) if height <= width else (long_side, short_side)
+
+
+def resize(array: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[Any]:
+    """Resize an image or a map: area averaging to shrink, bilinear to enlarge.
+
+    Args:
+        array: [height, width] or [height, width, channels], uint8 or float32.
+        shape: Wanted (height, width) in pixels.
+
+    Returns:
+        The same dtype and channels at the wanted shape; the input itself if it has that shape already.
+    """
+    if array.shape[:2] == shape:
+        return array
+    shrinks = shape[0] * shape[1] < array.shape[0] * array.shape[1]
+    return cv2.resize(array, shape[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_mask(mask: npt.NDArray[np.bool_], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Resize a binary mask: a pixel of the result is foreground where at least half of its area was.
+
+    Args:
+        mask: [height, width] bool.
+        shape: Wanted (height, width) in pixels.
+
+    Returns:
+        [height, width] bool at the wanted shape.
+    """
+    return resize(mask.astype(np.float32), shape) >= 0.5  # noqa: PLR2004

@@ -1,0 +1,162 @@
+"""Bytes to RGB pixels and back.
+
+Files are read and written by Python, never by OpenCV, which crashes on some file names and reports a full disk as
+success. The header is checked before a pixel is decoded: kind of file, and number of pixels.
+"""
+
+import io
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))  # our own cap, below, has a clear message
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from alserve.errors import ImageError
+
+cv2.setNumThreads(1)  # the callers bring the threads
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+"""Kinds of file that are read, told from their content."""
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
+"""File names that a folder run picks up, in lower case."""
+
+MAX_PIXELS = 50_000_000
+"""An image of more pixels is refused before it is decoded."""
+
+
+def check_header(data: bytes) -> tuple[int, int]:
+    """Check kind and size of an image without decoding it.
+
+    Args:
+        data: The bytes of an image file.
+
+    Returns:
+        (height, width) as stored, before an EXIF rotation, in pixels.
+
+    Raises:
+        ImageError: It is no image, of another kind than `FORMATS`, or larger than `MAX_PIXELS`.
+    """
+    if not data:
+        raise ImageError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own size warning, and notes on odd metadata
+            with Image.open(io.BytesIO(data), formats=FORMATS) as header:
+                width, height = header.size
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, Image.DecompressionBombError):
+            raise ImageError(f"the image has more than {MAX_PIXELS:,} pixels") from None
+        raise ImageError(f"not an image of a known kind ({', '.join(FORMATS)}), or damaged") from None
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"the image has {width} x {height} pixels, more than the {MAX_PIXELS:,} allowed")
+    return height, width
+
+
+def decode(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode an image to RGB, upright (EXIF rotation applied), 16-bit scaled to 8, alpha dropped.
+
+    Args:
+        data: The bytes of an image file.
+
+    Returns:
+        uint8 [height, width, 3], RGB.
+
+    Raises:
+        ImageError: The bytes are no usable image (see `check_header`) or end too early.
+    """
+    check_header(data)
+    pixels = _imdecode(data, cv2.IMREAD_COLOR_RGB)
+    return pixels.astype(np.uint8, copy=False)
+
+
+def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
+    """Decode a mask: every value that is not zero is foreground, in any channel but alpha.
+
+    Args:
+        data: The bytes of an image file.
+
+    Returns:
+        bool [height, width].
+
+    Raises:
+        ImageError: As for `decode`.
+    """
+    check_header(data)
+    pixels = _imdecode(data, cv2.IMREAD_UNCHANGED)
+    if pixels.ndim == 2:  # noqa: PLR2004
+        return pixels > 0
+    return (pixels[..., :3] > 0).any(axis=-1)
+
+
+def _imdecode(data: bytes, flags: int) -> npt.NDArray[np.generic]:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise ImageError("the image is damaged or ends too early")
+    return pixels
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode pixels as PNG.
+
+    Args:
+        pixels: uint8 [height, width] (grey) or [height, width, 3] (RGB).
+
+    Returns:
+        The bytes of the PNG file.
+    """
+    if pixels.ndim == 3:  # noqa: PLR2004
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, buffer = cv2.imencode(".png", pixels)
+    if not done:
+        raise ImageError(f"a picture of shape {pixels.shape} cannot be written as PNG")
+    return bytes(buffer)
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Read and `decode` an image file.
+
+    Raises:
+        ImageError: The file cannot be read or decoded; the message does not repeat the path.
+    """
+    return decode(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file, with the system's reason as an `ImageError` when that fails."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is either whole or not there: under a temporary name, then moved.
+
+    Args:
+        path: Where the file is to be; its folder is created.
+        data: Its bytes.
+
+    Raises:
+        OSError: The disk is full, or the folder may not be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

