@@ -30,18 +30,14 @@ USE = "Use a model"
 
 Model = Annotated[
     Path | None,
-    typer.Option(
-        help="Model file. Left out: $ALSERVE_MODEL, else the one file in models/.", show_default=False
-    ),
+    typer.Option(help="Model file. Left out: $ALSERVE_MODEL, else the one file in models/.", show_default=False),
 ]
 Masks = Annotated[
     Path | None,
     typer.Option(help="Folder of masks, a mirror of DATA's folders; non-zero pixels are foreground."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
-Seed = Annotated[
-    int, typer.Option(help="Drives everything that is random; same seed, same machine, same result.")
-]
+Seed = Annotated[int, typer.Option(help="Drives everything that is random; same seed, same machine, same result.")]
 
 
 def _version(*, value: bool) -> None:
@@ -66,9 +62,7 @@ def _root(
 def _need_training() -> None:
     """Say how to get the training half where its libraries are missing."""
     missing = [
-        name
-        for name in ("torch", "timm", "lightning", "segmentation_models_pytorch")
-        if find_spec(name) is None
+        name for name in ("torch", "timm", "lightning", "segmentation_models_pytorch") if find_spec(name) is None
     ]
     if missing:
         raise AlserveError(f"training needs {', '.join(missing)}; run: pip install 'alserve[train]'")
@@ -90,26 +84,18 @@ def demo(
 def train(
     data: Annotated[
         Path,
-        typer.Argument(
-            help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split."
-        ),
+        typer.Argument(help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split."),
     ],
-    out: Annotated[
-        Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")],
     masks: Masks = None,
     preset: Annotated[str | None, typer.Option(help="Settings for a kind of data: glas or cub.")] = None,
     method: Annotated[
         str,
-        typer.Option(
-            help="label-propagation, random (no pseudo-labels), wsl (no masks at all) or full (all masks)."
-        ),
+        typer.Option(help="label-propagation, random (no pseudo-labels), wsl (no masks at all) or full (all masks)."),
     ] = "label-propagation",
     initial: Annotated[int | None, typer.Option(min=1, help="Masks asked at first, per class.")] = None,
     per_round: Annotated[int | None, typer.Option(min=1, help="Masks added a round, per class.")] = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds; each is one training at one budget.")
-    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; each is one training at one budget.")] = None,
     passes: Annotated[
         int | None,
         typer.Option(min=1, help="Trainings a round; each further one learns from fresh pseudo-masks."),
@@ -138,7 +124,8 @@ def train(
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """
     _need_training()
-    from training.procedure import Settings, train_run  # noqa: PLC0415
+    from training.procedure import train_run  # noqa: PLC0415
+    from training.settings import Settings  # noqa: PLC0415
 
     given = {
         "method": method,
@@ -227,9 +214,7 @@ def segment(
 @app.command(rich_help_panel=USE)
 def serve(
     model: Model = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
 ) -> None:
     """Answer over HTTP: POST /predict (JSON), POST /segment (PNG), GET /model."""
@@ -259,10 +244,10 @@ def main() -> None:
     try:
         app()
     except AlserveError as error:
-        print(f"alserve: {error}", file=sys.stderr)  # noqa: T201
+        print(f"alserve: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("alserve: interrupted", file=sys.stderr)  # noqa: T201
+        print("alserve: interrupted", file=sys.stderr)
         sys.exit(130)
 
 

@@ -103,21 +103,32 @@ class Engine:
             raise ModelError(f"{path}: the model cannot be read: {error.strerror}") from error
         self.path = path
         self.sha256 = hashlib.sha256(data).hexdigest()
-        self._session, self.device = _session(
-            data, path, kind, index, threads, may_fall_back=device == "auto"
-        )
+        self._session, self.device = _session(data, path, kind, index, threads, may_fall_back=device == "auto")
         self.spec: ModelSpec = from_metadata(self._session.get_modelmeta().custom_metadata_map, str(path))
-        names = tuple(output.name for output in self._session.get_outputs())
-        if names != OUTPUTS:
-            raise ModelError(f"{path}: the outputs are {names}, not {OUTPUTS}; export the model again")
+        inputs = tuple(tensor.name for tensor in self._session.get_inputs())
+        outputs = tuple(tensor.name for tensor in self._session.get_outputs())
+        if (inputs, outputs) != ((INPUT,), OUTPUTS):
+            raise ModelError(
+                f"{path}: takes {', '.join(inputs)} and gives {', '.join(outputs)}, "
+                f"not {INPUT} and {', '.join(OUTPUTS)}; export the model again"
+            )
 
     def run(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """Run one batch.
 
         Args:
             images: uint8 [batch, height, width, 3], RGB, height and width multiples of 32.
+
+        Raises:
+            DeviceError: The device gave up, most often for want of memory.
         """
-        return Outputs(*self._session.run(OUTPUTS, {INPUT: images}))
+        try:
+            return Outputs(*self._session.run(OUTPUTS, {INPUT: images}))
+        except Exception as error:  # noqa: BLE001  see `_session`
+            raise DeviceError(
+                f"{self.path.name} failed on {self.device} with a batch of shape {images.shape}: "
+                f"{str(error).splitlines()[0]}; try a smaller batch"
+            ) from None
 
 
 def _session(
@@ -141,12 +152,8 @@ def _session(
             return _session(data, path, "cpu", 0, threads, may_fall_back=False)
         if kind == "cuda" and "CUDA" in str(error):
             raise DeviceError(f"CUDA cannot be used: {str(error).splitlines()[0]}") from None
-        raise ModelError(
-            f"{path}: not an ONNX model that can be run ({str(error).splitlines()[0]})"
-        ) from None
+        raise ModelError(f"{path}: not an ONNX model that can be run ({str(error).splitlines()[0]})") from None
     used = session.get_providers()[0]
     if used != PROVIDERS[kind] and not may_fall_back:
-        raise DeviceError(
-            "CUDA was asked for, but ONNX Runtime fell back to the CPU; run 'alserve doctor' to see why"
-        )
+        raise DeviceError("CUDA was asked for, but ONNX Runtime fell back to the CPU; run 'alserve doctor' to see why")
     return session, f"cuda:{index}" if used == PROVIDERS["cuda"] else "cpu"

@@ -23,3 +23,7 @@ class DataError(AlserveError):
 
 class RunError(AlserveError):
     """The output folder holds something else than what is to be written there."""
+
+
+class ServiceError(AlserveError):
+    """The service cannot be started."""

@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))  # our own cap, below, has a clear message
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from alserve.errors import ImageError
 
 cv2.setNumThreads(1)  # the callers bring the threads
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures reach the user as our own errors
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 """Kinds of file that are read, told from their content."""
@@ -90,19 +90,17 @@ def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
         ImageError: As for `decode`.
     """
     check_header(data)
-    pixels = _imdecode(data, cv2.IMREAD_UNCHANGED)
-    if pixels.ndim == 2:  # noqa: PLR2004
-        return pixels > 0
-    return (pixels[..., :3] > 0).any(axis=-1)
+    foreground = _imdecode(data, cv2.IMREAD_UNCHANGED).astype(np.bool_)
+    return foreground if foreground.ndim == 2 else np.logical_or.reduce(foreground[..., :3], axis=-1)  # noqa: PLR2004
 
 
-def _imdecode(data: bytes, flags: int) -> npt.NDArray[np.generic]:
+def _imdecode(data: bytes, flags: int) -> npt.NDArray[np.integer | np.floating]:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise ImageError("the image is damaged or ends too early")
+        raise ImageError("the image is damaged, ends too early, or has samples of 32 bits")
     return pixels
 
 
@@ -115,9 +113,8 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     Returns:
         The bytes of the PNG file.
     """
-    if pixels.ndim == 3:  # noqa: PLR2004
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, buffer = cv2.imencode(".png", pixels)
+    swapped = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels  # noqa: PLR2004
+    done, buffer = cv2.imencode(".png", swapped)
     if not done:
         raise ImageError(f"a picture of shape {pixels.shape} cannot be written as PNG")
     return bytes(buffer)

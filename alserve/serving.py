@@ -1,0 +1,52 @@
+"""Start the HTTP service: check all that can fail at the start, then hand over to BentoML's server."""
+
+import os
+import socket
+from pathlib import Path
+
+import typer
+
+from alserve.engine import Engine
+from alserve.errors import ServiceError
+from alserve.modelfile import default_model
+
+
+def serve_model(model: Path | None, *, host: str, port: int) -> None:
+    """Serve a model until the process is told to stop (Ctrl-C, SIGTERM).
+
+    Args:
+        model: The model file; `alserve.modelfile.default_model` if left out.
+        host: Name or address to listen on.
+        port: Port to listen on, 1 to 65535.
+
+    Raises:
+        ModelError: The file is missing, no model, or of a newer format.
+        ServiceError: The host is unknown, or the port is in use or not allowed.
+    """
+    path = (model or default_model()).absolute()
+    Engine(path, device="cpu", threads=1)  # raises where the worker process would fail again and again
+    address = _free_address(host, port)
+    os.environ["ALSERVE_MODEL"] = str(path)  # the worker process reads it
+
+    from alserve.service import FIELD, service  # noqa: PLC0415  slow to import
+
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    typer.echo(f"Serving {path.name} at {url} until Ctrl-C; try: curl -F {FIELD}=@photo.jpg {url}/predict")
+    service.serve_http(host=address, port=port)
+
+
+def _free_address(host: str, port: int) -> str:
+    """Turn a host name into an address, IPv4 where it has one, on which the port is free."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, (address, *_) = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+    except socket.gaierror:
+        raise ServiceError(f"--host {host}: no such host") from None
+    except OSError as error:
+        raise ServiceError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose another --host or --port"
+        ) from None
+    return str(address)

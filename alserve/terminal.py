@@ -1,0 +1,103 @@
+"""What a person at a terminal sees and presses: lines, tables, progress, Ctrl-C."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_LINE_SECONDS = 10.0
+"""Where there is no terminal, progress is a line every so many seconds."""
+
+_errors = Console(stderr=True)
+
+
+def say(message: str) -> None:
+    """Print one line to standard error, above a progress bar if there is one."""
+    _errors.print(f"alserve: {message}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_facts(title: str, facts: Sequence[tuple[str, str]], *, alarm: str = "") -> None:
+    """Print names and values: a table on a terminal, plain lines into a pipe.
+
+    Args:
+        title: Heading of the table.
+        facts: (name, value) pairs.
+        alarm: The name whose values are shown in red.
+    """
+    if not sys.stdout.isatty():
+        print("\n".join(f"{name}: {value}" for name, value in facts))
+        return
+    table = Table(title=Text(title, style="bold"), title_justify="left", show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, Text(value, style="bold red" if name == alarm else ""))
+    Console().print(table)
+
+
+@contextmanager
+def progress(total: int, what: str = "", unit: str = "images") -> Iterator[Callable[[int], None]]:
+    """Show progress on standard error: a bar with rate and time left on a terminal, else a line now and then.
+
+    Args:
+        total: Number of things to do.
+        what: The work, in front of the bar.
+        unit: What the things are.
+
+    Yields:
+        A function to call with the number of things done.
+    """
+    start = time.perf_counter()
+
+    def rate(done: int) -> float:
+        return done / (time.perf_counter() - start)
+
+    if not _errors.is_terminal:
+        due = start + PLAIN_LINE_SECONDS
+
+        def line(done: int) -> None:
+            nonlocal due
+            if time.perf_counter() >= due:
+                due += PLAIN_LINE_SECONDS
+                say(f"{what}{': ' if what else ''}{done} of {total} {unit}, {rate(done):.1f} {unit}/s")
+
+        yield line
+        return
+    name = TextColumn("{task.description}")
+    speed = TextColumn("{task.fields[rate]:.1f} " + unit + "/s")
+    left = TimeRemainingColumn()
+    with Progress(
+        name, BarColumn(), MofNCompleteColumn(), speed, left, TextColumn("left"), console=_errors, transient=True
+    ) as bar:
+        task = bar.add_task(what, total=total, rate=0.0)
+        yield lambda done: bar.update(task, completed=done, rate=rate(done))
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C (or a polite kill) into a wish to stop; a second Ctrl-C stops at once.
+
+    Yields:
+        The event that is set by it.
+    """
+    stop = threading.Event()
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    for number in earlier:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,80 @@
+"""A real server process for the tests: started as a user starts it, waited for, told to stop."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+START_SECONDS = 90
+STOP_SECONDS = 20
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clean_environment(folder: Path, **more: str) -> dict[str, str]:
+    """The tests' own environment without what would choose a model, and with BentoML's files in `folder`."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"ALSERVE_MODEL", "PYTHONPATH"}}
+    return {**kept, "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", **more}
+
+
+@contextmanager
+def serving(command: Sequence[str], folder: Path, **environment: str) -> Iterator[httpx.Client]:
+    """Run `command --port FREE` in `folder`; give a client once it is ready; check that SIGTERM ends it."""
+    port = free_port()
+    log = folder / f"server-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=folder,
+            env=clean_environment(folder, **environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            _wait_until_ready(client, process, log)
+            yield client
+    finally:
+        process.send_signal(signal.SIGTERM)  # never SIGKILL alone: it would leave the worker process behind
+        code = process.wait(STOP_SECONDS)
+    assert code == 0, log.read_text()
+    with socket.socket() as again:  # no worker is left that holds the port
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+
+
+def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        try:
+            if client.get("/readyz").status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(f"not ready after {START_SECONDS} s: {log.read_text()}")
+
+
+def with_metadata(model: bytes, key: str, value: str) -> bytes:
+    """The model with one more metadata entry: protobuf merges messages that follow each other."""
+
+    def field(number: int, data: bytes) -> bytes:
+        size = bytearray()
+        length = len(data)
+        while length > 127:
+            size.append(length & 127 | 128)
+            length >>= 7
+        return bytes([number << 3 | 2, *size, length]) + data
+
+    return model + field(14, field(1, key.encode()) + field(2, value.encode()))

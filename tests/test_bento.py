@@ -1,0 +1,66 @@
+"""The bento: what `bentoml build` packs runs by itself, with its own model, and asks for no torch."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import yaml
+from server import clean_environment, serving, with_metadata
+
+from alserve.engine import Engine
+from alserve.imageio import encode_png
+from alserve.modelfile import default_model
+
+REPOSITORY = Path(__file__).parent.parent
+BENTOML = [sys.executable, "-m", "bentoml"]
+
+
+def requirements(lines: list[str]) -> set[str]:
+    """Give "name>=version" of each line, with one name for both builds of ONNX Runtime."""
+    plain = (re.split(r"\s*[;#]", line)[0] for line in lines)
+    return {line.replace("onnxruntime-gpu", "onnxruntime") for line in plain}
+
+
+def test_the_packages_are_those_of_the_distribution() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    bento = yaml.safe_load((REPOSITORY / "bentofile.yaml").read_text())
+
+    assert requirements(bento["python"]["packages"]) == requirements(project["dependencies"])
+
+
+def test_a_built_bento_serves_its_own_model(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("__pycache__", "models")
+    shutil.copytree(REPOSITORY / "alserve", source / "alserve", ignore=ignored)
+    shutil.copy(REPOSITORY / "bentofile.yaml", source)
+    (source / "models").mkdir()
+    own = source / "models" / "own.onnx"
+    own.write_bytes(with_metadata(default_model().read_bytes(), "note", "in the bento"))
+
+    built = subprocess.run(
+        [*BENTOML, "build", "--output", "tag"],
+        cwd=source,
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    tag = built.stdout.strip().removeprefix("__tag__:")
+    bento = tmp_path / "bentoml" / "bentos" / tag.replace(":", "/")
+    shutil.rmtree(source)
+
+    assert {path.suffix for path in (bento / "src" / "alserve").iterdir()} == {".py"}
+    assert "torch" not in (bento / "env" / "python" / "requirements.txt").read_text()
+    assert yaml.safe_load((bento / "bento.yaml").read_text())["services"][0]["config"] == {"workers": 1}
+    with serving([*BENTOML, "serve", tag], tmp_path) as client:
+        sha256 = client.get("/model").raise_for_status().json()["sha256"]
+        assert sha256 == Engine(bento / "src" / "models" / "own.onnx").sha256 != Engine(default_model()).sha256
+        picture = encode_png(np.full((64, 96, 3), 180, np.uint8))
+        answer = client.post("/predict", files={"image": picture}).raise_for_status()
+        assert (json.loads(answer.text)["mask"]["height"], answer.json()["mask"]["width"]) == (64, 96)

@@ -1,0 +1,269 @@
+"""Folder runs: the same structure out as in, one row an image, and no image lost or written over."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import encoded, picture
+
+from alserve import Predictor
+from alserve.errors import DataError, RunError
+from alserve.folder import FOLDERS, MANIFEST, Summary, parse_save, segment_folder
+from alserve.imageio import decode, decode_mask, read_image, write_atomic
+
+SIZES = {"b.png": (60, 80), "a.jpg": (90, 70), "deep/er/c.tif": (50, 50), "deep/Drüse 腺.bmp": (64, 48)}
+SIZES |= {"line\nbreak.webp": (40, 60), "dotted.name.JPEG": (33, 65)}
+KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".bmp": "BMP", ".webp": "WEBP"}
+
+
+def write_picture(path: Path, height: int = 40, width: int = 56, seed: int = 0) -> Path:
+    write_atomic(path, encoded(picture(height, width, seed), KINDS.get(path.suffix.lower(), "PNG")))
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for seed, (name, size) in enumerate(SIZES.items()):
+        write_picture(tmp_path / "in" / name, *size, seed)
+    return tmp_path / "in"
+
+
+def manifest(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / MANIFEST).read_text().splitlines()]
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_structure_sizes_and_values(tree: Path, predictor: Predictor) -> None:
+    out = tree.parent / "out"
+    summary = segment_folder(predictor, [tree], out, workers=2)
+    assert (summary.images, summary.failed, summary.exit_code) == (len(SIZES), 0, 0)
+    names = {name.rpartition(".")[0] + ".png": size for name, size in SIZES.items()}
+    assert files(out) == {f"{folder}/{name}" for folder in FOLDERS.values() for name in names} | {MANIFEST}
+    for name, size in names.items():
+        for folder, shape in (("masks", size), ("cams", size), ("overlays", (*size, 3))):
+            data = (out / folder / name).read_bytes()
+            assert decode(data).shape == (*size, 3)
+            assert data[25] == (0 if len(shape) == 2 else 2)  # PNG's colour type: grey, RGB
+            assert data[24] == 8  # bits
+        assert set(np.unique(read_image(out / "masks" / name))) <= {0, 255}
+
+
+def test_manifest_and_files_are_what_the_predictor_says(tree: Path, predictor: Predictor) -> None:
+    out = tree.parent / "out"
+    segment_folder(predictor, [tree], out, workers=2)
+    rows = manifest(out)
+    assert [row["path"] for row in rows] == sorted((tree / name).as_posix() for name in SIZES)
+    for row in rows:
+        (prediction,) = predictor.predict([read_image(Path(row["path"]))])
+        mask_file = (out / "masks" / Path(row["path"]).relative_to(tree)).with_suffix(".png")
+        assert (row["status"], row["error"], row["label"]) == ("ok", None, prediction.label)
+        assert (row["height"], row["width"]) == (prediction.height, prediction.width)
+        assert row["scores"] == pytest.approx(prediction.scores, abs=1e-5)
+        np.testing.assert_array_equal(decode_mask(mask_file.read_bytes()), prediction.mask())
+        assert row["foreground"] == pytest.approx(prediction.mask().mean())
+
+
+def test_order_and_content_do_not_depend_on_batches_and_threads(tree: Path, predictor: Predictor) -> None:
+    write_atomic(tree / "bad.png", b"no image")
+    runs = []
+    for batch_size, workers in ((1, 1), (1, 4), (3, 2), (100, 1)):
+        out = tree.parent / f"out-{batch_size}-{workers}"
+        segment_folder(predictor, [tree], out, batch_size=batch_size, workers=workers)
+        runs.append(manifest(out))
+    for rows in runs[1:]:
+        for row, first in zip(rows, runs[0], strict=True):
+            assert (row["path"], row["status"], row["label"]) == (first["path"], first["status"], first["label"])
+            if row["status"] == "ok":
+                assert row["scores"] == pytest.approx(first["scores"], abs=1e-4)
+
+
+def test_bad_images_are_noted_and_the_rest_goes_on(tree: Path, predictor: Predictor) -> None:
+    jpeg = (tree / "a.jpg").read_bytes()
+    bad = {"cut.jpg": jpeg[: len(jpeg) // 2], "empty.png": b"", "text.jpg": b"hello"}
+    for name, data in bad.items():
+        write_atomic(tree / "bad" / name, data)
+    (tree / "bad" / "nowhere.png").symlink_to("none.png")
+    out = tree.parent / "out"
+    summary = segment_folder(predictor, [tree], out, workers=2)
+    assert (summary.images, summary.failed, summary.exit_code) == (len(SIZES) + 4, 4, 1)
+    failed = {Path(row["path"]).name: row for row in manifest(out) if row["status"] == "error"}
+    assert set(failed) == {*bad, "nowhere.png"}
+    assert "ends too early" in failed["cut.jpg"]["error"]
+    assert "empty" in failed["empty.png"]["error"]
+    assert "not an image" in failed["text.jpg"]["error"]
+    assert "No such file" in failed["nowhere.png"]["error"]
+    assert all(row["label"] is row["scores"] is row["width"] is None for row in failed.values())
+    assert len(files(out / "masks")) == len(SIZES)
+
+
+@pytest.mark.parametrize("save", [("mask",), ("cam",), ("overlay",), ("mask", "overlay")])
+def test_only_what_was_asked_for_is_saved(tree: Path, predictor: Predictor, save: tuple[str, ...]) -> None:
+    out = tree.parent / "out"
+    segment_folder(predictor, [tree], out, save=save)
+    assert {path.name for path in out.iterdir()} == {FOLDERS[word] for word in save} | {MANIFEST}
+    assert all(row["foreground"] is not None for row in manifest(out))
+
+
+def test_a_file_goes_to_its_own_name_whatever_its_suffix(tmp_path: Path, predictor: Predictor) -> None:
+    named = write_picture(tmp_path / "x" / "y" / "scan.007")
+    segment_folder(predictor, [named], tmp_path / "out", save=["mask"])
+    assert files(tmp_path / "out") == {"masks/scan.007.png", MANIFEST}
+
+
+def test_hidden_and_foreign_files_are_left_alone(tmp_path: Path, predictor: Predictor) -> None:
+    write_picture(tmp_path / "in" / "seen.png")
+    write_picture(tmp_path / "in" / ".hidden.png")
+    write_picture(tmp_path / "in" / ".cache" / "thumbnail.png")
+    (tmp_path / "in" / "notes.txt").write_text("hello")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    assert segment_folder(predictor, [tmp_path / "in"], tmp_path / "out").images == 1
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path, predictor: Predictor) -> None:
+    write_picture(tmp_path / "elsewhere" / "one.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "in")
+    segment_folder(predictor, [tmp_path / "in"], tmp_path / "out", save=["mask"])
+    assert files(tmp_path / "out" / "masks") == {"link/one.png"}
+
+
+@pytest.mark.parametrize("where", ["in/out", "in", "."])
+def test_results_are_never_read_as_input(tmp_path: Path, predictor: Predictor, where: str) -> None:
+    write_picture(tmp_path / "in" / "one.png")
+    out = tmp_path / where
+    for overwrite in (False, True):
+        assert segment_folder(predictor, [tmp_path / "in"], out, overwrite=overwrite).images == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("in/a.png", "in/a.jpg"), ("in/a.png", "other/a.png"), ("in/sub/a.png", "other/sub/a.tif")],
+)
+def test_two_inputs_for_one_file_are_refused(tmp_path: Path, predictor: Predictor, first: str, second: str) -> None:
+    both = [write_picture(tmp_path / first), write_picture(tmp_path / second)]
+    inputs = sorted({tmp_path / name.split("/")[0] for name in (first, second)})
+    with pytest.raises(DataError) as caught:
+        segment_folder(predictor, inputs, tmp_path / "out")
+    assert all(str(path) in str(caught.value) for path in both)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_input_is_never_written_over(tmp_path: Path, predictor: Predictor) -> None:
+    source = write_picture(tmp_path / "data" / "masks" / "a.png")
+    before = source.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match=r"a\.png: is an input"):
+            segment_folder(predictor, [source], tmp_path / "data", overwrite=overwrite)
+    assert source.read_bytes() == before
+
+
+def test_earlier_results_are_kept_unless_overwriting(tree: Path, predictor: Predictor) -> None:
+    out = tree.parent / "out"
+    segment_folder(predictor, [tree], out)
+    before = {name: (out / name).stat().st_mtime_ns for name in files(out)}
+    with pytest.raises(RunError, match="--overwrite"):
+        segment_folder(predictor, [tree], out)
+    assert before == {name: (out / name).stat().st_mtime_ns for name in files(out)}
+    write_atomic(tree / "b.png", b"now broken")
+    summary = segment_folder(predictor, [tree], out, overwrite=True)
+    assert summary.failed == 1
+    assert not (out / "masks" / "b.png").exists()  # an old mask beside the row "error" would mislead
+
+
+def test_masks_without_a_manifest_are_not_written_over(tmp_path: Path, predictor: Predictor) -> None:
+    write_picture(tmp_path / "images" / "a.png")
+    truth = write_picture(tmp_path / "masks" / "a.png", seed=9)
+    before = truth.read_bytes()
+    with pytest.raises(RunError, match="exists already"):
+        segment_folder(predictor, [tmp_path / "images"], tmp_path)
+    assert truth.read_bytes() == before
+
+
+def test_no_images(tmp_path: Path, predictor: Predictor) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(DataError, match=r"no images in .*in \(looked for .*\.png"):
+        segment_folder(predictor, [tmp_path / "in"], tmp_path / "out")
+    with pytest.raises(DataError, match="no such file or folder"):
+        segment_folder(predictor, [tmp_path / "none"], tmp_path / "out")
+
+
+def test_out_is_a_file_or_cannot_be_made(tmp_path: Path, predictor: Predictor) -> None:
+    source = write_picture(tmp_path / "a.png")
+    with pytest.raises(RunError, match="is a file"):
+        segment_folder(predictor, [source], source)
+    with pytest.raises(RunError, match="cannot be written"):
+        segment_folder(predictor, [source], Path("/proc/none/out"))
+
+
+def test_a_name_too_long_for_its_picture_fails_alone(tmp_path: Path, predictor: Predictor) -> None:
+    longest = write_picture(tmp_path / ("x" * 251 + ".bmp"))
+    nameless = write_picture(tmp_path / ("y" * 254))
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    summary = segment_folder(predictor, [longest, nameless], tmp_path / "out", save=["mask"])
+    assert (summary.images, summary.failed) == (2, 1)
+    assert "too long" in manifest(tmp_path / "out")[1]["error"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS allows no such names")
+def test_a_name_that_is_not_unicode(tmp_path: Path, predictor: Predictor) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    write_picture(tmp_path / "in" / name)
+    segment_folder(predictor, [tmp_path / "in"], tmp_path / "out", save=["mask"])
+    assert (tmp_path / "out" / "masks" / name).exists()
+    assert manifest(tmp_path / "out")[0]["path"].endswith(name)
+
+
+def test_save_words() -> None:
+    assert parse_save("mask, cam,mask") == ("mask", "cam")
+    for text in ("", "mask,", "masks", "mask;cam"):
+        with pytest.raises(DataError, match="use mask, cam, overlay"):
+            parse_save(text)
+
+
+def test_exit_codes() -> None:
+    assert Summary(images=3).exit_code == 0
+    assert Summary(images=3, failed=1).exit_code == 1
+    assert Summary(images=3, failed=1, interrupted=True).exit_code == 130
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such limit on Windows")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    write_picture(tmp_path / "in" / "a.png", 300, 400)
+    command = f"ulimit -f 1; exec {sys.executable} -m alserve.cli segment in --out out --save overlay"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert files(tmp_path / "out") <= {MANIFEST}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signal on Windows")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_leaves_what_it_did(tmp_path: Path, number: int) -> None:
+    first = write_picture(tmp_path / "in" / "000.png", 200, 300)
+    for index in range(1, 1000):
+        first.with_stem(f"{index:03}").hardlink_to(first)
+    command = [sys.executable, "-m", "alserve.cli", "segment", "in", "--out", "out", "--save", "mask"]
+    masks = tmp_path / "out" / "masks"
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and len(list(masks.glob("*.png"))) < 3:
+            time.sleep(0.02)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    rows = manifest(tmp_path / "out")
+    assert 3 <= len(rows) < 1000
+    assert {row["status"] for row in rows} == {"ok"}
+    assert files(masks) == {Path(row["path"]).name for row in rows}
+    assert f"interrupted after {len(rows)} of 1000 images" in said

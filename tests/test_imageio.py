@@ -1,0 +1,201 @@
+"""Bytes to pixels: every kind of file, turned upright; every kind of damage, refused in words."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import encoded, picture
+from PIL import Image, ImageOps
+
+from alserve.errors import ImageError
+from alserve.imageio import (
+    MAX_PIXELS,
+    check_header,
+    decode,
+    decode_mask,
+    encode_png,
+    read_image,
+    write_atomic,
+)
+
+LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})]
+LOSSLESS += [("TIFF", {"compression": "tiff_deflate"}), ("WEBP", {"lossless": True})]
+LOSSY = [("JPEG", {}), ("JPEG", {"progressive": True}), ("TIFF", {"compression": "jpeg"}), ("WEBP", {})]
+
+
+@pytest.mark.parametrize(("kind", "options"), LOSSLESS)
+def test_lossless_formats_keep_every_pixel(kind: str, options: dict[str, object]) -> None:
+    np.testing.assert_array_equal(decode(encoded(picture(), kind, **options)), picture())
+
+
+@pytest.mark.parametrize(("kind", "options"), LOSSY)
+def test_lossy_formats_keep_the_colours(kind: str, options: dict[str, object]) -> None:
+    difference = np.abs(decode(encoded(picture(), kind, **options)).astype(int) - picture())
+    assert difference.mean() < 5
+
+
+@pytest.mark.parametrize(("kind", "options"), LOSSLESS + LOSSY)
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
+def test_cut_short_is_refused(kind: str, options: dict[str, object], share: float) -> None:
+    data = encoded(picture(), kind, **options)
+    with pytest.raises(ImageError, match="damaged"):
+        decode(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    data = encoded(picture(), kind, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    found = decode(data)
+    assert found.shape == (*upright.size[::-1], 3)
+    assert np.abs(found.astype(int) - np.asarray(upright)).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_become_eight(kind: str) -> None:
+    grey = picture()[..., 0]
+    found = decode(encoded(grey.astype(np.uint16) * 257, kind))
+    np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_alpha_is_dropped() -> None:
+    rgba = np.dstack([picture(), np.full((96, 128), 7, np.uint8)])
+    np.testing.assert_array_equal(decode(encoded(rgba)), picture())
+
+
+def test_grey_with_alpha_becomes_three_channels() -> None:
+    grey = Image.fromarray(picture()).convert("LA")
+    np.testing.assert_array_equal(decode(encoded(grey))[..., 2], np.asarray(grey)[..., 0])
+
+
+def test_palette_is_looked_up() -> None:
+    palette = Image.fromarray(picture()).convert("P", palette=Image.Palette.ADAPTIVE)
+    np.testing.assert_array_equal(decode(encoded(palette)), np.asarray(palette.convert("RGB")))
+
+
+def test_bilevel() -> None:
+    bits = Image.fromarray(picture()).convert("1")
+    np.testing.assert_array_equal(decode(encoded(bits))[..., 0], np.asarray(bits) * 255)
+
+
+def test_cmyk_jpeg_becomes_rgb() -> None:
+    found = decode(encoded(Image.fromarray(picture()).convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(found.astype(int) - picture()).mean() < 6
+
+
+def test_float_samples_are_refused_in_words() -> None:
+    with pytest.raises(ImageError, match="32 bits"):
+        decode(encoded(picture()[..., 0].astype(np.float32), "TIFF"))
+
+
+@pytest.mark.parametrize("data", [b"hello, I am a text", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"<svg/>", b"\xff\xd8\xff"])
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, match="not an image"):
+        decode(data)
+
+
+def test_gif_is_not_on_the_list() -> None:
+    with pytest.raises(ImageError, match="known kind"):
+        decode(encoded(Image.fromarray(picture()).convert("P"), "GIF"))
+
+
+def test_empty_file() -> None:
+    with pytest.raises(ImageError, match="empty"):
+        decode(b"")
+
+
+def test_a_bit_flipped_inside_a_png_is_noticed() -> None:
+    data = bytearray(encoded(picture()))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(ImageError, match="damaged"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize("side", [7100, 60_000, 2**31 - 1])
+def test_a_small_file_that_claims_many_pixels_is_refused_before_decoding(side: int) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    data = b"\x89PNG\r\n\x1a\n" + chunks + b"\0\0\0\0IEND\xaeB`\x82"
+    assert side * side > MAX_PIXELS
+    with pytest.raises(ImageError, match="pixels"):
+        check_header(data)
+
+
+def test_header_gives_height_and_width() -> None:
+    assert check_header(encoded(picture(40, 70), "JPEG")) == (40, 70)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300), st.sampled_from(["PNG", "JPEG", "TIFF", "BMP", "WEBP"]), st.integers(0, 400))
+def test_noise_never_raises_anything_but_an_image_error(noise: bytes, kind: str, start: int) -> None:
+    data = encoded(picture(16, 16), kind)
+    try:
+        pixels = decode(data[:start] + noise + data[start + len(noise) :])
+    except ImageError:
+        return
+    assert pixels.ndim == 3
+    assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("values", [(0, 255), (0, 1), (0, 7, 128, 254)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_mask_of_any_values(values: tuple[int, ...], dtype: type) -> None:
+    mask = np.random.default_rng(0).choice(values, (30, 40)).astype(dtype)
+    np.testing.assert_array_equal(decode_mask(encoded(mask)), mask > 0)
+
+
+def test_mask_in_one_colour_channel_counts_and_alpha_does_not() -> None:
+    rgba = np.zeros((10, 12, 4), np.uint8)
+    rgba[..., 3] = 255
+    rgba[2:5, 3:6, 0] = 1
+    found = decode_mask(encoded(rgba))
+    np.testing.assert_array_equal(found, rgba[..., 0] > 0)
+    assert found.sum() == 9
+
+
+def test_bilevel_mask() -> None:
+    mask = picture()[..., 0] > 128
+    np.testing.assert_array_equal(decode_mask(encoded(Image.fromarray(mask))), mask)
+
+
+@pytest.mark.parametrize("pixels", [picture(), picture()[..., 0]])
+def test_encode_png_is_read_by_others(pixels: np.ndarray) -> None:
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode_png(pixels)))), pixels)
+
+
+@pytest.mark.parametrize("name", ["with space", "Drüse 腺", "line\nbreak", "x" * 251, "quote'\"$;&"])
+def test_names_that_break_others(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.png"
+    write_atomic(path, encoded(picture()))
+    np.testing.assert_array_equal(read_image(path), picture())
+
+
+def test_missing_file_and_folder_are_image_errors(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="No such file"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="directory"):
+        read_image(tmp_path)
+
+
+def test_write_atomic_makes_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_write_atomic_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_atomic(tmp_path / "taken", b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

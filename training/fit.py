@@ -1,0 +1,346 @@
+"""The two training phases, and prediction with the network in memory.
+
+Everything random is a function of (seed, step): a sample's crop and colours of its place in the sequence, a phase's
+weights and dropout of the phase's seed. Workers, devices and earlier phases have no say in it.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import lightning
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchmetrics.classification import MulticlassAccuracy
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from training.dataset import Image, Mask
+from training.export import cam_mask
+from training.network import JointNet
+from training.progress import StepBar
+from training.settings import Settings
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training image at the working size."""
+
+    image: Image
+    """uint8 [height, width, 3], RGB."""
+    label: int
+    mask: Mask | None = None
+    """bool [height, width]; none where only the class is taught."""
+    weight: float = 1.0
+    """Weight of the mask's loss: 1 for an expert's, lambda for a pseudo-mask."""
+
+
+def derive_seed(*parts: int) -> int:
+    """Give a seed of its own for every place in a run, such as (seed, round, pass): 0 to 2**32 - 1."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+ZOOM = (0.8, 1.25)
+"""Side of a crop's field of view, over the side of the crop."""
+
+
+@cache
+def augmentation(crop: int, shape: tuple[int, int], *, upside_down: bool) -> v2.Transform:
+    """Give the joint transform of image and mask: crop, flips and quarter turns for both, colours for the image.
+
+    Args:
+        crop: Side of the result, in pixels.
+        shape: (height, width) of the images, in pixels.
+        upside_down: Flip and turn every way, not only left and right.
+    """
+    share = crop * crop / (shape[0] * shape[1])
+    scale = (min(1, share * ZOOM[0] ** 2), min(1, share * ZOOM[1] ** 2))
+    around = [
+        v2.RandomVerticalFlip(),
+        v2.RandomChoice([v2.Identity(), v2.Lambda(_quarter_turn)]),
+    ]
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(crop, scale=scale, ratio=(0.9, 1.1), antialias=True),
+            v2.RandomHorizontalFlip(),
+            *(around if upside_down else []),
+            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.04),
+        ]
+    )
+
+
+def _quarter_turn(picture: Tensor) -> Tensor:
+    turned: Tensor = v2.functional.rotate(picture, 90)
+    return turned
+
+
+class Crops(TorchDataset[dict[str, Tensor]]):
+    """A sequence of augmented crops; the i-th is the same whenever and wherever it is drawn.
+
+    Each is a dict: image uint8 [3, crop, crop]; label int64; mask float32 [crop, crop], 0 or 1; weight float32, 0 where
+    there is no mask.
+
+    Args:
+        groups: Examples, and how many slots of every batch they fill. Each group is gone through in random order,
+            all its examples once before any comes again.
+        settings: Batch and crop size, kinds of augmentation.
+        steps: Length of the sequence, in batches.
+        seed: Drives the order and the augmentation.
+    """
+
+    def __init__(
+        self, groups: Sequence[tuple[Sequence[Example], int]], settings: Settings, steps: int, seed: int
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        columns: list[Iterator[Example]] = []
+        for examples, slots in groups:
+            columns += [_endless(examples, rng)] * slots
+        self.examples = [next(column) for _ in range(steps) for column in columns]
+        self.crop = settings.crop_side
+        self.upside_down = settings.upside_down
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        example = self.examples[index]
+        image = tv_tensors.Image(torch.from_numpy(example.image).permute(2, 0, 1))
+        truth = np.zeros(example.image.shape[:2], np.bool_) if example.mask is None else example.mask
+        transform = augmentation(self.crop, truth.shape, upside_down=self.upside_down)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, index))
+            image, mask = transform(image, tv_tensors.Mask(torch.from_numpy(truth.astype(np.uint8))[None]))
+        weight = 0.0 if example.mask is None else example.weight
+        return {
+            "image": image.as_subclass(Tensor),
+            "label": torch.tensor(example.label),
+            "mask": mask.as_subclass(Tensor)[0].float(),
+            "weight": torch.tensor(weight),
+        }
+
+
+def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[Example]:
+    while True:
+        for index in rng.permutation(len(examples)):
+            yield examples[index]
+
+
+class Phase(lightning.LightningModule):
+    """What both phases share: the network, the optimiser, one learning-rate cycle."""
+
+    def __init__(
+        self, net: JointNet, rates: Sequence[tuple[nn.Module, float]], steps: int, weight_decay: float
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.trained = [(module, rate) for module, rate in rates if rate > 0]
+        self.steps = steps
+        self.weight_decay = weight_decay
+
+    def on_fit_start(self) -> None:
+        """Train what has a learning rate; keep everything else as it is, batch-norm statistics and dropout too."""
+        self.net.eval().requires_grad_(requires_grad=False)
+        for module, _ in self.trained:
+            module.train().requires_grad_(requires_grad=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW, one cycle of the learning rate."""
+        groups = [{"params": list(module.parameters()), "lr": rate} for module, rate in self.trained]
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        rates = [rate for _, rate in self.trained]
+        cycle = OneCycleLR(optimizer, max_lr=rates, total_steps=self.steps, pct_start=0.2)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+class ClassifierPhase(Phase):
+    """Phase 1: encoder and CAM head learn the class labels, by cross-entropy."""
+
+    def __init__(self, net: JointNet, settings: Settings) -> None:
+        rate = settings.classifier_lr
+        rates = [(net.encoder, rate), (net.cam_head, 3 * rate)]
+        super().__init__(net, rates, settings.classifier_steps, settings.weight_decay)
+        self.accuracy = MulticlassAccuracy(net.classes, average="micro")
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Give the cross-entropy of one batch."""
+        logits, _cams = self.net.classify(self.net.encode(batch["image"]))
+        loss = functional.cross_entropy(logits.float(), batch["label"])
+        self.log_dict({"loss": loss, "accuracy": self.accuracy(logits, batch["label"])})
+        return loss
+
+
+class SegmenterPhase(Phase):
+    """Phase 2: the decoder learns masks and pseudo-masks; encoder and CAM head are frozen, or learn along.
+
+    Where they learn along, the class labels are taught on, so that classification takes no harm; batch-norm
+    statistics stay frozen even then.
+    """
+
+    def __init__(self, net: JointNet, settings: Settings) -> None:
+        rates = [
+            (net.decoder, settings.lr),
+            (net.mask_head, settings.lr),
+            (net.encoder, settings.encoder_lr),
+            (net.cam_head, settings.encoder_lr),
+        ]
+        super().__init__(net, rates, settings.steps, settings.weight_decay)
+        self.frozen = settings.encoder_lr == 0
+
+    def on_fit_start(self) -> None:
+        """Keep the encoder's batch-norm statistics even where its weights learn."""
+        super().on_fit_start()
+        self.net.encoder.eval()
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Give mask loss, weighted an image, plus the cross-entropy where the encoder learns along."""
+        with torch.set_grad_enabled(not self.frozen):
+            features = self.net.encode(batch["image"])
+        masks = mask_loss(self.net.segment(features).float(), batch["mask"], batch["weight"])
+        self.log("loss", masks)
+        if self.frozen:
+            return masks
+        logits, _cams = self.net.classify(features)
+        return masks + functional.cross_entropy(logits.float(), batch["label"])
+
+
+def mask_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
+    """Give (1/|B|) [sum over L of l(s, y) + lambda sum over P of l(s, y^)] (Belharbi et al., eq. 3).
+
+    l is the pixel-mean binary cross-entropy of one image; |B| counts the images that have a mask of either kind.
+
+    Args:
+        logits: [batch, height, width].
+        masks: [batch, height, width], 0 or 1.
+        weights: [batch]: 1 in L, lambda in P, 0 for an image without a mask.
+
+    Returns:
+        A scalar; 0 where no image has a mask.
+    """
+    losses = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(dim=(1, 2))
+    return (losses * weights).sum() / (weights > 0).sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Runs the phases on one device.
+
+    Args:
+        settings: What to learn with.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    settings: Settings
+    device: str = "auto"
+
+    @property
+    def accelerator(self) -> str:
+        """The device in Lightning's words: "gpu" or "cpu"."""
+        if self.device == "auto":
+            return "gpu" if torch.cuda.is_available() else "cpu"
+        return "gpu" if self.device == "cuda" else "cpu"
+
+    @property
+    def precision(self) -> str:
+        """bfloat16 where the device computes in it, else float32."""
+        capable = torch.cuda.is_bf16_supported() if self.accelerator == "gpu" else _cpu_has_bfloat16()
+        return "bf16-mixed" if capable else "32-true"
+
+    def new_network(self, classes: int, seed: int) -> JointNet:
+        """Build a network; its new layers are drawn from the seed."""
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        return JointNet(classes, self.settings.encoder, pretrained=self.settings.pretrained)
+
+    def train_classifier(self, net: JointNet, examples: Sequence[Example], seed: int) -> None:
+        """Phase 1, in place: encoder and CAM head, on every training image with its class."""
+        crops = Crops([(examples, self.settings.batch)], self.settings, self.settings.classifier_steps, seed)
+        self._fit(ClassifierPhase(net, self.settings), crops, seed, "classifier")
+
+    def train_segmenter(
+        self,
+        net: JointNet,
+        labelled: Sequence[Example],
+        others: Sequence[Example],
+        seed: int,
+        what: str,
+    ) -> None:
+        """Phase 2, in place: the decoder, on L and P.
+
+        Args:
+            net: theta0.
+            labelled: Images of L with their masks.
+            others: Images of P with their pseudo-masks; where the encoder learns along, images with a class only too.
+            seed: Drives order, augmentation and dropout.
+            what: What to call it on the progress bar.
+        """
+        slots = round(self.settings.batch * self.settings.pseudo_share) if others else 0
+        groups = [(labelled, self.settings.batch - slots), (others, slots)]
+        crops = Crops(groups, self.settings, self.settings.steps, seed)
+        self._fit(SegmenterPhase(net, self.settings), crops, seed, what)
+
+    def _fit(self, phase: Phase, crops: Crops, seed: int, what: str) -> None:
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        on_gpu = self.accelerator == "gpu"
+        loader = DataLoader(crops, self.settings.batch, num_workers=8 if on_gpu else 0, pin_memory=on_gpu)
+        phase.net.to(memory_format=torch.channels_last)
+        with _quiet():
+            trainer = lightning.Trainer(
+                accelerator=self.accelerator,
+                devices=1,
+                precision=self.precision,  # type: ignore[arg-type]
+                max_epochs=1,
+                deterministic="warn",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                callbacks=[StepBar(what)],
+            )
+            trainer.fit(phase, loader)
+        phase.net.eval().cpu()
+
+    @torch.inference_mode()
+    def predict(self, net: JointNet, images: Sequence[Image]) -> Iterator[tuple[Float32, Float32]]:
+        """Give foreground probability [height, width] and CAMs [classes, h, w] of images at the working size."""
+        device = torch.device("cuda" if self.accelerator == "gpu" else "cpu")
+        net.eval().to(device).to(memory_format=torch.channels_last)
+        for image in images:
+            pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+                logits, cams, mask = net(pixels)
+            cams = cams.float()
+            probability = (
+                cam_mask(cams, logits, image.shape[:2]) if self.settings.mask_from_cams else mask.float().sigmoid()
+            )
+            yield probability[0].cpu().numpy(), cams[0].cpu().numpy()
+        net.cpu()
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
+
+
+class _quiet:  # noqa: N801  reads like a verb where it is used
+    """Keep Lightning's hints, which are not for our users, off their screen."""
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+    def __exit__(self, *exc: object) -> None:
+        self._warnings.__exit__(*exc)  # type: ignore[arg-type]

@@ -1,0 +1,231 @@
+"""The verbs of Algorithm 1 on one data set: query, train, choose a threshold, pseudo-label, publish."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+
+import numpy as np
+from torch import Tensor
+
+from alserve.geometry import resize, resize_mask, working_shape
+from alserve.modelfile import ModelSpec, Provenance
+from alserve.predictor import load
+from training.dataset import Dataset, Image, Mask, Sample
+from training.evaluate import measure
+from training.export import export_model
+from training.fit import Example, Trainer, derive_seed
+from training.network import JointNet
+from training.oracle import Oracle
+from training.pool import Pool
+from training.query import STRATEGIES
+from training.run import Run, State, Weights
+from training.similarity import neighbours
+from training.threshold import best_threshold, otsu_threshold
+
+CAM_PERCENTILES = (2, 98)
+"""Activations of the predicted class that are drawn as 0 and as 1."""
+
+CAM_IMAGES = 200
+"""So many training images, at most, decide the scale of the CAMs."""
+
+PARITY_IMAGES = 3
+
+
+class Learner:
+    """One data set in memory at the working size, and what Algorithm 1 does with it.
+
+    Args:
+        dataset: Images with their classes.
+        oracle: Gives the masks that are asked for.
+        trainer: Runs the two training phases.
+        run: Where weights and results are kept.
+    """
+
+    def __init__(self, dataset: Dataset, oracle: Oracle, trainer: Trainer, run: Run) -> None:
+        self.dataset = dataset
+        self.oracle = oracle
+        self.trainer = trainer
+        self.run = run
+        self.settings = trainer.settings
+        self.samples = dataset.split("train")
+        self.labels = tuple(sample.label for sample in self.samples)
+        self.images = [self._working(sample) for sample in self.samples]
+        self.masks: dict[int, Mask] = {}
+        self.valid = dataset.split("valid") if self.settings.validation_masks else ()
+
+    def _working_shape(self, pixels: Image | Mask) -> tuple[int, int]:
+        return working_shape(pixels.shape[0], pixels.shape[1], self.settings.short_side)
+
+    def _working(self, sample: Sample) -> Image:
+        image, _mask = sample.read()
+        return resize(image, self._working_shape(image))
+
+    def _ask(self, samples: Sequence[Sample]) -> list[Mask]:
+        """Ask the oracle; give the masks at the working size."""
+        masks = self.oracle.ask(samples)
+        return [resize_mask(mask, self._working_shape(mask)) for mask in masks]
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Note how long the block takes."""
+        started = time.monotonic()
+        yield
+        self.run.note_time(what, time.monotonic() - started)
+
+    def theta0(self) -> Weights:
+        """Step 0: train encoder and CAM head on all images with their classes; the decoder is new."""
+        if (weights := self.run.load_theta0()) is None:
+            seed = derive_seed(self.settings.seed, 0)
+            net = self.trainer.new_network(len(self.dataset.classes), seed)
+            with self.timed("classifier"):
+                self.trainer.train_classifier(net, [self._example(index) for index in range(len(self.images))], seed)
+            weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+            self.run.save_theta0(weights)
+        return weights
+
+    def network(self, weights: Weights) -> JointNet:
+        """Build a network that holds these weights."""
+        net = self.trainer.new_network(len(self.dataset.classes), self.settings.seed)
+        net.load_state_dict(dict(weights))
+        return net
+
+    def new_pool(self, state: State) -> Pool:
+        """Build the sets L, U and P as the state has them."""
+        pool = Pool(
+            self.labels,
+            frozenset(i for i, sample in enumerate(self.samples) if self.oracle.can_answer(sample)),
+        )
+        for asked in state.asked:
+            self.give_masks(pool, asked)
+        pool.add_pseudo(state.pseudo.keys())
+        return pool
+
+    def nearest(self) -> list[list[int]]:
+        """Find every image's neighbours within its class; only pseudo-labels need them."""
+        return neighbours(self.images, self.labels, self.settings.k) if self.settings.learns_from_pseudo else []
+
+    def query(self, pool: Pool, wanted: int, round_: int) -> list[int]:
+        """Steps 1 and 2d: choose the images to ask for, so many per class; for full supervision, all there are."""
+        if self.settings.method == "full":
+            return sorted(pool.askable)
+        choose = STRATEGIES[self.settings.strategy]
+        chosen: list[int] = []
+        for label in range(len(self.dataset.classes)):
+            if wanted:
+                rng = np.random.default_rng(derive_seed(self.settings.seed, 1, round_, label))
+                chosen += choose(pool.candidates(label, wanted), wanted, rng)
+        return sorted(chosen)
+
+    def give_masks(self, pool: Pool, asked: Sequence[int]) -> None:
+        """Ask the oracle for masks, and move their images into L."""
+        self.masks.update(zip(asked, self._ask([self.samples[index] for index in asked]), strict=True))
+        pool.add_masks(asked)
+
+    def train(self, theta0: Weights, pool: Pool, state: State) -> JointNet:
+        """Steps 2a and 2b: from theta0, train on L and P."""
+        net = self.network(theta0)
+        if pool.labelled:
+            seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
+            name = f"round {state.round}, pass {state.passes + 1}"
+            others = [self._example(index, state.pseudo.get(index)) for index in self._others(pool)]
+            with self.timed(name):
+                self.trainer.train_segmenter(net, self._labelled(pool.labelled), others, seed, name)
+        return net
+
+    def _others(self, pool: Pool) -> list[int]:
+        """P; and where the encoder learns along, all images, so that every class label is taught on."""
+        return sorted(pool.pseudo if self.settings.encoder_lr == 0 else pool.unlabelled)
+
+    def _labelled(self, indices: Sequence[int] | set[int]) -> list[Example]:
+        return [Example(self.images[index], self.labels[index], self.masks[index]) for index in sorted(indices)]
+
+    def _example(self, index: int, pseudo: Mask | None = None) -> Example:
+        return Example(self.images[index], self.labels[index], pseudo, self.settings.pseudo_weight)
+
+    def choose_threshold(self, net: JointNet, theta0: Weights, pool: Pool, state: State) -> float:
+        """Step 2c: from held-out masks, by cross-validation inside L, once a round; or from split 'valid'."""
+        if self.settings.mask_from_cams:
+            return otsu_threshold([probability for probability, _ in self.trainer.predict(net, self.images)])
+        if self.valid:
+            images = [self._working(sample) for sample in self.valid]
+            return best_threshold([p for p, _ in self.trainer.predict(net, images)], self._ask(self.valid))
+        if state.passes == 0 and len(pool.labelled) > 1:
+            return self._cross_validate(theta0, pool, state.round)
+        return state.threshold
+
+    def _cross_validate(self, theta0: Weights, pool: Pool, round_: int) -> float:
+        """Train on parts of L with the encoder frozen and half the steps; choose on the parts left out."""
+        seed = derive_seed(self.settings.seed, 3, round_)
+        shuffled = np.random.default_rng(seed).permutation(sorted(pool.labelled))
+        order = sorted((int(index) for index in shuffled), key=lambda index: self.labels[index])
+        folds = min(self.settings.folds, len(order))
+        short = {"steps": max(1, self.settings.steps // 2), "encoder_lr": 0.0}
+        trainer = replace(self.trainer, settings=self.settings.model_copy(update=short))
+        probabilities, truths = [], []
+        with self.timed(f"round {round_}, threshold"):
+            for fold in range(folds):
+                held_out = order[fold::folds]
+                net = self.network(theta0)
+                examples = self._labelled(set(order) - set(held_out))
+                trainer.train_segmenter(
+                    net, examples, [], derive_seed(seed, fold), f"threshold, part {fold + 1} of {folds}"
+                )
+                probabilities += [p for p, _ in trainer.predict(net, [self.images[index] for index in held_out])]
+                truths += [self.masks[index] for index in held_out]
+        return best_threshold(probabilities, truths)
+
+    def pseudo_label(self, net: JointNet, pool: Pool, threshold: float) -> dict[int, Mask]:
+        """Step 2f: give every image in P the model's mask."""
+        members = sorted(pool.pseudo)
+        predicted = self.trainer.predict(net, [self.images[index] for index in members])
+        return {index: probability > threshold for index, (probability, _) in zip(members, predicted, strict=True)}
+
+    def publish(self, net: JointNet, pool: Pool, state: State) -> dict[str, object]:
+        """Export the round's model, measure it on the test images as it is served, and give the round's record."""
+        record: dict[str, object] = {
+            "round": state.round,
+            "masks_used": len(pool.labelled) + len(self.valid),
+            "pseudo_labels": len(pool.pseudo),
+            "threshold": state.threshold,
+            "asked": [self.samples[index].name for index in state.asked[-1]],
+        }
+        with self.timed(f"round {state.round}, export"):
+            spec = self._spec(net, pool, state)
+            images = self.images[:PARITY_IMAGES]
+            path = self.run.model
+            spec = export_model(net, spec, path, images, mask_from_cams=self.settings.mask_from_cams)
+        if tests := self.dataset.split("test"):
+            with self.timed(f"round {state.round}, test"):
+                figures = measure(load(path, device="cpu", threads=1), tests)
+            record |= {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
+        return record
+
+    def _spec(self, net: JointNet, pool: Pool, state: State) -> ModelSpec:
+        cams = [
+            cams.max(axis=0)
+            for _, cams in self.trainer.predict(net, self.images[:: 1 + len(self.images) // CAM_IMAGES])
+        ]
+        low, high = np.percentile(np.concatenate([cam.ravel() for cam in cams]), CAM_PERCENTILES)
+        packages = ("alserve", "torch", "timm", "segmentation-models-pytorch", "onnx")
+        return ModelSpec(
+            classes=self.dataset.classes,
+            threshold=state.threshold,
+            short_side=self.settings.short_side,
+            cam_range=(float(low), float(high)),
+            provenance=Provenance(
+                encoder=self.settings.encoder,
+                method=self.settings.method,
+                seed=self.settings.seed,
+                rounds=state.round,
+                masks_used=len(pool.labelled) + len(self.valid),
+                train_images=len(self.images),
+                data_fingerprint=self.run.fingerprint,
+                versions={name: version(name) for name in packages},
+            ),
+        )
+
+    def weights_of(self, net: JointNet) -> dict[str, Tensor]:
+        """Give a copy of a network's weights."""
+        return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}

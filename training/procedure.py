@@ -1,0 +1,147 @@
+"""Algorithm 1 of Belharbi et al., "Deep Active Learning for Joint Classification & Segmentation with Weak Annotator".
+
+WACV 2021, arXiv:2010.04889. Each verb is a method of `Learner`; the step numbers are those of the paper's listing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alserve.engine import Engine
+from alserve.errors import DataError, RunError
+from alserve.imageio import write_atomic
+from alserve.terminal import progress, say
+from training.dataset import Dataset, load_dataset
+from training.fit import Trainer
+from training.learner import Learner
+from training.oracle import SimulatedOracle
+from training.run import Run, read_config
+from training.settings import Settings
+from training.similarity import within_reach
+
+
+def learn(learner: Learner, run: Run, settings: Settings) -> None:
+    """Go through all rounds, from where the state says; it is saved after every pass."""
+    state = run.load_state()
+    theta0 = learner.theta0()  # 0: encoder and CAM head from class labels, a fresh decoder
+    pool = learner.new_pool(state)
+    nearest = learner.nearest()
+    while state.round <= len(settings.schedule):
+        if len(state.asked) < state.round:  # 1 and 2d: the oracle gives masks, L grows
+            state.asked.append(learner.query(pool, settings.schedule[state.round - 1], state.round))
+            learner.give_masks(pool, state.asked[-1])
+        while state.passes < settings.passes_a_round:
+            net = learner.train(theta0, pool, state)  # 2a, 2b: from theta0, on L and P
+            state.threshold = learner.choose_threshold(net, theta0, pool, state)  # 2c
+            if settings.learns_from_pseudo:
+                pool.add_pseudo(within_reach(pool.unlabelled, pool.labelled, nearest))  # 2e: P <- P and U''
+                state.pseudo = learner.pseudo_label(net, pool, state.threshold)  # 2f
+            state.weights = learner.weights_of(net)
+            state.passes += 1
+            run.save_state(state)
+        record = learner.publish(learner.network(state.weights), pool, state)  # 3: the model of this round
+        state.records.append(record)
+        state.round, state.passes = state.round + 1, 0
+        run.save_state(state)
+        say(describe(record))
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """Say a round's figures in one line."""
+    measured = [(name, record.get(f"test_{name}")) for name in ("dice", "accuracy")]
+    figures = [
+        f"{record['masks_used']} masks",
+        f"{record['pseudo_labels']} pseudo-masks",
+        f"threshold {record['threshold']:.2f}",
+        *(f"test {name} {100 * value:.1f} %" for name, value in measured if value is not None),
+    ]
+    return f"round {record['round']}: {', '.join(figures)}"
+
+
+def train_run(
+    data: Path,
+    out: Path,
+    settings: Settings,
+    *,
+    masks: Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Path:
+    """Learn from a data set, by rounds; a run that was stopped continues.
+
+    Args:
+        data: See `training.dataset.load_dataset`.
+        out: Folder of the run.
+        settings: What to learn with.
+        masks: See `training.dataset.load_dataset`.
+        device: "auto", "cpu" or "cuda".
+        overwrite: Drop what an earlier run left in `out`.
+
+    Returns:
+        The model file.
+
+    Raises:
+        DataError: The data do not fit together, or the budget is larger than the pool.
+        DeviceError: The device that was asked for cannot be used.
+        RunError: `out` holds something else.
+    """
+    trainer = Trainer(settings, device)
+    dataset = load_dataset(data, masks)
+    with progress(len(dataset.samples), "reading the data") as show:
+        for done, _ in enumerate(dataset.read_all(), start=1):
+            show(done)
+    check_budget(dataset, settings)
+    run = Run(out, settings, source=str(data), fingerprint=dataset.fingerprint(), overwrite=overwrite)
+    with run:
+        learn(Learner(dataset, SimulatedOracle(), trainer, run), run, settings)
+    return run.model
+
+
+def check_budget(dataset: Dataset, settings: Settings) -> None:
+    """Refuse a data set that has too few classes or masks for what the settings ask for.
+
+    Raises:
+        DataError: Says which class has how many masks, and how many are wanted.
+    """
+    if len(dataset.classes) < 2:  # noqa: PLR2004
+        raise DataError(
+            f"{dataset.source}: only one class ({dataset.classes[0]}); at least two are needed to learn from"
+        )
+    for label, name in enumerate(dataset.classes):
+        members = [sample for sample in dataset.split("train") if sample.label == label]
+        masks = sum(sample.mask is not None for sample in members)
+        wanted = 1 if settings.method == "full" else sum(settings.schedule)
+        if not members:
+            raise DataError(f"{dataset.source}: class {name} has no image in split 'train'; add some")
+        if masks < wanted:
+            raise DataError(
+                f"{dataset.source}: class {name} has {masks} training images with a mask, but the budget is {wanted} "
+                f"(--initial {settings.initial} and {settings.rounds - 1} x --per-round {settings.per_round}); "
+                "ask for less, or give more masks (--masks)"
+            )
+    if settings.validation_masks:
+        valid = dataset.split("valid")
+        if not valid or any(sample.mask is None for sample in valid):
+            raise DataError(
+                f"{dataset.source}: --validation-masks needs a mask for every image of split 'valid', and some"
+            )
+
+
+def export_run(run: Path, out: Path) -> None:
+    """Hand out the model file of a run's last finished round; it was compared with the network when it was written.
+
+    Raises:
+        RunError: There is no run, or none of its rounds is finished.
+        ModelError: The run's model file is damaged.
+    """
+    read_config(run)
+    model = run / "model.onnx"
+    if not model.is_file():
+        raise RunError(f"{run}: no round is finished yet; run 'alserve train' with the same --out to continue")
+    spec = Engine(model, device="cpu").spec
+    write_atomic(out, model.read_bytes())
+    worst = max(figure.max_difference for figure in spec.parity)
+    say(
+        f"{out}: {', '.join(spec.classes)}; {spec.provenance.masks_used} masks; "
+        f"largest difference from the trained network {worst:.1e}"
+    )

@@ -1,0 +1,37 @@
+"""How far a training is."""
+
+import time
+
+import lightning
+
+from alserve.terminal import progress, say
+
+
+class StepBar(lightning.Callback):
+    """Shows Lightning's training steps as progress, and afterwards the time they took.
+
+    Args:
+        what: The training.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Open the bar."""
+        self._started = time.monotonic()
+        self._context = progress(int(trainer.num_training_batches), self.what, "steps")
+        self._show = self._context.__enter__()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_args: object) -> None:
+        """Show one step more."""
+        self._show(trainer.global_step)
+
+    def on_train_end(self, *_args: object) -> None:
+        """Close the bar."""
+        self._context.__exit__(None, None, None)
+        say(f"{self.what}: {time.monotonic() - self._started:.0f} s")
+
+    def on_exception(self, *_args: object) -> None:
+        """Close the bar of a training that was interrupted."""
+        self._context.__exit__(None, None, None)

@@ -1,0 +1,174 @@
+"""A run on disk: its settings, its state after every pass, its results. Every file is whole or not there."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from alserve.errors import RunError
+from alserve.imageio import write_atomic
+from training.dataset import Mask
+from training.settings import Settings
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass
+class State:
+    """Where a run is. Saved after every pass, in one file, so that a stopped run repeats one pass at most."""
+
+    round: int = 1
+    """The round at work, from 1."""
+    passes: int = 0
+    """Passes of this round that are done."""
+    asked: list[list[int]] = field(default_factory=list)
+    """Images the oracle was asked for, one list a round."""
+    threshold: float = 0.5
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """What `rounds.jsonl` holds."""
+    pseudo: dict[int, Mask] = field(default_factory=dict)
+    """P with its pseudo-masks: bool [height, width], of the working size."""
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    """The network after the last pass."""
+
+
+class Run:
+    """The folder of one run; one process at a time works in it.
+
+    Args:
+        folder: Where it is; made if it is not there.
+        settings: What to learn with.
+        source: The data set's path, for messages.
+        fingerprint: The data set's fingerprint.
+        overwrite: Drop what an earlier run left there.
+
+    Raises:
+        RunError: The folder holds a run of other data or other settings, something else than a run, or a run that
+            another process is at work on.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Settings, *, source: str, fingerprint: str, overwrite: bool = False
+    ) -> None:
+        self.folder = folder
+        self.fingerprint = fingerprint
+        config = {"source": source, "fingerprint": fingerprint, "settings": settings.model_dump(mode="json")}
+        path = folder / "config.json"
+        if folder.exists() and not path.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder}: is not empty and holds no run; name another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"{folder}: another process is at work on this run") from None
+        if path.is_file() and overwrite:
+            shutil.rmtree(folder)
+        if path.is_file():
+            self._check_same(read_config(folder), config)
+        else:
+            write_atomic(path, json.dumps(config, indent=2).encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    @property
+    def model(self) -> Path:
+        """The model file, exported at the end of every round."""
+        return self.folder / "model.onnx"
+
+    @property
+    def theta0(self) -> Path:
+        """The weights that every pass starts from."""
+        return self.folder / "state" / "theta0.safetensors"
+
+    @property
+    def latest(self) -> Path:
+        """The state after the last pass that was finished."""
+        return self.folder / "state" / "latest.safetensors"
+
+    def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        instead = "name another --out, or replace it with --overwrite"
+        if before["fingerprint"] != now["fingerprint"]:
+            raise RunError(f"{self.folder}: this run belongs to other data ({before['source']}); {instead}")
+        old, new = before["settings"], now["settings"]
+        if changed := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+            changes = ", ".join(f"{name} was {old.get(name)}, now {new.get(name)}" for name in changed)
+            raise RunError(
+                f"{self.folder}: this run has other settings ({changes}); give those to continue it, {instead}"
+            )
+
+    def load_theta0(self) -> Weights | None:
+        """Read the weights that every pass starts from; None before they were trained."""
+        return load_file(self.theta0) if self.theta0.is_file() else None
+
+    def save_theta0(self, weights: Weights) -> None:
+        """Save the weights that every pass starts from."""
+        write_atomic(self.theta0, save(_contiguous(weights)))
+
+    def load_state(self) -> State:
+        """Read where the run is; a fresh one is at its start."""
+        if not self.latest.is_file():
+            return State()
+        with safe_open(self.latest, framework="pt") as file:
+            fields = json.loads(file.metadata()["state"])
+            state = State(**fields)
+            for key in file.keys():  # noqa: SIM118  not a dict
+                kind, _, name = key.partition("/")
+                tensor = file.get_tensor(key)
+                if kind == "weights":
+                    state.weights[name] = tensor
+                else:
+                    index, height, width = (int(part) for part in name.split("/"))
+                    bits = np.unpackbits(tensor.numpy(), count=height * width)
+                    state.pseudo[index] = bits.reshape(height, width).astype(bool)
+        return state
+
+    def save_state(self, state: State) -> None:
+        """Save where the run is, in one file, and the results that follow from it."""
+        tensors = {f"weights/{name}": tensor for name, tensor in _contiguous(state.weights).items()}
+        for index, mask in state.pseudo.items():
+            tensors[f"pseudo/{index}/{mask.shape[0]}/{mask.shape[1]}"] = torch.from_numpy(np.packbits(mask))
+        fields = {name: value for name, value in vars(state).items() if name not in {"pseudo", "weights"}}
+        write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(fields)}))
+        lines = "".join(json.dumps(record) + "\n" for record in state.records)
+        write_atomic(self.folder / "rounds.jsonl", lines.encode())
+
+    def note_time(self, what: str, seconds: float) -> None:
+        """Add a line to `timings.jsonl`, apart from the results, which a repeated run gives again to the letter."""
+        with (self.folder / "timings.jsonl").open("a") as file:
+            file.write(json.dumps({"what": what, "seconds": round(seconds, 1)}) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the configuration of an earlier run.
+
+    Raises:
+        RunError: There is no run, or its configuration is damaged.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RunError(f"{folder}: holds no training run; make one with 'alserve train'")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+        _ = config["fingerprint"], config["source"], config["settings"].items()
+    except (ValueError, KeyError, AttributeError):
+        raise RunError(f"{path}: is damaged; replace the run with --overwrite") from None
+    return config
+
+
+def _contiguous(weights: Weights) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}

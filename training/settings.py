@@ -1,0 +1,120 @@
+"""Everything that decides what a run learns, in one validated object, and the presets."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from alserve.errors import DataError
+from alserve.geometry import STRIDE
+from training.query import STRATEGIES
+
+Method = Literal["label-propagation", "random", "wsl", "full"]
+
+
+class Settings(BaseModel):
+    """The settings of a run; the defaults suit a few hundred images on a machine without a GPU."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Method = "label-propagation"
+    """label-propagation: masks and pseudo-masks; random: masks only; wsl: no masks; full: all masks."""
+    strategy: str = "random"
+    """Which images the oracle is asked for, see `training.query`."""
+    initial: int = Field(4, ge=1)
+    """Masks asked for at first, per class."""
+    per_round: int = Field(1, ge=1)
+    """Masks asked for in every further round, per class."""
+    rounds: int = Field(5, ge=1)
+    """R; each round is one budget."""
+    passes: int = Field(2, ge=1)
+    """Trainings a round; each further one learns from the pseudo-masks of the one before. One without P."""
+    seed: int = 0
+
+    encoder: str = "tf_efficientnet_lite0"
+    pretrained: bool = True
+    short_side: int = Field(256, ge=STRIDE, multiple_of=STRIDE)
+    """Working size in pixels."""
+    crop: int | None = Field(None, ge=STRIDE, multiple_of=STRIDE)
+    """Side of the square crops that are trained on, in working pixels; 224, or the short side if that is less."""
+    batch: int = Field(8, ge=2)
+    upside_down: bool = True
+    """Images have no up and down (tissue, materials): flip and turn them every way while training."""
+
+    classifier_steps: int = Field(250, ge=1)
+    classifier_lr: float = Field(3e-4, gt=0)
+    steps: int = Field(250, ge=1)
+    """Training steps of the segmentation phase, each pass anew."""
+    lr: float = Field(2e-3, gt=0)
+    encoder_lr: float = Field(0.0, ge=0)
+    """Learning rate of encoder and CAM head in the segmentation phase; 0 keeps them frozen."""
+    weight_decay: float = Field(1e-4, ge=0)
+
+    k: float = Field(0.25, gt=0)
+    """Nearest neighbours within a class that carry a label on; below 1, a fraction of the class."""
+    pseudo_weight: float = Field(0.5, ge=0)
+    """lambda: weight of a pseudo-mask's loss."""
+    pseudo_share: float = Field(0.5, gt=0, lt=1)
+    """Share of every batch that is drawn from P."""
+    folds: int = Field(2, ge=2)
+    """Parts of L in the cross-validation that estimates the threshold."""
+    validation_masks: bool = False
+    """Estimate the threshold on split 'valid' instead; its masks count in the budget."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"unknown strategy '{self.strategy}'; use {', '.join(STRATEGIES)}")
+        if self.crop is not None and self.crop > self.short_side:
+            raise ValueError(f"crop {self.crop} is larger than the working size, short_side {self.short_side}")
+        return self
+
+    @property
+    def crop_side(self) -> int:
+        """Side of a training crop, in working pixels."""
+        return self.crop or min(224, self.short_side)
+
+    @property
+    def learns_from_pseudo(self) -> bool:
+        """Whether the method uses pseudo-masks."""
+        return self.method == "label-propagation"
+
+    @property
+    def mask_from_cams(self) -> bool:
+        """Whether the mask is taken from the CAMs, no pixel mask being used at all."""
+        return self.method == "wsl"
+
+    @property
+    def passes_a_round(self) -> int:
+        """Trainings a round: one where there are no pseudo-masks to learn from."""
+        return self.passes if self.learns_from_pseudo else 1
+
+    @property
+    def schedule(self) -> list[int]:
+        """How many masks to ask for in each round, per class; one round only for the two bounds."""
+        if self.method in {"wsl", "full"}:
+            return [0]
+        return [self.initial] + [self.per_round] * (self.rounds - 1)
+
+    @classmethod
+    def of(cls, preset: str | None, given: dict[str, Any]) -> Self:
+        """Build settings from a preset's values, replaced by those given.
+
+        Raises:
+            DataError: The preset is unknown, or a value does not fit.
+        """
+        if preset is not None and preset not in PRESETS:
+            raise DataError(f"unknown preset '{preset}'; use {', '.join(PRESETS)}")
+        values = {**(PRESETS[preset] if preset else {}), **given}
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
+            raise DataError(f"{field}{first['msg'].removeprefix('Value error, ')}") from None
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "glas": {"initial": 4, "per_round": 1, "rounds": 25},
+    "cub": {"initial": 1, "per_round": 1, "rounds": 20, "pseudo_weight": 0.1, "upside_down": False},
+}
+"""Budgets as published (method.md); sizes and steps are ours, for minutes in place of days."""
