@@ -101,10 +101,15 @@ def train(
         typer.Option(min=1, help="Trainings a round; each further one learns from fresh pseudo-masks."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of one pass.")] = None,
+    classifier_steps: Annotated[int | None, typer.Option(min=1, help="Training steps on the class labels.")] = None,
     short_side: Annotated[
         int | None, typer.Option(min=32, help="Working size: short side in pixels, of whole 32s.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Any timm encoder, by its timm name.")] = None,
+    encoder_lr: Annotated[
+        float | None,
+        typer.Option(min=0, help="Fine-tune the encoder with the masks, at this rate (1e-4). Left out: frozen."),
+    ] = None,
     validation_masks: Annotated[
         bool,
         typer.Option(
@@ -134,8 +139,10 @@ def train(
         "rounds": rounds,
         "passes": passes,
         "steps": steps,
+        "classifier_steps": classifier_steps,
         "short_side": short_side,
         "encoder": encoder,
+        "encoder_lr": encoder_lr,
         "seed": seed,
         "validation_masks": validation_masks,
     }

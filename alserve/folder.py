@@ -18,11 +18,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alserve.engine import available_cores, choose_device
 from alserve.errors import DataError, ImageError, RunError
-from alserve.imageio import SUFFIXES, encode_png, read_image, write_atomic
+from alserve.imageio import SUFFIXES, encode_png, read_image, to_grey, write_atomic
 from alserve.modelfile import default_model
 from alserve.predictor import Prediction, Predictor, load
 from alserve.render import Pixels, overlay
@@ -316,8 +314,8 @@ def _finish(job: Job, image: Pixels, prediction: Prediction) -> Row:
     """Write the pictures of one image."""
     mask = prediction.mask()
     draw: dict[str, Callable[[], Pixels]] = {
-        "mask": lambda: mask.astype(np.uint8) * 255,
-        "cam": lambda: np.rint(prediction.cam() * 255).astype(np.uint8),
+        "mask": lambda: to_grey(mask),
+        "cam": lambda: to_grey(prediction.cam()),
         "overlay": lambda: overlay(image, mask),
     }
     try:

@@ -104,6 +104,20 @@ def _imdecode(data: bytes, flags: int) -> npt.NDArray[np.integer | np.floating]:
     return pixels
 
 
+def to_grey(values: npt.NDArray[np.bool_] | npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Turn a mask or a map into grey levels.
+
+    Args:
+        values: [height, width], bool, or float32 from 0 to 1.
+
+    Returns:
+        uint8 [height, width]: 0 and 255 for a mask, 0 to 255 for a map.
+    """
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * 255
+    return np.rint(values * 255).astype(np.uint8)
+
+
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Encode pixels as PNG.
 

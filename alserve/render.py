@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alserve.geometry import resize
+from alserve.imageio import to_grey
 
 if TYPE_CHECKING:
     from alserve.predictor import Prediction
@@ -66,8 +67,7 @@ def heat_map(image: Pixels, cam: npt.NDArray[np.float32]) -> Pixels:
     Returns:
         uint8 [height, width, 3], RGB.
     """
-    levels = np.rint(cam * 255).astype(np.uint8)
-    heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    heat = cv2.cvtColor(cv2.applyColorMap(to_grey(cam), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return cv2.addWeighted(heat, HEAT, grey, 1 - HEAT, 0).astype(np.uint8, copy=False)
 

@@ -14,8 +14,6 @@ from urllib.parse import quote
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # this software does not phone home
 
 import bentoml
-import numpy as np
-import numpy.typing as npt
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
@@ -27,7 +25,7 @@ from starlette.types import Message, Receive
 
 from alserve.engine import Engine, available_cores
 from alserve.errors import ImageError
-from alserve.imageio import decode, encode_png
+from alserve.imageio import decode, encode_png, to_grey
 from alserve.modelfile import default_model
 from alserve.predictor import Prediction, Predictor
 
@@ -53,29 +51,23 @@ def describe_prediction(prediction: Prediction) -> dict[str, Any]:
         8-bit, 0 to 255, the image's own size) and its `class`.
     """
     mask = prediction.mask()
-    cam = np.rint(prediction.cam() * 255).astype(np.uint8)
     return {
         "label": prediction.label,
         "scores": prediction.scores,
         "mask": {
-            "png": base64.b64encode(mask_png(mask)).decode(),
+            "png": base64.b64encode(encode_png(to_grey(mask))).decode(),
             "threshold": prediction.spec.threshold,
             "foreground": float(mask.mean()),
             "width": prediction.width,
             "height": prediction.height,
         },
-        "cam": {"png": base64.b64encode(encode_png(cam)).decode(), "class": prediction.label},
+        "cam": {"png": base64.b64encode(encode_png(to_grey(prediction.cam()))).decode(), "class": prediction.label},
     }
 
 
 def describe_model(engine: Engine) -> dict[str, Any]:
     """Build the answer of `GET /model`: the fields of the `ModelSpec`, and `sha256` and `device`."""
     return {**engine.spec.model_dump(mode="json"), "sha256": engine.sha256, "device": engine.device}
-
-
-def mask_png(mask: npt.NDArray[np.bool_]) -> bytes:
-    """Encode a mask, bool [height, width], as an 8-bit PNG of 0 and 255."""
-    return encode_png(mask.astype(np.uint8) * 255)
 
 
 async def predict(request: Request) -> Response:
@@ -88,7 +80,7 @@ async def segment(request: Request) -> Response:
     return await _answer(
         request,
         lambda prediction: Response(
-            mask_png(prediction.mask()),
+            encode_png(to_grey(prediction.mask())),
             media_type="image/png",
             headers={LABEL_HEADER: quote(prediction.label)},
         ),

@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,15 +136,15 @@ def _name(row: Row) -> str:
 
 def _folder_rows(data: Path) -> Iterator[Row]:
     folders = _subfolders(data)
-    split = "train" in {folder.name for folder in folders} and {folder.name for folder in folders} <= set(SPLITS)
+    names = {folder.name for folder in folders}
+    if "train" in names and (unknown := names & {"val", "validation"}):
+        raise DataError(f"{data / min(unknown)}: unknown split '{min(unknown)}'; use {', '.join(SPLITS)}")
+    split = "train" in names and names <= set(SPLITS)
     for place in folders if split else [data]:
+        if loose := _images(place.glob("*")):
+            raise DataError(f"{loose[0]}: this image has no label; put it into a folder named like its class")
         for folder in _subfolders(place):
-            images = sorted(
-                path
-                for path in folder.rglob("*")
-                if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-            )
-            if not images:
+            if not (images := _images(folder.rglob("*"))):
                 raise DataError(f"{folder}: this class folder holds no images; add some, or remove the folder")
             for path in images:
                 yield path.relative_to(data).as_posix(), folder.name, None, place.name if split else "train"
@@ -152,6 +152,10 @@ def _folder_rows(data: Path) -> Iterator[Row]:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(paths: Iterable[Path]) -> list[Path]:
+    return sorted(p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
 
 
 def _csv_rows(data: Path) -> Iterator[Row]:
@@ -176,18 +180,18 @@ def _csv_rows(data: Path) -> Iterator[Row]:
         for path in filter(None, (name, mask)):
             if not (data.parent / path).is_file():
                 raise DataError(f"{data}: line {number}: no such file: {data.parent / path}")
-        yield name, label, data.parent / mask if mask else None, split
+        yield Path(name).as_posix(), label, data.parent / mask if mask else None, split
 
 
 def _attach_masks(rows: list[Row], masks: Path) -> list[Row]:
     """Give every row the mask of the same name below `masks`; a mask that fits no image is an error."""
     if not masks.is_dir():
         raise DataError(f"{masks}: no such folder of masks")
-    found = {
-        path.relative_to(masks).with_suffix("").as_posix(): path
-        for path in sorted(masks.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    }
+    found: dict[str, Path] = {}
+    for path in _images(masks.rglob("*")):
+        stem = path.relative_to(masks).with_suffix("").as_posix()
+        if found.setdefault(stem, path) != path:
+            raise DataError(f"{path}: {found[stem].name} lies beside it, a second mask of the same name; keep one")
     attached = [
         (name, label, found.get(Path(name).with_suffix("").as_posix(), mask), split)
         for name, label, mask, split in rows

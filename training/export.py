@@ -105,6 +105,11 @@ def export_model(
     return spec
 
 
+def stamp(path: Path, spec: ModelSpec) -> None:
+    """Replace the contract in a model file, once more is known of the model."""
+    write_atomic(path, _with_metadata(onnx.load(path), spec))
+
+
 def _to_onnx(served: Served, short_side: int) -> onnx.ModelProto:
     example = torch.zeros(2, short_side, short_side + STRIDE, 3, dtype=torch.uint8)
     sizes = {0: Dim("batch"), 1: STRIDE * Dim("rows"), 2: STRIDE * Dim("columns")}

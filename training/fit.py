@@ -24,6 +24,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from alserve.errors import DeviceError
 from training.dataset import Image, Mask
 from training.export import cam_mask
 from training.network import JointNet
@@ -239,10 +240,19 @@ class Trainer:
     Args:
         settings: What to learn with.
         device: "auto", "cpu" or "cuda".
+
+    Raises:
+        DeviceError: There is no such device.
     """
 
     settings: Settings
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.device not in {"auto", "cpu", "cuda"}:
+            raise DeviceError(f"unknown device '{self.device}' for training; use auto, cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise DeviceError("cuda was asked for, but torch finds no CUDA device; use --device cpu, or auto")
 
     @property
     def accelerator(self) -> str:
@@ -284,7 +294,8 @@ class Trainer:
             seed: Drives order, augmentation and dropout.
             what: What to call it on the progress bar.
         """
-        slots = round(self.settings.batch * self.settings.pseudo_share) if others else 0
+        share = round(self.settings.batch * self.settings.pseudo_share)
+        slots = min(share, self.settings.batch - 1) if others else 0
         groups = [(labelled, self.settings.batch - slots), (others, slots)]
         crops = Crops(groups, self.settings, self.settings.steps, seed)
         self._fit(SegmenterPhase(net, self.settings), crops, seed, what)
@@ -292,7 +303,7 @@ class Trainer:
     def _fit(self, phase: Phase, crops: Crops, seed: int, what: str) -> None:
         lightning.seed_everything(seed, workers=True, verbose=False)
         on_gpu = self.accelerator == "gpu"
-        loader = DataLoader(crops, self.settings.batch, num_workers=8 if on_gpu else 0, pin_memory=on_gpu)
+        loader = DataLoader(crops, self.settings.batch, num_workers=8 if on_gpu else 1, pin_memory=on_gpu)
         phase.net.to(memory_format=torch.channels_last)
         with _quiet():
             trainer = lightning.Trainer(
@@ -310,7 +321,7 @@ class Trainer:
             trainer.fit(phase, loader)
         phase.net.eval().cpu()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, net: JointNet, images: Sequence[Image]) -> Iterator[tuple[Float32, Float32]]:
         """Give foreground probability [height, width] and CAMs [classes, h, w] of images at the working size."""
         device = torch.device("cuda" if self.accelerator == "gpu" else "cpu")

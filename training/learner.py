@@ -14,7 +14,7 @@ from alserve.modelfile import ModelSpec, Provenance
 from alserve.predictor import load
 from training.dataset import Dataset, Image, Mask, Sample
 from training.evaluate import measure
-from training.export import export_model
+from training.export import export_model, stamp
 from training.fit import Example, Trainer, derive_seed
 from training.network import JointNet
 from training.oracle import Oracle
@@ -68,18 +68,18 @@ class Learner:
         return [resize_mask(mask, self._working_shape(mask)) for mask in masks]
 
     @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
+    def timed(self, round_: int, what: str) -> Iterator[None]:
         """Note how long the block takes."""
         started = time.monotonic()
         yield
-        self.run.note_time(what, time.monotonic() - started)
+        self.run.note_time(round_, what, time.monotonic() - started)
 
     def theta0(self) -> Weights:
         """Step 0: train encoder and CAM head on all images with their classes; the decoder is new."""
         if (weights := self.run.load_theta0()) is None:
             seed = derive_seed(self.settings.seed, 0)
             net = self.trainer.new_network(len(self.dataset.classes), seed)
-            with self.timed("classifier"):
+            with self.timed(0, "classifier"):
                 self.trainer.train_classifier(net, [self._example(index) for index in range(len(self.images))], seed)
             weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
             self.run.save_theta0(weights)
@@ -130,7 +130,7 @@ class Learner:
             seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
             name = f"round {state.round}, pass {state.passes + 1}"
             others = [self._example(index, state.pseudo.get(index)) for index in self._others(pool)]
-            with self.timed(name):
+            with self.timed(state.round, f"pass {state.passes + 1}"):
                 self.trainer.train_segmenter(net, self._labelled(pool.labelled), others, seed, name)
         return net
 
@@ -164,7 +164,7 @@ class Learner:
         short = {"steps": max(1, self.settings.steps // 2), "encoder_lr": 0.0}
         trainer = replace(self.trainer, settings=self.settings.model_copy(update=short))
         probabilities, truths = [], []
-        with self.timed(f"round {round_}, threshold"):
+        with self.timed(round_, "threshold"):
             for fold in range(folds):
                 held_out = order[fold::folds]
                 net = self.network(theta0)
@@ -191,14 +191,17 @@ class Learner:
             "threshold": state.threshold,
             "asked": [self.samples[index].name for index in state.asked[-1]],
         }
-        with self.timed(f"round {state.round}, export"):
+        with self.timed(state.round, "export"):
             spec = self._spec(net, pool, state)
             images = self.images[:PARITY_IMAGES]
             path = self.run.model
             spec = export_model(net, spec, path, images, mask_from_cams=self.settings.mask_from_cams)
         if tests := self.dataset.split("test"):
-            with self.timed(f"round {state.round}, test"):
+            with self.timed(state.round, "test"):
                 figures = measure(load(path, device="cpu", threads=1), tests)
+            known = {"test_dice": figures.dice, "test_accuracy": figures.accuracy}
+            provenance = spec.provenance.model_copy(update=known)
+            stamp(path, spec.model_copy(update={"provenance": provenance}))
             record |= {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
         return record
 

@@ -12,6 +12,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from alserve.errors import DataError
+from alserve.geometry import STRIDE
 
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 """The timm encoder whose ImageNet weights come with an installed package, so that no model hub is needed."""
@@ -136,8 +137,10 @@ def _build_encoder(name: str, *, pretrained: bool) -> tuple[Any, tuple[float, ..
     from_package = name == DEFAULT_ENCODER
     try:
         encoder = smp.encoders.get_encoder(f"tu-{name}", weights=True if pretrained and not from_package else None)
-    except RuntimeError as error:
-        raise DataError(f"encoder '{name}': {error}; see timm.list_models() for names") from None
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, 3, STRIDE, 2 * STRIDE))  # some take one fixed size only
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise DataError(f"encoder '{name}': {error}; see timm.list_models() for others") from None
     except OSError as error:  # the model hub cannot be reached
         reason = str(error).splitlines()[0]
         raise DataError(f"encoder '{name}': its weights cannot be downloaded ({reason})") from None

@@ -15,6 +15,7 @@ from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
 from training.learner import Learner
 from training.oracle import SimulatedOracle
+from training.report import report_run
 from training.run import Run, read_config
 from training.settings import Settings
 from training.similarity import within_reach
@@ -94,6 +95,8 @@ def train_run(
     run = Run(out, settings, source=str(data), fingerprint=dataset.fingerprint(), overwrite=overwrite)
     with run:
         learn(Learner(dataset, SimulatedOracle(), trainer, run), run, settings)
+        report_run(out, data, out / "report.html", masks=masks)
+    say(f"{run.model} is the model, {out / 'report.html'} shows what it learned")
     return run.model
 
 

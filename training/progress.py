@@ -1,6 +1,7 @@
 """How far a training is."""
 
 import time
+from contextlib import ExitStack
 
 import lightning
 
@@ -16,12 +17,12 @@ class StepBar(lightning.Callback):
 
     def __init__(self, what: str) -> None:
         self.what = what
+        self._open = ExitStack()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         """Open the bar."""
         self._started = time.monotonic()
-        self._context = progress(int(trainer.num_training_batches), self.what, "steps")
-        self._show = self._context.__enter__()
+        self._show = self._open.enter_context(progress(int(trainer.num_training_batches), self.what, "steps"))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_args: object) -> None:
         """Show one step more."""
@@ -29,9 +30,9 @@ class StepBar(lightning.Callback):
 
     def on_train_end(self, *_args: object) -> None:
         """Close the bar."""
-        self._context.__exit__(None, None, None)
+        self._open.close()
         say(f"{self.what}: {time.monotonic() - self._started:.0f} s")
 
     def on_exception(self, *_args: object) -> None:
-        """Close the bar of a training that was interrupted."""
-        self._context.__exit__(None, None, None)
+        """Close the bar of a training that was interrupted, if it was open."""
+        self._open.close()

@@ -20,9 +20,11 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from alserve.geometry import resize
 from alserve.imageio import write_atomic
 from alserve.modelfile import ModelSpec
-from alserve.predictor import Prediction
+from alserve.predictor import Prediction, Predictor, load
 from alserve.render import PREDICTED, TRUE, panels
+from training.dataset import Dataset, Sample, load_dataset
 from training.metrics import dice
+from training.run import read_config, read_rounds, read_seconds
 
 Pixels = npt.NDArray[np.uint8]
 Round = Mapping[str, Any]
@@ -33,6 +35,12 @@ DASH = "\N{EN DASH}"
 
 MOST_TICKS = 12
 """Up to so many budgets are each marked on the axis of a learning curve."""
+
+MOST_CASES = 12
+"""So many test images are shown at most."""
+
+MOST_ASKED = 24
+"""So many of the images that the oracle was asked for are shown at most."""
 
 PICTURE_SIDE = 480
 """Pictures in the page are at most so many pixels wide or high."""
@@ -117,6 +125,51 @@ def write_report(
         )
     )
     write_atomic(path, page.encode())
+
+
+def report_run(folder: Path, data: Path, path: Path, *, masks: Path | None = None, title: str | None = None) -> None:
+    """Write the report of a run: its figures, its model at work on test images, what the oracle was asked for.
+
+    Args:
+        folder: The run.
+        data: The data set that it learned from.
+        path: Where the page is to be.
+        masks: See `training.dataset.load_dataset`.
+        title: Heading; the run's name if left out.
+    """
+    model = folder / "model.onnx"
+    predictor = load(model, device="cpu")
+    dataset = load_dataset(data, masks)
+    rounds, seconds = read_rounds(folder), read_seconds(folder)
+    samples = {sample.name: sample for sample in dataset.samples}
+    asked = [(name, samples[name].read()[0]) for record in rounds for name in record["asked"][:MOST_ASKED]]
+    write_report(
+        path,
+        title=title or folder.name,
+        rounds=[{**record, "seconds": seconds.get(record["round"])} for record in rounds],
+        spec=predictor.spec,
+        settings=read_config(folder)["settings"],
+        cases=[_case(predictor, sample) for sample in _choose_cases(dataset)],
+        asked=asked[:MOST_ASKED],
+        model=str(model),
+    )
+
+
+def _choose_cases(dataset: Dataset) -> list[Sample]:
+    """Choose test images for the contact sheet, evenly from each class; training images where there is no test."""
+    pool = dataset.split("test") or dataset.split("train")
+    each = MOST_CASES // len(dataset.classes) or 1
+    chosen: list[Sample] = []
+    for label in range(len(dataset.classes)):
+        members = [sample for sample in pool if sample.label == label]
+        chosen += members[:: max(1, len(members) // each)][:each]
+    return chosen[:MOST_CASES]
+
+
+def _case(predictor: Predictor, sample: Sample) -> ReportCase:
+    image, truth = sample.read()
+    (prediction,) = predictor.predict([image])
+    return ReportCase(sample.name, image, prediction, predictor.spec.classes[sample.label], truth)
 
 
 def learning_curve(

@@ -21,6 +21,8 @@ from training.settings import Settings
 
 Weights = Mapping[str, Tensor]
 
+TIMINGS = "timings.jsonl"
+
 
 @dataclass
 class State:
@@ -63,25 +65,36 @@ class Run:
         self.fingerprint = fingerprint
         config = {"source": source, "fingerprint": fingerprint, "settings": settings.model_dump(mode="json")}
         path = folder / "config.json"
-        if folder.exists() and not path.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not path.is_file() and (not folder.is_dir() or any(map(_visible, folder.iterdir()))):
             raise RunError(f"{folder}: is not empty and holds no run; name another --out")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be made ({error.strerror}); name another --out") from None
         self._lock = FileLock(folder.with_name(f".{folder.name}.lock"))
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"{folder}: another process is at work on this run") from None
-        if path.is_file() and overwrite:
-            shutil.rmtree(folder)
-        if path.is_file():
-            self._check_same(read_config(folder), config)
-        else:
+        try:
+            if path.is_file():
+                before = read_config(folder)
+                if not overwrite:
+                    self._check_same(before, config)
+                else:
+                    self._clear()
             write_atomic(path, json.dumps(config, indent=2).encode())
+        except BaseException:
+            self._release()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
@@ -99,6 +112,12 @@ class Run:
     def latest(self) -> Path:
         """The state after the last pass that was finished."""
         return self.folder / "state" / "latest.safetensors"
+
+    def _clear(self) -> None:
+        """Remove what a run wrote, and nothing else that may lie in the folder."""
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        for name in ("model.onnx", "rounds.jsonl", TIMINGS, "report.html"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         instead = "name another --out, or replace it with --overwrite"
@@ -147,10 +166,10 @@ class Run:
         lines = "".join(json.dumps(record) + "\n" for record in state.records)
         write_atomic(self.folder / "rounds.jsonl", lines.encode())
 
-    def note_time(self, what: str, seconds: float) -> None:
+    def note_time(self, round_: int, what: str, seconds: float) -> None:
         """Add a line to `timings.jsonl`, apart from the results, which a repeated run gives again to the letter."""
-        with (self.folder / "timings.jsonl").open("a") as file:
-            file.write(json.dumps({"what": what, "seconds": round(seconds, 1)}) + "\n")
+        with (self.folder / TIMINGS).open("a") as file:
+            file.write(json.dumps({"round": round_, "what": what, "seconds": round(seconds, 1)}) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -166,9 +185,30 @@ def read_config(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(path.read_text())
         _ = config["fingerprint"], config["source"], config["settings"].items()
     except (ValueError, KeyError, AttributeError):
-        raise RunError(f"{path}: is damaged; replace the run with --overwrite") from None
+        raise RunError(f"{path}: is damaged, or not a run's; name another --out") from None
     return config
+
+
+def _visible(path: Path) -> bool:
+    """Tell a user's file from what a killed `write_atomic` leaves."""
+    return not path.name.startswith(".")
 
 
 def _contiguous(weights: Weights) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+
+def read_rounds(folder: Path) -> list[dict[str, Any]]:
+    """Read a run's figures, one object a finished round."""
+    path = folder / "rounds.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def read_seconds(folder: Path) -> dict[int, float]:
+    """Read how long each round took, in seconds; round 0 is the classifier."""
+    path = folder / TIMINGS
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return {
+        number: sum(line["seconds"] for line in lines if line["round"] == number)
+        for number in {line["round"] for line in lines}
+    }

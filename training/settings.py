@@ -28,7 +28,7 @@ class Settings(BaseModel):
     """R; each round is one budget."""
     passes: int = Field(2, ge=1)
     """Trainings a round; each further one learns from the pseudo-masks of the one before. One without P."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     encoder: str = "tf_efficientnet_lite0"
     pretrained: bool = True

@@ -32,6 +32,7 @@ def histograms(image: Image) -> Float:
     pixels = transform.resize(pixels, [HEIGHT, max(1, round(HEIGHT * image.shape[1] / image.shape[0]))], antialias=True)
     pixels = transform.to_dtype(pixels, torch.float32, scale=True)
     pixels = transform.gaussian_blur(transform.adjust_saturation(pixels, SATURATION), [3, 3], [SIGMA, SIGMA])
+    pixels = pixels.clamp(0, 1)  # rounding in the blur lifts pure white just out of the histogram's range
     counts = np.stack([np.histogram(channel, bins=BINS, range=(0, 1))[0] for channel in pixels.numpy()]) + EPSILON
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 

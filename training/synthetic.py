@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from alserve.imageio import encode_png, write_atomic
+from alserve.imageio import encode_png, to_grey, write_atomic
 from training.tissue import CLASSES, draw_tissue
 
 
@@ -42,7 +42,7 @@ def draw_dataset(
                 image, mask = draw_tissue(rng, label, (height, width))
                 names = f"images/{label}/{split}-{index:03}.jpg", f"masks/{label}/{split}-{index:03}.png"
                 write_atomic(out / names[0], _encode_jpeg(image))
-                write_atomic(out / names[1], encode_png(mask.astype(np.uint8) * 255))
+                write_atomic(out / names[1], encode_png(to_grey(mask)))
                 rows.append((*names, label, split))
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(rows)

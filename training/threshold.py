@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from alserve.imageio import to_grey
 from training.dataset import Mask
 
 THRESHOLDS = np.round(np.arange(0.05, 0.995, 0.01), 2)
@@ -24,12 +25,9 @@ def mean_ious(probability: Probability, truth: Mask) -> npt.NDArray[np.float64]:
     Returns:
         float64 [thresholds], 0 to 1; a side that is empty in both counts as 1.
     """
-    edges = np.concatenate([[-np.inf], THRESHOLDS, [np.inf]])
-    # A pixel is foreground where its probability is above the threshold: bins closed on the right.
-    found = [
-        np.bincount(np.searchsorted(edges[1:-1], probability[side], side="left"), minlength=len(edges) - 1)
-        for side in (truth, ~truth)
-    ]
+    # How many thresholds each pixel is above, compared in float32 as a prediction's mask is.
+    below = np.searchsorted(THRESHOLDS.astype(np.float32), probability, side="left")
+    found = [np.bincount(below[side], minlength=len(THRESHOLDS) + 1) for side in (truth, ~truth)]
     above = [np.cumsum(counts[::-1])[::-1][1:] for counts in found]
     hits, false_alarms = above
     positives, negatives = int(truth.sum()), int((~truth).sum())
@@ -58,6 +56,5 @@ def best_threshold(probabilities: Sequence[Probability], truths: Sequence[Mask])
 def otsu_threshold(probabilities: Sequence[Probability]) -> float:
     """Choose the threshold that parts the values best (Otsu, 1979), without any mask."""
     values = np.concatenate([probability.ravel() for probability in probabilities])
-    grey = np.round(values * 255).astype(np.uint8)
-    level, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    level, _ = cv2.threshold(to_grey(values), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     return float(np.clip(level / 255, THRESHOLDS[0], THRESHOLDS[-1]))

@@ -1,0 +1,32 @@
+# Every target sets up what it needs, in .venv.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test lint format clean
+
+demo: .venv/train  ## the whole path on a small drawn data set, in a few minutes
+	$(BIN)/alserve demo --out runs/demo
+
+test: .venv/dev  ## all tests
+	$(BIN)/pytest
+
+lint: .venv/dev  ## format, style, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/train: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
+	touch $@
+
+.venv/dev: .venv/train
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	touch $@

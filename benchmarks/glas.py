@@ -1,0 +1,90 @@
+"""Repeat the published GlaS experiment at small budgets; write the table beside the published figures.
+
+    python benchmarks/glas.py path/to/glas/splits.csv --out runs/glas
+
+Stop it whenever you like: the same command continues. The table and the curve go to benchmarks/results/.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from alserve.engine import available_cores
+from alserve.imageio import write_atomic
+from training.procedure import train_run
+from training.report import learning_curve
+from training.run import TIMINGS, read_rounds
+from training.settings import Settings
+
+RESULTS = Path(__file__).parent / "results"
+
+PUBLISHED = {8: 67.20, 10: 71.03, 12: 74.08, 14: 76.53, 16: 77.64, 67: 86.53}
+"""Test Dice, %, mean of five seeds: label propagation at 8 to 16 masks, full supervision at 67 (arXiv:2010.04889)."""
+
+METHODS: dict[str, dict[str, Any]] = {
+    "label-propagation": {"method": "label-propagation", "rounds": 5},
+    "full": {"method": "full"},
+}
+
+
+def main() -> None:
+    """Train what is not trained yet, then write table and curve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="splits.csv of GlaS")
+    parser.add_argument("--out", type=Path, default=Path("runs/glas"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--full-seeds", type=int, nargs="+", default=[0])
+    arguments = parser.parse_args()
+    runs: dict[str, Path] = {}
+    for method, values in METHODS.items():
+        for seed in arguments.full_seeds if method == "full" else arguments.seeds:
+            name = f"{method}, seed {seed}"
+            runs[name] = arguments.out / f"{method}-{seed}"
+            train_run(arguments.data, runs[name], Settings.of("glas", {**values, "seed": seed}))
+    write_atomic(RESULTS / "glas.md", table(runs).encode())
+    curves = {name: read_rounds(folder) for name, folder in runs.items() if not name.startswith("full")}
+    (full,) = [read_rounds(folder)[0]["test_dice"] for name, folder in runs.items() if name == "full, seed 0"]
+    references = {"all 67 masks, ours": full, "all 67 masks, published": PUBLISHED[67] / 100}
+    write_atomic(RESULTS / "glas.svg", learning_curve(curves, references=references))
+
+
+def table(runs: dict[str, Path]) -> str:
+    """Give the figures of the runs as a table in Markdown."""
+    rows = ["| run | masks | test Dice, % | published, % | test accuracy, % | pseudo-masks | threshold |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for name, folder in runs.items():
+        for record in read_rounds(folder):
+            masks = record["masks_used"]
+            rows.append(
+                f"| {name} | {masks} | {100 * record['test_dice']:.1f} | {PUBLISHED.get(masks, '')} | "
+                f"{100 * record['test_accuracy']:.1f} | {record['pseudo_labels']} | {record['threshold']:.2f} |"
+            )
+    return "\n".join(
+        [
+            "# GlaS: masks against test Dice",
+            "",
+            "`python benchmarks/glas.py path/to/glas/splits.csv`; 67 training and 80 test images. Dice is measured",
+            "on the exported model, at the images' own size. No validation mask is used: thresholds are",
+            "cross-validated inside L.",
+            "",
+            *rows,
+            "",
+            f"Seconds, medians on {available_cores()} cores: {times(runs)}.",
+            "",
+        ]
+    )
+
+
+def times(runs: dict[str, Path]) -> str:
+    """Say how long each part of a run takes."""
+    lines = [json.loads(line) for folder in runs.values() for line in (folder / TIMINGS).read_text().splitlines()]
+    parts: dict[str, list[float]] = {}
+    for line in lines:
+        parts.setdefault("a pass" if line["what"].startswith("pass") else line["what"], []).append(line["seconds"])
+    return ", ".join(f"{name} {statistics.median(seconds):.0f}" for name, seconds in parts.items())
+
+
+if __name__ == "__main__":
+    main()

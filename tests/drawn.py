@@ -1,0 +1,37 @@
+"""Small drawn examples and settings for training in seconds."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from training.fit import Example
+from training.settings import Settings
+
+SMALL: dict[str, Any] = {
+    "short_side": 64,
+    "batch": 4,
+    "classifier_steps": 3,
+    "steps": 2,
+    "initial": 1,
+    "per_round": 1,
+    "rounds": 2,
+}
+"""The smallest settings that go through everything."""
+
+UNTRAINED: dict[str, Any] = {**SMALL, "encoder": "resnet18", "pretrained": False}
+"""As well with the encoder that is quickest to export."""
+
+
+def settings(base: dict[str, Any] = SMALL, **changes: Any) -> Settings:
+    return Settings.model_validate({**base, **changes})
+
+
+def example(seed: int, *, weight: float = 1.0, shape: tuple[int, int] = (64, 96)) -> Example:
+    """White blobs on black, reddish in class 0 and bluish in class 1, and the mask of exactly these blobs."""
+    coarse = np.random.default_rng(seed).random((3, 4), np.float32)
+    blobs = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC) > 0.5
+    image = np.repeat(blobs[..., None] * np.uint8(200), 3, axis=2)
+    label = seed % 2
+    image[..., 2 * label] += np.uint8(50)
+    return Example(image, label, blobs, weight)
