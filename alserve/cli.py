@@ -253,6 +253,9 @@ def main() -> None:
     except AlserveError as error:
         print(f"alserve: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"alserve: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("alserve: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -2,6 +2,7 @@
 
 import pytest
 
+import training  # noqa: F401  sets how torch's threads wait, before any test loads torch
 from alserve import Predictor, load
 from alserve.modelfile import default_model
 

@@ -187,7 +187,7 @@ def test_the_seed_decides_every_weight() -> None:
 
 
 def test_both_phases_learn() -> None:
-    trainer = Trainer(settings(classifier_steps=25, steps=25, batch=4, lr=5e-3, classifier_lr=1e-3), "cpu")
+    trainer = Trainer(settings(classifier_steps=15, steps=15, lr=5e-3, classifier_lr=1e-3), "cpu")
     net = trainer.new_network(2, seed=0)
     labels = torch.tensor([item.label for item in EXAMPLES])
     truths = torch.stack([torch.from_numpy(item.mask) for item in EXAMPLES if item.mask is not None]).float()
@@ -202,5 +202,5 @@ def test_both_phases_learn() -> None:
     class_before, mask_before = class_loss_now(), mask_loss_now()
     trainer.train_classifier(net, EXAMPLES, seed=0)
     trainer.train_segmenter(net, EXAMPLES, [], 0, "test")
-    assert class_loss_now() < 0.6 * class_before
-    assert mask_loss_now() < 0.6 * mask_before
+    assert class_loss_now() < 0.8 * class_before
+    assert mask_loss_now() < 0.8 * mask_before

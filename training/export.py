@@ -133,7 +133,16 @@ def _to_onnx(served: Served, short_side: int) -> onnx.ModelProto:
         quiet.setLevel(level)
     if program is None:
         raise ModelError("torch did not export the network")
-    return program.model_proto
+    return _without_notes(program.model_proto)
+
+
+def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop the exporter's notes: stack traces with this machine's paths, and lists that differ from run to run."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return model
 
 
 def _with_metadata(model: onnx.ModelProto, spec: ModelSpec) -> bytes:

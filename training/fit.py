@@ -7,6 +7,7 @@ weights and dropout of the phase's seed. Workers, devices and earlier phases hav
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -343,15 +344,11 @@ def _cpu_has_bfloat16() -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
 
 
-class _quiet:  # noqa: N801  reads like a verb where it is used
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Keep Lightning's hints, which are not for our users, off their screen."""
-
-    def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in ("lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-
-    def __exit__(self, *exc: object) -> None:
-        self._warnings.__exit__(*exc)  # type: ignore[arg-type]
+        yield

@@ -53,7 +53,7 @@ class Learner:
         self.labels = tuple(sample.label for sample in self.samples)
         self.images = [self._working(sample) for sample in self.samples]
         self.masks: dict[int, Mask] = {}
-        self.valid = dataset.split("valid") if self.settings.validation_masks else ()
+        self.valid = dataset.split("valid") if self.settings.uses_validation_masks else ()
 
     def _working_shape(self, pixels: Image | Mask) -> tuple[int, int]:
         return working_shape(pixels.shape[0], pixels.shape[1], self.settings.short_side)
@@ -156,12 +156,12 @@ class Learner:
         return state.threshold
 
     def _cross_validate(self, theta0: Weights, pool: Pool, round_: int) -> float:
-        """Train on parts of L with the encoder frozen and half the steps; choose on the parts left out."""
+        """Train on parts of L with the encoder frozen and a third of the steps; choose on the parts left out."""
         seed = derive_seed(self.settings.seed, 3, round_)
         shuffled = np.random.default_rng(seed).permutation(sorted(pool.labelled))
         order = sorted((int(index) for index in shuffled), key=lambda index: self.labels[index])
         folds = min(self.settings.folds, len(order))
-        short = {"steps": max(1, self.settings.steps // 2), "encoder_lr": 0.0}
+        short = {"steps": max(1, self.settings.steps // 3), "encoder_lr": 0.0}
         trainer = replace(self.trainer, settings=self.settings.model_copy(update=short))
         probabilities, truths = [], []
         with self.timed(round_, "threshold"):

@@ -92,6 +92,7 @@ def train_run(
         for done, _ in enumerate(dataset.read_all(), start=1):
             show(done)
     check_budget(dataset, settings)
+    trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
     run = Run(out, settings, source=str(data), fingerprint=dataset.fingerprint(), overwrite=overwrite)
     with run:
         learn(Learner(dataset, SimulatedOracle(), trainer, run), run, settings)
@@ -113,16 +114,15 @@ def check_budget(dataset: Dataset, settings: Settings) -> None:
     for label, name in enumerate(dataset.classes):
         members = [sample for sample in dataset.split("train") if sample.label == label]
         masks = sum(sample.mask is not None for sample in members)
-        wanted = 1 if settings.method == "full" else sum(settings.schedule)
+        wanted = max(sum(settings.schedule), int(settings.method == "full"))
         if not members:
             raise DataError(f"{dataset.source}: class {name} has no image in split 'train'; add some")
         if masks < wanted:
             raise DataError(
                 f"{dataset.source}: class {name} has {masks} training images with a mask, but the budget is {wanted} "
-                f"(--initial {settings.initial} and {settings.rounds - 1} x --per-round {settings.per_round}); "
-                "ask for less, or give more masks (--masks)"
+                "a class; ask for less (--initial, --per-round, --rounds), or give more masks (--masks)"
             )
-    if settings.validation_masks:
+    if settings.uses_validation_masks:
         valid = dataset.split("valid")
         if not valid or any(sample.mask is None for sample in valid):
             raise DataError(

@@ -89,6 +89,11 @@ class Settings(BaseModel):
         return self.passes if self.learns_from_pseudo else 1
 
     @property
+    def uses_validation_masks(self) -> bool:
+        """Whether the masks of split 'valid' are asked for; never where no mask is used at all."""
+        return self.validation_masks and not self.mask_from_cams
+
+    @property
     def schedule(self) -> list[int]:
         """How many masks to ask for in each round, per class; one round only for the two bounds."""
         if self.method in {"wsl", "full"}:
