@@ -145,33 +145,38 @@ class Learner:
         return Example(self.images[index], self.labels[index], pseudo, self.settings.pseudo_weight)
 
     def choose_threshold(self, net: JointNet, theta0: Weights, pool: Pool, state: State) -> float:
-        """Step 2c: from held-out masks, by cross-validation inside L, once a round; or from split 'valid'."""
+        """Step 2c: from held-out masks, by cross-validation inside L; or from split 'valid'.
+
+        Cross-validation takes time: it is done for the round's last pass, whose model is served, and for the very
+        first pass, before which there is no estimate. The passes between keep the last one.
+        """
         if self.settings.mask_from_cams:
             return otsu_threshold([probability for probability, _ in self.trainer.predict(net, self.images)])
         if self.valid:
             images = [self._working(sample) for sample in self.valid]
             return best_threshold([p for p, _ in self.trainer.predict(net, images)], self._ask(self.valid))
-        if state.passes == 0 and len(pool.labelled) > 1:
-            return self._cross_validate(theta0, pool, state.round)
+        is_last, is_first = state.passes + 1 == self.settings.passes_a_round, state.round == 1 and state.passes == 0
+        if (is_last or is_first) and len(pool.labelled) > 1:
+            return self._cross_validate(theta0, pool, state)
         return state.threshold
 
-    def _cross_validate(self, theta0: Weights, pool: Pool, round_: int) -> float:
-        """Train on parts of L with the encoder frozen and a third of the steps; choose on the parts left out."""
-        seed = derive_seed(self.settings.seed, 3, round_)
+    def _cross_validate(self, theta0: Weights, pool: Pool, state: State) -> float:
+        """Train on P and on parts of L, the encoder frozen, with a third of the steps; choose on the parts left out."""
+        seed = derive_seed(self.settings.seed, 3, state.round, state.passes)
         shuffled = np.random.default_rng(seed).permutation(sorted(pool.labelled))
         order = sorted((int(index) for index in shuffled), key=lambda index: self.labels[index])
         folds = min(self.settings.folds, len(order))
         short = {"steps": max(1, self.settings.steps // 3), "encoder_lr": 0.0}
         trainer = replace(self.trainer, settings=self.settings.model_copy(update=short))
+        others = [self._example(index, state.pseudo[index]) for index in sorted(pool.pseudo)]
         probabilities, truths = [], []
-        with self.timed(round_, "threshold"):
+        with self.timed(state.round, "threshold"):
             for fold in range(folds):
                 held_out = order[fold::folds]
                 net = self.network(theta0)
                 examples = self._labelled(set(order) - set(held_out))
-                trainer.train_segmenter(
-                    net, examples, [], derive_seed(seed, fold), f"threshold, part {fold + 1} of {folds}"
-                )
+                name = f"threshold, part {fold + 1} of {folds}"
+                trainer.train_segmenter(net, examples, others, derive_seed(seed, fold), name)
                 probabilities += [p for p, _ in trainer.predict(net, [self.images[index] for index in held_out])]
                 truths += [self.masks[index] for index in held_out]
         return best_threshold(probabilities, truths)
