@@ -1,13 +1,12 @@
-"""The laws of Dice and IoU, and the area under a curve."""
+"""The laws of Dice and IoU."""
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from training.metrics import area_under_curve, dice, iou
+from training.metrics import dice, iou
 
 Mask = npt.NDArray[np.bool_]
 MASKS = arrays(np.bool_, (3, 4))
@@ -33,12 +32,3 @@ def test_two_empty_masks_agree() -> None:
     empty = np.zeros((2, 2), np.bool_)
     assert dice(empty, empty) == iou(empty, empty) == 1
     assert dice(empty, ~empty) == iou(empty, ~empty) == 0
-
-
-@given(st.floats(0, 1), st.integers(1, 9))
-def test_a_level_curve_has_its_own_height(height: float, rounds: int) -> None:
-    assert area_under_curve([height] * rounds) == pytest.approx(height)
-
-
-def test_area_under_curve() -> None:
-    assert area_under_curve([0.2, 0.6, 0.8]) == pytest.approx((0.4 + 0.7) / 2)

@@ -113,7 +113,7 @@ def test_train_refuses_bad_input(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--initial", 3], ["class a has 2", "the budget is 7", "--initial 3", "--per-round 1"]),
+        (["--initial", 3], ["class a has 2", "the budget is 7", "--initial", "--per-round"]),
         (["--initial", 1, "--per-round", 2, "--rounds", 2], ["the budget is 3"]),
         (["--initial", 1, "--rounds", 1, "--validation-masks"], ["--validation-masks", "split 'valid'"]),
         (["--preset", "cells"], ["unknown preset 'cells'", "glas, cub"]),

@@ -1,9 +1,5 @@
 """Figures of merit, at the images' own size."""
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from training.dataset import Mask
 
 
@@ -17,10 +13,3 @@ def iou(first: Mask, second: Mask) -> float:
     """Give |A and B| / |A or B| of two bool [height, width] masks, 0 to 1; two empty masks agree: 1."""
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else 1.0
-
-
-def area_under_curve(values: Sequence[float]) -> float:
-    """Give the mean height of a curve over equal steps: trapezoids over the number of intervals."""
-    if len(values) == 1:
-        return float(values[0])
-    return float(np.trapezoid(values) / (len(values) - 1))
