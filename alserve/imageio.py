@@ -134,6 +134,12 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return bytes(buffer)
 
 
+def encode_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode uint8 [height, width, 3] RGB pixels as JPEG, of a quality (92) that shows no loss."""
+    _, buffer = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 92))
+    return bytes(buffer)
+
+
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """Read and `decode` an image file.
 

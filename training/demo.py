@@ -18,10 +18,13 @@ from rich.table import Table
 
 from alserve.errors import ServiceError
 from alserve.folder import segment_folder
+from alserve.imageio import encode_jpeg, write_atomic
 from alserve.predictor import load
+from alserve.render import contact_sheet
 from alserve.terminal import print_facts, say
+from training.dataset import load_dataset
 from training.procedure import train_run
-from training.report import report_run
+from training.report import choose_cases, report_run
 from training.run import read_rounds
 from training.settings import Settings
 from training.synthetic import draw_dataset
@@ -33,19 +36,22 @@ SETTINGS = {
     "passes": 2,
     "short_side": 192,
     "crop": 160,
-    "classifier_steps": 100,
-    "steps": 60,
+    "classifier_steps": 70,
+    "steps": 45,
 }
 """Small enough for a few minutes on two cores."""
 
 START_SECONDS = 60
+
+SHEET_ROWS = 4
 
 
 def run_demo(out: Path, *, seed: int) -> None:
     """Run every step, and say where its results are; the same command again continues a stopped demo.
 
     Args:
-        out: Folder for everything: `data/`, `run/`, `segmented/`, `answer.json` and `report.html`.
+        out: Folder for everything: `data/`, `run/`, `segmented/`, `answer.json`, `report.html`,
+            `contact_sheet.jpg`.
         seed: Drives data and training.
 
     Raises:
@@ -60,8 +66,11 @@ def run_demo(out: Path, *, seed: int) -> None:
     summary = segment_folder(load(model, device="cpu", threads=1), tests, out / "segmented", overwrite=True)
     say("asking the service about one of them")
     answer = ask_service(model, tests[0])
-    (out / "answer.json").write_text(json.dumps(answer, indent=2))
+    write_atomic(out / "answer.json", json.dumps(answer, indent=2).encode())
     report_run(out / "run", data, out / "report.html", title="alserve demo")
+    cases = choose_cases(load(model, device="cpu"), load_dataset(data), SHEET_ROWS)
+    sheet = contact_sheet([(f"{case.prediction.label}  {case.score:.0%}", case.pictures()) for case in cases])
+    write_atomic(out / "contact_sheet.jpg", encode_jpeg(sheet))
     _show(out, answer, f"{summary.images} images, {summary.rate:.1f} a second")
 
 
@@ -112,6 +121,7 @@ def _show(out: Path, answer: dict[str, Any], segmented: str) -> None:
         "Where things are",
         [
             ("report", f"{out / 'report.html'} (open it in a browser)"),
+            ("picture", str(out / "contact_sheet.jpg")),
             ("model", str(out / "run" / "model.onnx")),
             ("masks, CAMs, overlays", f"{out / 'segmented'} ({segmented})"),
             ("answer of the service", f"{out / 'answer.json'} (label {answer['label']})"),

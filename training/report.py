@@ -149,21 +149,27 @@ def report_run(folder: Path, data: Path, path: Path, *, masks: Path | None = Non
         rounds=[{**record, "seconds": seconds.get(record["round"])} for record in rounds],
         spec=predictor.spec,
         settings=read_config(folder)["settings"],
-        cases=[_case(predictor, sample) for sample in _choose_cases(dataset)],
+        cases=choose_cases(predictor, dataset, MOST_CASES),
         asked=asked[:MOST_ASKED],
         model=str(model),
     )
 
 
-def _choose_cases(dataset: Dataset) -> list[Sample]:
-    """Choose test images for the contact sheet, evenly from each class; training images where there is no test."""
+def choose_cases(predictor: Predictor, dataset: Dataset, most: int) -> list[ReportCase]:
+    """Choose test images to show, evenly from each class, and predict them; training images where there is no test.
+
+    Args:
+        predictor: The model, with the data set's classes.
+        dataset: Images with their classes.
+        most: How many, at most.
+    """
     pool = dataset.split("test") or dataset.split("train")
-    each = MOST_CASES // len(dataset.classes) or 1
+    each = most // len(dataset.classes) or 1
     chosen: list[Sample] = []
     for label in range(len(dataset.classes)):
         members = [sample for sample in pool if sample.label == label]
         chosen += members[:: max(1, len(members) // each)][:each]
-    return chosen[:MOST_CASES]
+    return [_case(predictor, sample) for sample in chosen[:most]]
 
 
 def _case(predictor: Predictor, sample: Sample) -> ReportCase:

@@ -4,11 +4,9 @@ import csv
 import io
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from alserve.imageio import encode_png, to_grey, write_atomic
+from alserve.imageio import encode_jpeg, encode_png, to_grey, write_atomic
 from training.tissue import CLASSES, draw_tissue
 
 
@@ -41,7 +39,7 @@ def draw_dataset(
                 height, width = (round(side * rng.uniform(0.9, 1.1)) for side in size)
                 image, mask = draw_tissue(rng, label, (height, width))
                 names = f"images/{label}/{split}-{index:03}.jpg", f"masks/{label}/{split}-{index:03}.png"
-                write_atomic(out / names[0], _encode_jpeg(image))
+                write_atomic(out / names[0], encode_jpeg(image))
                 write_atomic(out / names[1], encode_png(to_grey(mask)))
                 rows.append((*names, label, split))
     table = io.StringIO()
@@ -49,8 +47,3 @@ def draw_dataset(
     path = out / "data.csv"
     write_atomic(path, table.getvalue().encode())
     return path
-
-
-def _encode_jpeg(image: npt.NDArray[np.uint8]) -> bytes:
-    _, data = cv2.imencode(".jpg", image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 92))
-    return bytes(data)
