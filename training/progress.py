@@ -9,7 +9,7 @@ from alserve.terminal import progress, say
 
 
 class StepBar(lightning.Callback):
-    """Shows Lightning's training steps as progress, and afterwards the time they took.
+    """Shows Lightning's training steps as progress, and afterwards what came of them.
 
     Args:
         what: The training.
@@ -28,10 +28,11 @@ class StepBar(lightning.Callback):
         """Show one step more."""
         self._show(trainer.global_step)
 
-    def on_train_end(self, *_args: object) -> None:
-        """Close the bar."""
+    def on_train_end(self, trainer: lightning.Trainer, *_args: object) -> None:
+        """Close the bar; say the time and the last batch's figures."""
         self._open.close()
-        say(f"{self.what}: {time.monotonic() - self._started:.0f} s")
+        figures = "".join(f", {name} {float(value):.2f}" for name, value in trainer.callback_metrics.items())
+        say(f"{self.what}: {time.monotonic() - self._started:.0f} s{figures}")
 
     def on_exception(self, *_args: object) -> None:
         """Close the bar of a training that was interrupted, if it was open."""
