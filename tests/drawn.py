@@ -15,6 +15,7 @@ SMALL: dict[str, Any] = {
     "steps": 2,
     "initial": 1,
     "per_round": 1,
+    "passes": 2,
     "rounds": 2,
 }
 """The smallest settings that go through everything."""

@@ -33,11 +33,10 @@ SETTINGS = {
     "initial": 2,
     "per_round": 1,
     "rounds": 3,
-    "passes": 2,
     "short_side": 192,
     "crop": 160,
-    "classifier_steps": 70,
-    "steps": 45,
+    "classifier_steps": 80,
+    "steps": 60,
 }
 """Small enough for a few minutes on two cores."""
 
