@@ -7,6 +7,7 @@ Stop it whenever you like: the same command continues. The table and the curve g
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/glas"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--full-seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--conditions", default=f"each alone on {available_cores()} cores", help="how the runs ran")
     arguments = parser.parse_args()
     runs: dict[str, Path] = {}
     for method, values in METHODS.items():
@@ -42,14 +44,14 @@ def main() -> None:
             name = f"{method}, seed {seed}"
             runs[name] = arguments.out / f"{method}-{seed}"
             train_run(arguments.data, runs[name], Settings.of("glas", {**values, "seed": seed}))
-    write_atomic(RESULTS / "glas.md", table(runs).encode())
+    write_atomic(RESULTS / "glas.md", table(runs, arguments.conditions).encode())
     curves = {name: read_rounds(folder) for name, folder in runs.items() if not name.startswith("full")}
     (full,) = [read_rounds(folder)[0]["test_dice"] for name, folder in runs.items() if name == "full, seed 0"]
     references = {"all 67 masks, ours": full, "all 67 masks, published": PUBLISHED[67] / 100}
     write_atomic(RESULTS / "glas.svg", learning_curve(curves, references=references))
 
 
-def table(runs: dict[str, Path]) -> str:
+def table(runs: dict[str, Path], conditions: str) -> str:
     """Give the figures of the runs as a table in Markdown."""
     rows = ["| run | masks | test Dice, % | published, % | test accuracy, % | pseudo-masks | threshold |"]
     rows.append("|---|---|---|---|---|---|---|")
@@ -70,16 +72,19 @@ def table(runs: dict[str, Path]) -> str:
             "",
             *rows,
             "",
-            f"Seconds of the run with all masks, on {available_cores()} cores: {times(runs['full, seed 0'])}.",
+            f"Seconds, medians over the runs, {conditions}: {times(runs)}.",
             "",
         ]
     )
 
 
-def times(folder: Path) -> str:
+def times(runs: dict[str, Path]) -> str:
     """Say how long each part of a run took."""
-    lines = [json.loads(line) for line in (folder / TIMINGS).read_text().splitlines()]
-    return ", ".join(f"{line['what']} {line['seconds']:.0f}" for line in lines)
+    seconds: dict[str, list[float]] = {}
+    for folder in runs.values():
+        for line in map(json.loads, (folder / TIMINGS).read_text().splitlines()):
+            seconds.setdefault(line["what"], []).append(line["seconds"])
+    return ", ".join(f"{what} {statistics.median(taken):.0f}" for what, taken in seconds.items())
 
 
 if __name__ == "__main__":
