@@ -42,7 +42,7 @@ class Settings(BaseModel):
 
     classifier_steps: int = Field(250, ge=1)
     classifier_lr: float = Field(3e-4, gt=0)
-    steps: int = Field(250, ge=1)
+    steps: int = Field(500, ge=1)
     """Training steps of the segmentation phase, each pass anew."""
     lr: float = Field(2e-3, gt=0)
     encoder_lr: float = Field(0.0, ge=0)
