@@ -218,7 +218,7 @@ class SegmenterPhase(Phase):
 
 
 def mask_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    """Give (1/|B|) [sum over L of l(s, y) + lambda sum over P of l(s, y^)] (Belharbi et al., eq. 3).
+    """Give (1/|B|) [sum over L of l(s, y) + lambda sum over P of l(s, y^)] (Belharbi et al., WACV 2021).
 
     l is the pixel-mean binary cross-entropy of one image; |B| counts the images that have a mask of either kind.
 

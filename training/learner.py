@@ -81,7 +81,7 @@ class Learner:
             net = self.trainer.new_network(len(self.dataset.classes), seed)
             with self.timed(0, "classifier"):
                 self.trainer.train_classifier(net, [self._example(index) for index in range(len(self.images))], seed)
-            weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+            weights = weights_of(net)
             self.run.save_theta0(weights)
         return weights
 
@@ -135,7 +135,7 @@ class Learner:
         return net
 
     def _others(self, pool: Pool) -> list[int]:
-        """P; and where the encoder learns along, all images, so that every class label is taught on."""
+        """P; and where the encoder learns along, all of U, so that every class label is taught on."""
         return sorted(pool.pseudo if self.settings.encoder_lr == 0 else pool.unlabelled)
 
     def _labelled(self, indices: Sequence[int] | set[int]) -> list[Example]:
@@ -234,6 +234,7 @@ class Learner:
             ),
         )
 
-    def weights_of(self, net: JointNet) -> dict[str, Tensor]:
-        """Give a copy of a network's weights."""
-        return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+
+def weights_of(net: JointNet) -> dict[str, Tensor]:
+    """Give a copy of a network's weights, by name."""
+    return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}

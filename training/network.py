@@ -32,7 +32,7 @@ class JointOutput(NamedTuple):
 
 
 class CamHead(nn.Module):
-    """WILDCAT (Durand et al., CVPR 2017, eq. 1-3): class maps, pooled over their highest and lowest places.
+    """WILDCAT (Durand et al., CVPR 2017): class maps, pooled over their highest and lowest places.
 
     s_c = mean of the top k+ activations + alpha * mean of the lowest k- activations of class map c.
 

@@ -13,7 +13,7 @@ from alserve.imageio import write_atomic
 from alserve.terminal import progress, say
 from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
-from training.learner import Learner
+from training.learner import Learner, weights_of
 from training.oracle import SimulatedOracle
 from training.report import report_run
 from training.run import Run, read_config
@@ -37,7 +37,7 @@ def learn(learner: Learner, run: Run, settings: Settings) -> None:
             if settings.learns_from_pseudo:
                 pool.add_pseudo(within_reach(pool.unlabelled, pool.labelled, nearest))  # 2e: P <- P and U''
                 state.pseudo = learner.pseudo_label(net, pool, state.threshold)  # 2f
-            state.weights = learner.weights_of(net)
+            state.weights = weights_of(net)
             state.passes += 1
             run.save_state(state)
         record = learner.publish(learner.network(state.weights), pool, state)  # 3: the model of this round

@@ -41,7 +41,7 @@ def distances(images: Sequence[Image]) -> Float:
     """Measure how different the images of one class are.
 
     Per channel the Jensen-Shannon divergence (natural logarithm), divided by its sum over the class; the channels
-    are added (Belharbi et al., WACV 2021, section 3).
+    are added (Belharbi et al., WACV 2021).
 
     Args:
         images: uint8 [height, width, 3], RGB, of any size.
