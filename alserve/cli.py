@@ -194,12 +194,30 @@ def segment(
         int | None,
         typer.Option(min=1, help="Images worked on at once. Left out: the cores this process may use."),
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(help="Cut large images: auto (tiles as large as the training images) or a side in pixels."),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(min=0, help="Pixels that tiles share. Left out: a quarter of a tile.")
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Refuse larger images before decoding them. Left out: 50 million, with tiles 1 billion."
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do a stable N-th of the images; 'alserve merge' joins the manifests."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Segment images and folders.
 
     OUT then holds masks/ (0 and 255), cams/ (8-bit, predicted class) and overlays/, each picture of the image's own
-    size under the image's own name, and [bold]predictions.jsonl[/], one object an image.
+    size under the image's own name, and [bold]predictions.jsonl[/], one object an image. The same command again does
+    what is missing or has changed.
 
     Example: alserve segment slides/ --out results --save mask
     """
@@ -213,9 +231,31 @@ def segment(
         batch_size=batch_size,
         device=device,
         threads=threads,
+        tile=tile,
+        overlap=overlap,
+        max_pixels=max_pixels,
+        shard=shard,
         overwrite=overwrite,
     )
     raise typer.Exit(code)
+
+
+@app.command(rich_help_panel=USE)
+def merge(
+    outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The --out folders of all shards.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Left out: predictions.jsonl in the first OUT.")
+    ] = None,
+) -> None:
+    """Join the manifests of a run in shards; says which shard is missing.
+
+    Example: alserve segment slides/ --out results --shard 1/2, the same with 2/2, then alserve merge results
+    """
+    from alserve.manifest import merge as merge_manifests  # noqa: PLC0415
+
+    path, images, failed = merge_manifests(outs, out)
+    print(f"{images} images{f', {failed} failed' if failed else ''}, in {path}")
+    raise typer.Exit(int(failed > 0))
 
 
 @app.command(rich_help_panel=USE)

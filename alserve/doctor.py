@@ -1,24 +1,17 @@
 """What a model file says of itself, and what stands in the way on this machine."""
 
 import platform
-from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 import onnxruntime as ort
 
-from alserve.engine import Engine, available_cores, choose_device
+from alserve.device import available_cores, choose_device, cpu_features, find_conflicts, installed_packages, mend
+from alserve.engine import Engine
 from alserve.errors import AlserveError
 from alserve.modelfile import default_model
 from alserve.terminal import print_facts
 
 PACKAGES = ("alserve", "onnxruntime", "onnxruntime-gpu", "opencv-python", "bentoml", "torch")
-
-TWINS = (
-    ("onnxruntime-gpu", "onnxruntime", "onnxruntime-directml", "onnxruntime-openvino"),
-    ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
-)
-"""Distributions that install over each other's files; the first that is there is the one to keep."""
 
 
 def print_model(path: Path) -> None:
@@ -63,17 +56,18 @@ def print_machine() -> int:
     Returns:
         0, or 1 if packages conflict.
     """
-    versions = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in metadata.distributions()}
-    conflicts = find_conflicts(list(versions))
+    versions = installed_packages()
+    conflicts = find_conflicts(versions)
     print_facts(
         "This machine",
         [
             ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
             *((name, versions[name]) for name in PACKAGES if name in versions),
             *([] if "torch" in versions else [("torch", "not installed (only training needs it)")]),
-            ("providers", ", ".join(ort.get_available_providers())),
+            ("providers built in", ", ".join(ort.get_available_providers())),
             ("device 'auto' is", _auto_device()),
             ("cores to use", str(available_cores())),
+            ("for int8", _cpu_features()),
             *(("CONFLICT", f"{' beside '.join(names)}; run: {mend(names)}") for names in conflicts),
             *([] if conflicts else [("conflicts", "none")]),
         ],
@@ -82,32 +76,22 @@ def print_machine() -> int:
     return int(bool(conflicts))
 
 
-def find_conflicts(installed: Sequence[str]) -> list[tuple[str, ...]]:
-    """Find distributions that overwrite each other.
-
-    Args:
-        installed: Names of the installed distributions, in lower case with hyphens.
-
-    Returns:
-        Groups of two and more of `TWINS` that are installed together, the one to keep first.
-    """
-    groups = (tuple(name for name in twins if name in installed) for twins in TWINS)
-    return [group for group in groups if len(group) > 1]
-
-
-def mend(names: Sequence[str]) -> str:
-    """Give the command that leaves the first of some conflicting distributions, whole."""
-    return f"pip uninstall -y {' '.join(names)} && pip install {names[0]}"
-
-
 def _auto_device() -> str:
-    """Tell which device 'auto' gives; a GPU is believed only once a model has been opened on it."""
-    if choose_device("auto")[0] == "cpu":
-        return "cpu"
+    """Tell which device 'auto' gives and why; a GPU is believed only once a model has been opened on it."""
+    chosen = choose_device("auto")
+    if chosen.kind == "cpu":
+        return f"cpu ({chosen.reason})"
     try:
         return Engine(default_model(), device="cuda").device
     except AlserveError as error:
         return f"cpu, though there is a GPU: {error}"
+
+
+def _cpu_features() -> str:
+    features = cpu_features()
+    if features is None:
+        return "unknown on this system"
+    return ", ".join(features) or "none: int8 models bring little here"
 
 
 def _measured(value: float | None, form: str = ".3f") -> str:

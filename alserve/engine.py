@@ -1,7 +1,6 @@
 """The ONNX Runtime session: one file, one device, and no silent fall-back from one device to another."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from alserve.device import PROVIDERS, Device, available_cores, choose_device, preload_cuda
 from alserve.errors import DeviceError, ModelError
 from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, from_metadata
 
 Float32 = npt.NDArray[np.float32]
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class Outputs(NamedTuple):
@@ -28,67 +26,19 @@ class Outputs(NamedTuple):
     """[batch, height, width], foreground probability, 0 to 1."""
 
 
-def available_cores() -> int:
-    """Count the cores this process may use: its affinity, cut by the container's CPU quota (cgroup v2 or v1)."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        cores = os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(cores, round(quota))) if quota else cores
-
-
-def _cgroup_quota() -> float | None:
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            base = Path("/sys/fs/cgroup/cpu")
-            limit = (base / "cpu.cfs_quota_us").read_text().strip()
-            period = (base / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    return None if limit in {"max", "-1"} else int(limit) / int(period)
-
-
-def choose_device(device: str) -> tuple[str, int]:
-    """Turn what the user asked for into a device that is there.
-
-    Args:
-        device: "auto" (CUDA where it is usable, else the CPU), "cpu", "cuda" or "cuda:N".
-
-    Returns:
-        (kind, index): "cpu" or "cuda", and the GPU's number (0 on the CPU).
-
-    Raises:
-        DeviceError: The name is unknown, or ONNX Runtime was installed without CUDA.
-    """
-    kind, _, number = device.partition(":")
-    if kind not in {"auto", *PROVIDERS} or (number and (kind != "cuda" or not number.isdecimal())):
-        raise DeviceError(f"unknown device '{device}'; use auto, cpu, cuda or cuda:N")
-    cuda_built = PROVIDERS["cuda"] in ort.get_available_providers()
-    if kind == "cuda" and not cuda_built:
-        raise DeviceError(
-            "CUDA was asked for, but this ONNX Runtime has no CUDA provider; "
-            "run 'alserve doctor', or 'pip install alserve[cuda]'"
-        )
-    if kind == "auto":
-        kind = "cuda" if cuda_built and _has_gpu() else "cpu"
-    return kind, int(number or 0)
-
-
-def _has_gpu() -> bool:
-    """Tell whether a GPU driver is there at all, so that 'auto' does not try CUDA on every laptop."""
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists() or os.name == "nt"
-
-
 class Engine:
     """A model file, loaded and ready on one device; `run` may be called from many threads at once.
 
     Args:
         path: The model file.
-        device: See `choose_device`.
+        device: See `alserve.device.choose_device`; with "auto", a GPU that does not work is passed over.
         threads: Threads inside one call of `run`, on the CPU.
+
+    Attributes:
+        spec: The model's contract.
+        sha256: Hash of the file.
+        device: "cpu", "cuda:0" and so on: where it really runs.
+        device_reason: Why there.
 
     Raises:
         ModelError: The file is missing, no model, or of a newer format.
@@ -96,14 +46,22 @@ class Engine:
     """
 
     def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
-        kind, index = choose_device(device)
+        chosen = choose_device(device)
         try:
             data = path.read_bytes()
         except OSError as error:
             raise ModelError(f"{path}: the model cannot be read: {error.strerror}") from error
         self.path = path
         self.sha256 = hashlib.sha256(data).hexdigest()
-        self._session, self.device = _session(data, path, kind, index, threads, may_fall_back=device == "auto")
+        try:
+            self._session = _session(data, path, chosen, threads)
+        except DeviceError as error:
+            if device != "auto":
+                raise
+            chosen = Device("cpu", 0, str(error))
+            self._session = _session(data, path, chosen, threads)
+        self.device = f"cuda:{chosen.number}" if chosen.kind == "cuda" else "cpu"
+        self.device_reason = chosen.reason
         self.spec: ModelSpec = from_metadata(self._session.get_modelmeta().custom_metadata_map, str(path))
         inputs = tuple(tensor.name for tensor in self._session.get_inputs())
         outputs = tuple(tensor.name for tensor in self._session.get_outputs())
@@ -131,29 +89,24 @@ class Engine:
             ) from None
 
 
-def _session(
-    data: bytes, path: Path, kind: str, index: int, threads: int | None, *, may_fall_back: bool
-) -> tuple[ort.InferenceSession, str]:
-    """Open the session on the device; give it together with the device's name ("cpu", "cuda:0")."""
+def _session(data: bytes, path: Path, device: Device, threads: int | None) -> ort.InferenceSession:
+    """Open the session on the device, or raise: ONNX Runtime itself would fall back to the CPU without a word."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 4  # failures reach the user as our own errors
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
-    if kind == "cuda":
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
-        cuda = {"device_id": str(index), "cudnn_conv_algo_search": "HEURISTIC"}
+    if device.kind == "cuda":
+        preload_cuda()
+        cuda = {"device_id": str(device.number), "cudnn_conv_algo_search": "HEURISTIC"}
         providers.insert(0, (PROVIDERS["cuda"], cuda))
     try:
         session = ort.InferenceSession(data, options, providers=providers)
     except Exception as error:  # noqa: BLE001  ONNX Runtime raises a dozen unrelated types
-        if kind == "cuda" and may_fall_back:
-            return _session(data, path, "cpu", 0, threads, may_fall_back=False)
-        if kind == "cuda" and "CUDA" in str(error):
-            raise DeviceError(f"CUDA cannot be used: {str(error).splitlines()[0]}") from None
-        raise ModelError(f"{path}: not an ONNX model that can be run ({str(error).splitlines()[0]})") from None
-    used = session.get_providers()[0]
-    if used != PROVIDERS[kind] and not may_fall_back:
-        raise DeviceError("CUDA was asked for, but ONNX Runtime fell back to the CPU; run 'alserve doctor' to see why")
-    return session, f"cuda:{index}" if used == PROVIDERS["cuda"] else "cpu"
+        reason = str(error).splitlines()[0]
+        if device.kind == "cuda" and "CUDA" in str(error):
+            raise DeviceError(f"CUDA cannot be used: {reason}") from None
+        raise ModelError(f"{path}: not an ONNX model that can be run ({reason})") from None
+    if session.get_providers()[0] != PROVIDERS[device.kind]:
+        raise DeviceError("CUDA cannot be used: ONNX Runtime fell back to the CPU; run 'alserve doctor' to see why")
+    return session

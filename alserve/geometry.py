@@ -5,6 +5,7 @@ of the network's stride. Nothing is padded, so every output maps back to the ima
 images of one camera share one working shape (which is what makes batches possible).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -48,6 +49,36 @@ def resize(array: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[Any]:
         return array
     shrinks = shape[0] * shape[1] < array.shape[0] * array.shape[1]
     return cv2.resize(array, shape[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+BAND = 2048
+"""Rows that `enlarged` makes at a time."""
+
+
+def enlarged(array: npt.NDArray[Any], shape: tuple[int, int]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Resize a map as `resize` does, but give it in bands, so that a huge one never is in memory as a whole.
+
+    Args:
+        array: [height, width], uint8 or float32.
+        shape: Wanted (height, width) in pixels.
+
+    Yields:
+        (first row, the band's pixels [at most `BAND` rows, width]), from top to bottom.
+    """
+    height, width = shape
+    if height <= BAND or array.shape[0] >= height:
+        whole = resize(array, shape)
+        for top in range(0, height, BAND):
+            yield top, whole[top : top + BAND]
+        return
+    rows = (np.arange(height) + 0.5) * (array.shape[0] / height) - 0.5
+    above = np.clip(np.floor(rows).astype(np.int64), 0, array.shape[0] - 1)
+    below = np.clip(above + 1, 0, array.shape[0] - 1)
+    share = np.clip(rows - above, 0, 1).astype(np.float32)[:, None]
+    for top in range(0, height, BAND):
+        band = slice(top, top + BAND)
+        mixed = array[above[band]] * (1 - share[band]) + array[below[band]] * share[band]
+        yield top, resize(mixed.astype(array.dtype), (mixed.shape[0], width))
 
 
 def resize_mask(mask: npt.NDArray[np.bool_], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -6,65 +6,107 @@ success. The header is checked before a pixel is decoded: kind of file, and numb
 
 import io
 import os
+import struct
 import tempfile
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))  # our own cap, below, has a clear message
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from alserve.errors import ImageError
 
 cv2.setNumThreads(1)  # the callers bring the threads
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures reach the user as our own errors
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+Image.MAX_IMAGE_PIXELS = None  # our own cap, below, is lower and has a clear message
+warnings.filterwarnings("ignore", module="PIL")  # notes on odd metadata, which nobody can mend
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 """Kinds of file that are read, told from their content."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
 """File names that a folder run picks up, in lower case."""
 
 MAX_PIXELS = 50_000_000
-"""An image of more pixels is refused before it is decoded."""
+"""An image of more pixels is refused before it is decoded, unless the caller allows more."""
 
 
-def check_header(data: bytes) -> tuple[int, int]:
+_FIRST_TURNED = 5
+"""EXIF orientations from 5 on swap rows and columns."""
+
+
+class Header(NamedTuple):
+    """What the first bytes of an image file say."""
+
+    height: int
+    """Rows as stored, before an EXIF rotation."""
+    width: int
+    """Columns as stored."""
+    frames: int = 1
+    """Pages of a TIFF, frames of an animation; the first one is read."""
+
+    @property
+    def warning(self) -> str | None:
+        """What a user should know of how the image is read; None if there is nothing to say."""
+        return f"the first of {self.frames} frames is used" if self.frames > 1 else None
+
+
+def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     """Check kind and size of an image without decoding it.
 
     Args:
         data: The bytes of an image file.
-
-    Returns:
-        (height, width) as stored, before an EXIF rotation, in pixels.
+        max_pixels: Pixels that are allowed.
 
     Raises:
-        ImageError: It is no image, of another kind than `FORMATS`, or larger than `MAX_PIXELS`.
+        ImageError: It is no image, of another kind than `FORMATS`, or larger than allowed.
     """
     if not data:
         raise ImageError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning, and notes on odd metadata
-            with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-                width, height = header.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, Image.DecompressionBombError):
-            raise ImageError(f"the image has more than {MAX_PIXELS:,} pixels") from None
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            frames = _count_frames(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error):
         raise ImageError(f"not an image of a known kind ({', '.join(FORMATS)}), or damaged") from None
-    if height * width > MAX_PIXELS:
-        raise ImageError(f"the image has {width} x {height} pixels, more than the {MAX_PIXELS:,} allowed")
-    return height, width
+    if height * width > max_pixels:
+        raise ImageError(f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed")
+    return Header(height, width, frames)
 
 
-def decode(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode an image to RGB, upright (EXIF rotation applied), 16-bit scaled to 8, alpha dropped.
+def _count_frames(image: Image.Image) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # noqa: BLE001  Pillow raises anything over damage behind the first frame, which we do not read
+        return 1
+
+
+def peek_shape(path: Path) -> tuple[int, int] | None:
+    """Give (height, width) of an image file as it will be decoded, upright, from its header; None if it has none."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_TURNED
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError):
+        return None
+    return (width, height) if turned else (height, width)
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Decode an image to RGB.
+
+    It is upright (EXIF rotation applied, as a viewer shows it); 16-bit samples are divided by 256; grey, palette and
+    CMYK become RGB; alpha is dropped; of several pages or frames the first is taken.
 
     Args:
         data: The bytes of an image file.
+        max_pixels: Pixels that are allowed.
 
     Returns:
         uint8 [height, width, 3], RGB.
@@ -72,7 +114,12 @@ def decode(data: bytes) -> npt.NDArray[np.uint8]:
     Raises:
         ImageError: The bytes are no usable image (see `check_header`) or end too early.
     """
-    check_header(data)
+    check_header(data, max_pixels)
+    return decode_pixels(data)
+
+
+def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode an image whose header has been checked, see `decode`."""
     pixels = _imdecode(data, cv2.IMREAD_COLOR_RGB)
     return pixels.astype(np.uint8, copy=False)
 

@@ -64,6 +64,8 @@ class ModelSpec(_Frozen):
     """A pixel is foreground where the mask probability is above this."""
     short_side: int = Field(gt=0)
     """Working size in pixels, see `alserve.geometry.working_shape`."""
+    training_short_side: int | None = Field(None, gt=0)
+    """Median short side of the training images as they came, in pixels: the natural side of a tile."""
     cam_range: tuple[float, float]
     """CAM activations that are drawn as 0 and as 1: one scale for all images, so that pictures compare."""
     provenance: Provenance

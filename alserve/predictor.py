@@ -1,15 +1,30 @@
 """Images in, predictions out: the working-size arrays of the network, and full-size views of them on demand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from alserve.engine import Engine, Float32
-from alserve.geometry import resize, working_shape
+from alserve.device import available_cores
+from alserve.engine import Engine, Float32, Outputs
+from alserve.errors import ImageError
+from alserve.geometry import enlarged, resize, working_shape
+from alserve.imageio import decode, read_image, to_grey
 from alserve.modelfile import ModelSpec
+from alserve.parallel import ordered_map
+from alserve.tiling import Tiling, run_tiled
+
+Pixels = npt.NDArray[np.uint8]
+
+Image = Pixels | str | Path | bytes
+"""An image: uint8 [height, width, 3], RGB, of any size; or the path, or the bytes, of an image file."""
+
+CUDA_BATCH = 16
+"""Images a network call on a GPU; on the CPU, where batches bring nothing, one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +55,7 @@ class Prediction:
 
     def probability(self) -> Float32:
         """Foreground probability at the image's own size: float32 [height, width], 0 to 1."""
-        return resize(self.working_probability, (self.height, self.width))
+        return self._full_size(self.working_probability, lambda band: band, np.float32)
 
     def mask(self, threshold: float | None = None) -> npt.NDArray[np.bool_]:
         """Foreground at the image's own size: bool [height, width].
@@ -48,7 +63,8 @@ class Prediction:
         Args:
             threshold: Probability, 0 to 1, above which a pixel is foreground; the model's own if left out.
         """
-        return self.probability() > (self.spec.threshold if threshold is None else threshold)
+        above = self.spec.threshold if threshold is None else threshold
+        return self._full_size(self.working_probability, lambda band: band > above, np.bool_)
 
     def cam(self, label: str | None = None) -> Float32:
         """Class activation map at the image's own size: float32 [height, width], 0 to 1.
@@ -61,10 +77,24 @@ class Prediction:
         Raises:
             ValueError: The model has no such class.
         """
+        return self._full_size(self._scaled_cam(label), lambda band: band, np.float32)
+
+    def cam_grey(self, label: str | None = None) -> Pixels:
+        """Class activation map as grey levels: uint8 [height, width], see `cam`."""
+        return self._full_size(self._scaled_cam(label), to_grey, np.uint8)
+
+    def _scaled_cam(self, label: str | None) -> Float32:
         index = self.spec.classes.index(self.label if label is None else label)
         low, high = self.spec.cam_range
-        cam = np.clip((self.working_cams[index] - low) / ((high - low) or 1), 0, 1)
-        return resize(cam, (self.height, self.width))
+        scaled: Float32 = np.clip((self.working_cams[index] - low) / ((high - low) or 1), 0, 1)
+        return scaled
+
+    def _full_size(self, array: Float32, finish: Callable[[Any], Any], dtype: type) -> npt.NDArray[Any]:
+        """Bring a map to the image's own size, each band of it finished before the next is made."""
+        whole: npt.NDArray[Any] = np.empty((self.height, self.width), dtype)
+        for top, band in enlarged(array, whole.shape):
+            whole[top : top + len(band)] = finish(band)
+        return whole
 
 
 class Predictor:
@@ -82,24 +112,107 @@ class Predictor:
         """The model's contract: classes, threshold, provenance."""
         return self.engine.spec
 
-    def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction]:
-        """Predict several images; those that share a working shape go through the network together.
+    @property
+    def batch_size(self) -> int:
+        """Images a network call that suit the device."""
+        return 1 if self.engine.device == "cpu" else CUDA_BATCH
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # str and bytes are sequences too
+        self, images: Image, *, tiling: Tiling | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(self, images: Sequence[Image], *, tiling: Tiling | None = None) -> list[Prediction]: ...
+
+    def predict(
+        self, images: Image | Sequence[Image], *, tiling: Tiling | None = None
+    ) -> Prediction | list[Prediction]:
+        """Predict one image or several; those that share a working shape go through the network together.
 
         Args:
-            images: Each uint8 [height, width, 3], RGB, of any size.
+            images: One, or a sequence; each as pixels, path or bytes, see `Image`.
+            tiling: Cut large images into tiles.
 
         Returns:
-            One prediction an image, in order.
+            One prediction for one image; a list, in order, for a sequence.
+
+        Raises:
+            ImageError: A file cannot be read, or is no image; of several, the message says which.
+            DeviceError: The device gave up, most often for want of memory.
         """
-        shapes = [working_shape(image.shape[0], image.shape[1], self.spec.short_side) for image in images]
+        if isinstance(images, np.ndarray | str | Path | bytes):
+            return self._predict([_pixels(images)], tiling)[0]
+        pixels = []
+        for index, image in enumerate(images):
+            try:
+                pixels.append(_pixels(image))
+            except ImageError as error:
+                name = image if isinstance(image, str | Path) else f"image {index}"
+                raise ImageError(f"{name}: {error}") from None
+        return self._predict(pixels, tiling)
+
+    def stream(
+        self,
+        images: Iterable[Image],
+        *,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        tiling: Tiling | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict images as they come, several at once, with results in order and bounded memory.
+
+        Best with a model loaded with `threads=1`: then each worker uses one core.
+
+        Args:
+            images: Each as pixels, path or bytes; drawn as the results are taken.
+            workers: Images or batches worked on at once; the cores this process may use if left out.
+            batch_size: Images a network call; `Predictor.batch_size` if left out.
+            tiling: Cut large images into tiles.
+
+        Yields:
+            One prediction an image.
+
+        Raises:
+            ImageError: A file cannot be read, or is no image; the stream ends there.
+        """
+        size = batch_size or self.batch_size
+        source = iter(images)
+        batches = iter(lambda: list(islice(source, size)), [])
+        for predictions in ordered_map(
+            lambda batch: self.predict(batch, tiling=tiling), batches, workers or available_cores()
+        ):
+            yield from predictions
+
+    def _predict(self, images: Sequence[Pixels], tiling: Tiling | None) -> list[Prediction]:
         found: dict[int, Prediction] = {}
-        for shape in dict.fromkeys(shapes):
-            members = [index for index, other in enumerate(shapes) if other == shape]
+        buckets: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            height, width = image.shape[:2]
+            if tiling is not None and tiling.applies(height, width):
+                found[index] = self._prediction(image, run_tiled(self.engine, image, tiling, self.batch_size))
+            else:
+                buckets.setdefault(working_shape(height, width, self.spec.short_side), []).append(index)
+        for shape, members in buckets.items():
             outputs = self.engine.run(np.stack([resize(images[index], shape) for index in members]))
-            for index, scores, cams, mask in zip(members, *outputs, strict=True):
-                height, width = images[index].shape[:2]
-                found[index] = Prediction(self.spec, height, width, scores, mask, cams)
+            for position, index in enumerate(members):
+                found[index] = self._prediction(images[index], Outputs(*(output[position] for output in outputs)))
         return [found[index] for index in range(len(images))]
+
+    def _prediction(self, image: Pixels, outputs: Outputs) -> Prediction:
+        return Prediction(self.spec, image.shape[0], image.shape[1], outputs.scores, outputs.mask, outputs.cams)
+
+
+def _pixels(image: Image) -> Pixels:
+    match image:
+        case bytes():
+            return decode(image)
+        case str() | Path():
+            return read_image(Path(image))
+        case _ if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:  # noqa: PLR2004
+            return image
+        case _:
+            raise ImageError(f"an array of {image.dtype} {image.shape} is no image; give uint8 [height, width, 3], RGB")
 
 
 def load(path: str | Path, *, device: str = "auto", threads: int | None = None) -> Predictor:

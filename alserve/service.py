@@ -23,7 +23,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive
 
-from alserve.engine import Engine, available_cores
+from alserve.device import available_cores
+from alserve.engine import Engine
 from alserve.errors import ImageError
 from alserve.imageio import decode, encode_png, to_grey
 from alserve.modelfile import default_model

@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from alserve.engine import available_cores
+from alserve.device import available_cores
 from alserve.imageio import write_atomic
 from training.procedure import train_run
 from training.report import learning_curve

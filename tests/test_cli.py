@@ -11,7 +11,8 @@ from pictures import encoded, picture
 import alserve
 from alserve import Predictor
 from alserve.cli import main
-from alserve.doctor import find_conflicts, mend, print_machine
+from alserve.device import find_conflicts, mend
+from alserve.doctor import print_machine
 from alserve.imageio import write_atomic
 
 Captured = tuple[int, str, str]
@@ -111,11 +112,30 @@ def test_segment_refuses(cli: Cli, images: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_segment_twice_needs_overwrite(cli: Cli, images: Path) -> None:
-    command = ("segment", images, "--out", images.parent / "out", "--save", "mask")
+def test_segment_twice_does_what_is_missing(cli: Cli, images: Path) -> None:
+    out = images.parent / "out"
+    command = ("segment", images, "--out", out, "--save", "mask")
     assert cli(*command)[0] == 0
-    assert_refused(cli(*command), "--overwrite")
-    assert cli(*command, "--overwrite")[0] == 0
+    code, said, _ = cli(*command)
+    assert code == 0
+    assert "0 images (3 were done already)" in said
+    assert_refused(cli("segment", images, "--out", out, "--save", "mask,cam"), "other options", "--overwrite")
+    code, said, _ = cli(*command, "--overwrite")
+    assert code == 0
+    assert said.startswith("3 images, ")
+
+
+def test_shards_and_their_merged_manifest(cli: Cli, images: Path) -> None:
+    out = images.parent / "out"
+    assert_refused(cli("segment", images, "--out", out, "--shard", "3/2"), "I/N")
+    for shard in ("1/2", "2/2"):
+        if shard == "2/2":
+            assert_refused(cli("merge", out), "shard 2/2 is missing")
+        assert cli("segment", images, "--out", out, "--save", "mask", "--shard", shard)[0] == 0
+    code, said, _ = cli("merge", out)
+    assert (code, said) == (0, f"3 images, in {out}/predictions.jsonl\n")
+    code, said, _ = cli("segment", images, "--out", out, "--save", "mask")
+    assert "0 images (3 were done already)" in said
 
 
 def test_info(cli: Cli, predictor: Predictor) -> None:

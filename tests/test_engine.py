@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from pictures import picture
 
 from alserve import Predictor, load
-from alserve.engine import Engine, available_cores, choose_device
+from alserve.device import available_cores, choose_device
+from alserve.engine import Engine
 from alserve.errors import DeviceError, ModelError
 from alserve.modelfile import FORMAT_VERSION, to_metadata
 
@@ -109,19 +110,21 @@ def test_unknown_device(device: str) -> None:
 
 
 def test_cpu_is_cpu(predictor: Predictor) -> None:
-    assert choose_device("cpu") == ("cpu", 0)
+    assert choose_device("cpu")[:2] == ("cpu", 0)
     assert predictor.engine.device == "cpu"
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
 def test_auto_without_gpu_is_cpu(predictor: Predictor) -> None:
-    assert load(predictor.engine.path).engine.device == "cpu"
+    engine = load(predictor.engine.path).engine
+    assert engine.device == "cpu"
+    assert "no NVIDIA driver" in engine.device_reason
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_cuda_without_gpu_is_refused(predictor: Predictor, device: str) -> None:
-    with pytest.raises(DeviceError, match="CUDA") as caught:
+    with pytest.raises(DeviceError, match=r"CUDA.*no NVIDIA driver") as caught:
         load(predictor.engine.path, device=device)
     assert "\n" not in str(caught.value)
 
@@ -140,7 +143,7 @@ def test_cores_follow_the_affinity() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
     program = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from alserve.engine import available_cores; print(available_cores())"
+        "from alserve.device import available_cores; print(available_cores())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"

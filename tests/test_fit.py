@@ -146,6 +146,23 @@ def test_the_classifier_leaves_the_decoder_alone() -> None:
     assert any(is_statistic(name) for name in names)
 
 
+def test_the_classifier_leaves_the_finer_features_as_they_were() -> None:
+    pixels = torch.from_numpy(EXAMPLES[0].image).permute(2, 0, 1)[None]
+
+    def features(depth: str) -> tuple[list[Tensor], list[Tensor]]:
+        trainer = Trainer(settings(classifier_depth=depth), "cpu")
+        net = trainer.new_network(2, seed=0)
+        with torch.no_grad():
+            before = net.eval().to(memory_format=torch.channels_last).encode(pixels)
+            trainer.train_classifier(net, EXAMPLES, seed=1)
+            return before, net.encode(pixels)
+
+    before, after = features("last-stage")
+    assert [torch.equal(one, other) for one, other in zip(before, after, strict=True)] == [True] * 5 + [False]
+    before, after = features("encoder")
+    assert not torch.equal(before[1], after[1])
+
+
 def test_a_frozen_encoder_is_bit_identical_after_segmentation() -> None:
     trainer = Trainer(settings(), "cpu")
     net = trainer.new_network(2, seed=0)

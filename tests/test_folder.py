@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from pictures import encoded, picture
 
-from alserve import Predictor
+from alserve import Predictor, load
 from alserve.errors import DataError, RunError
-from alserve.folder import FOLDERS, MANIFEST, Summary, parse_save, segment_folder
+from alserve.folder import FOLDERS, Summary, parse_save, plan, segment_folder
 from alserve.imageio import decode, decode_mask, read_image, write_atomic
+from alserve.manifest import MANIFEST, Shard
+from alserve.tiling import Tiling
+from training.export import stamp
 
 SIZES = {"b.png": (60, 80), "a.jpg": (90, 70), "deep/er/c.tif": (50, 50), "deep/Drüse 腺.bmp": (64, 48)}
 SIZES |= {"line\nbreak.webp": (40, 60), "dotted.name.JPEG": (33, 65)}
@@ -37,6 +40,10 @@ def tree(tmp_path: Path) -> Path:
 
 def manifest(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / MANIFEST).read_text().splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
 
 
 def files(folder: Path) -> set[str]:
@@ -168,17 +175,80 @@ def test_an_input_is_never_written_over(tmp_path: Path, predictor: Predictor) ->
     assert source.read_bytes() == before
 
 
-def test_earlier_results_are_kept_unless_overwriting(tree: Path, predictor: Predictor) -> None:
+def test_the_same_again_does_what_is_missing_or_has_changed(tree: Path, predictor: Predictor) -> None:
+    out = tree.parent / "out"
+    write_atomic(tree / "bad.png", b"no image")
+    segment_folder(predictor, [tree], out)
+    before, rows = contents(out), manifest(out)
+    (out / "masks" / "a.png").unlink()  # missing
+    write_atomic(tree / "b.png", encoded(picture(60, 80, seed=77)))  # changed
+    os.utime(tree / "deep/er/c.tif", (1, 1))  # touched, but of the same content
+    write_atomic(tree / "bad.png", encoded(picture(30, 30)))  # mended
+    (tree / "line\nbreak.webp").unlink()  # gone: what was made of it stays
+    summary = segment_folder(predictor, [tree], out)
+    assert (summary.images, summary.skipped, summary.failed) == (3, len(SIZES) - 3, 0)
+    after = contents(out)
+    assert {name for name in before if after[name] != before[name]} - {MANIFEST} >= {"overlays/b.png"}
+    assert after["masks/a.png"] == before["masks/a.png"]
+    assert [row["path"] for row in manifest(out)] == [row["path"] for row in rows]
+    assert {row["status"] for row in manifest(out)} == {"ok"}
+
+
+def test_overwriting_takes_away_what_no_longer_holds(tree: Path, predictor: Predictor) -> None:
     out = tree.parent / "out"
     segment_folder(predictor, [tree], out)
-    before = {name: (out / name).stat().st_mtime_ns for name in files(out)}
-    with pytest.raises(RunError, match="--overwrite"):
-        segment_folder(predictor, [tree], out)
-    assert before == {name: (out / name).stat().st_mtime_ns for name in files(out)}
     write_atomic(tree / "b.png", b"now broken")
     summary = segment_folder(predictor, [tree], out, overwrite=True)
-    assert summary.failed == 1
+    assert (summary.images, summary.failed) == (len(SIZES), 1)
     assert not (out / "masks" / "b.png").exists()  # an old mask beside the row "error" would mislead
+
+
+def test_results_of_another_model_or_of_other_options_are_not_mixed(tree: Path, predictor: Predictor) -> None:
+    out = tree.parent / "out"
+    segment_folder(predictor, [tree], out, save=["mask"])
+    with pytest.raises(RunError, match=r"other options.*--overwrite"):
+        segment_folder(predictor, [tree], out, save=["mask", "cam"])
+    with pytest.raises(RunError, match=r"other options.*--overwrite"):
+        segment_folder(predictor, [tree], out, save=["mask"], tiling=Tiling(64, 16))
+    other = tree.parent / "other.onnx"
+    stamp(other, predictor.spec.model_copy(update={"threshold": 0.25}), predictor.engine.path)
+    with pytest.raises(RunError, match=r"another model.*--overwrite"):
+        segment_folder(load(other, threads=1), [tree], out, save=["mask"])
+
+
+def test_a_killed_run_continues_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    for index in range(60):
+        write_picture(tmp_path / "in" / f"{index:03}.png", 200, 300, index)
+    command = [sys.executable, "-m", "alserve.cli", "segment", "in", "--save", "mask,cam", "--out"]
+    subprocess.run([*command, "whole"], cwd=tmp_path, check=True)
+    done = tmp_path / "cut" / MANIFEST
+    for rows in (3, 20):
+        with subprocess.Popen([*command, "cut"], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and (not done.exists() or done.read_bytes().count(b"\n") < rows):
+                time.sleep(0.01)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    with done.open("ab") as file:
+        file.write(b'{"path": "in/0')  # what a full disk or a lost machine leaves of a line
+    last = subprocess.run([*command, "cut"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "were done already" in last.stdout
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_every_image_is_in_one_shard_whatever_others_there_are(tmp_path: Path) -> None:
+    for index in range(40):
+        write_picture(tmp_path / "in" / f"{index}.png")
+    shards = [Shard(index, 3) for index in (1, 2, 3)]
+
+    def parts() -> list[set[str]]:
+        jobs = [plan([tmp_path / "in"], tmp_path / "out", save=("mask",), shard=shard) for shard in shards]
+        return [{job.name.as_posix() for job in part} for part in jobs]
+
+    before = parts()
+    assert sum(map(len, before)) == len(set.union(*before)) == 40
+    assert min(map(len, before)) > 5
+    (tmp_path / "in" / "7.png").unlink()
+    assert parts() == [part - {"7.png"} for part in before]
 
 
 def test_masks_without_a_manifest_are_not_written_over(tmp_path: Path, predictor: Predictor) -> None:

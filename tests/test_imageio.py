@@ -102,9 +102,18 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
         decode(data)
 
 
-def test_gif_is_not_on_the_list() -> None:
+def test_what_is_not_on_the_list_is_refused_though_pillow_could_read_it() -> None:
     with pytest.raises(ImageError, match="known kind"):
-        decode(encoded(Image.fromarray(picture()).convert("P"), "GIF"))
+        decode(encoded(picture(), "PPM"))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_of_several_frames_the_first_is_read_with_a_warning(kind: str) -> None:
+    frames = [Image.fromarray(np.full((40, 56, 3), grey, np.uint8)) for grey in (80, 160, 240)]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert check_header(data) == (40, 56, 3)
+    assert check_header(data).warning == "the first of 3 frames is used"
+    np.testing.assert_allclose(decode(data), 80, atol=2)
 
 
 def test_empty_file() -> None:
@@ -130,11 +139,11 @@ def test_a_small_file_that_claims_many_pixels_is_refused_before_decoding(side: i
 
 
 def test_header_gives_height_and_width() -> None:
-    assert check_header(encoded(picture(40, 70), "JPEG")) == (40, 70)
+    assert check_header(encoded(picture(40, 70), "JPEG")) == (40, 70, 1)
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=300), st.sampled_from(["PNG", "JPEG", "TIFF", "BMP", "WEBP"]), st.integers(0, 400))
+@given(st.binary(max_size=300), st.sampled_from(["PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF"]), st.integers(0, 400))
 def test_noise_never_raises_anything_but_an_image_error(noise: bytes, kind: str, start: int) -> None:
     data = encoded(picture(16, 16), kind)
     try:

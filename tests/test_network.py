@@ -89,8 +89,10 @@ def test_fixed_padding_changes_nothing(net: JointNet, shape: tuple[int, int]) ->
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
 def test_other_encoders(name: str) -> None:
+    net = JointNet(2, name, pretrained=False).eval()
     with torch.inference_mode():
-        found = JointNet(2, name, pretrained=False).eval()(pixels(1, 3, 64, 96))
+        found = net(pixels(1, 3, 64, 96))
+    assert [layer for layer in net.last_stage if layer is net.encoder] == []
     assert found.cams.shape == (1, 2, 2, 3)
     assert found.mask.shape == (1, 64, 96)
 

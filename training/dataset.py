@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from alserve.engine import available_cores
+from alserve.device import available_cores
 from alserve.errors import DataError, ImageError
 from alserve.imageio import SUFFIXES, decode, decode_mask, read_bytes
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from alserve.engine import available_cores
+from alserve.device import available_cores
 from alserve.errors import DataError
 from alserve.imageio import write_atomic
 from alserve.predictor import Predictor, load

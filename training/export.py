@@ -105,9 +105,9 @@ def export_model(
     return spec
 
 
-def stamp(path: Path, spec: ModelSpec) -> None:
-    """Replace the contract in a model file, once more is known of the model."""
-    write_atomic(path, _with_metadata(onnx.load(path), spec))
+def stamp(path: Path, spec: ModelSpec, source: Path | None = None) -> None:
+    """Write a model file, or a copy of another one, with a new contract, once more is known of the model."""
+    write_atomic(path, _with_metadata(onnx.load(source or path), spec))
 
 
 def _to_onnx(served: Served, short_side: int) -> onnx.ModelProto:

@@ -167,11 +167,12 @@ class Phase(lightning.LightningModule):
 
 
 class ClassifierPhase(Phase):
-    """Phase 1: encoder and CAM head learn the class labels, by cross-entropy."""
+    """Phase 1: encoder, or its last stage only, and CAM head learn the class labels, by cross-entropy."""
 
     def __init__(self, net: JointNet, settings: Settings) -> None:
         rate = settings.classifier_lr
-        rates = [(net.encoder, rate), (net.cam_head, 3 * rate)]
+        encoder = nn.ModuleList(net.last_stage) if settings.classifier_depth == "last-stage" else net.encoder
+        rates = [(encoder, rate), (net.cam_head, 3 * rate)]
         super().__init__(net, rates, settings.classifier_steps, settings.weight_decay)
         self.accuracy = MulticlassAccuracy(net.classes, average="micro")
 

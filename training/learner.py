@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from alserve.geometry import resize, resize_mask, working_shape
+from alserve.imageio import peek_shape
 from alserve.modelfile import ModelSpec, Provenance
 from alserve.predictor import load
 from training.dataset import Dataset, Image, Mask, Sample
@@ -216,11 +217,13 @@ class Learner:
             for _, cams in self.trainer.predict(net, self.images[:: 1 + len(self.images) // CAM_IMAGES])
         ]
         low, high = np.percentile(np.concatenate([cam.ravel() for cam in cams]), CAM_PERCENTILES)
+        shapes = [peek_shape(sample.image) for sample in self.samples]
         packages = ("alserve", "torch", "timm", "segmentation-models-pytorch", "onnx")
         return ModelSpec(
             classes=self.dataset.classes,
             threshold=state.threshold,
             short_side=self.settings.short_side,
+            training_short_side=int(np.median([min(shape) for shape in shapes if shape])),
             cam_range=(float(low), float(high)),
             provenance=Provenance(
                 encoder=self.settings.encoder,

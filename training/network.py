@@ -104,6 +104,7 @@ class JointNet(nn.Module):
         super().__init__()
         self.classes = classes
         self.encoder, mean, std = _build_encoder(encoder, pretrained=pretrained)
+        self.last_stage = _last_stage(self.encoder)
         channels: list[int] = self.encoder.out_channels
         self.cam_head = CamHead(channels[-1], classes)
         self.decoder = UnetDecoder(channels, decoder_channels, n_blocks=len(decoder_channels))
@@ -152,6 +153,23 @@ def _build_encoder(name: str, *, pretrained: bool) -> tuple[Any, tuple[float, ..
             _load_packaged_weights(encoder)
     _fix_same_padding(encoder)
     return encoder, mean, std
+
+
+def _last_stage(encoder: nn.Module) -> list[nn.Module]:
+    """Give the layers that only the last feature map depends on; the whole encoder where there are none such.
+
+    They can learn the classes while the decoder keeps general features, in all the finer maps.
+    """
+    with torch.enable_grad():
+        *finer, _last = encoder.eval()(torch.zeros(1, 3, 2 * STRIDE, 2 * STRIDE))
+        reached = torch.stack([features.sum() for features in finer if features.requires_grad]).sum()
+    weights = list(encoder.parameters())
+    gradients = torch.autograd.grad(reached, weights, allow_unused=True)
+    unreached = {weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is None}
+    layers = [
+        layer for layer in encoder.modules() if (own := set(layer.parameters(recurse=False))) and own <= unreached
+    ]
+    return layers or [encoder]
 
 
 def _load_packaged_weights(encoder: nn.Module) -> None:
