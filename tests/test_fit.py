@@ -152,10 +152,9 @@ def test_the_classifier_leaves_the_finer_features_as_they_were() -> None:
     def features(depth: str) -> tuple[list[Tensor], list[Tensor]]:
         trainer = Trainer(settings(classifier_depth=depth), "cpu")
         net = trainer.new_network(2, seed=0)
-        with torch.no_grad():
-            before = net.eval().to(memory_format=torch.channels_last).encode(pixels)
-            trainer.train_classifier(net, EXAMPLES, seed=1)
-            return before, net.encode(pixels)
+        before = net.eval().to(memory_format=torch.channels_last).encode(pixels)
+        trainer.train_classifier(net, EXAMPLES, seed=1)
+        return before, net.encode(pixels)
 
     before, after = features("last-stage")
     assert [torch.equal(one, other) for one, other in zip(before, after, strict=True)] == [True] * 5 + [False]

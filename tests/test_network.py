@@ -92,7 +92,7 @@ def test_other_encoders(name: str) -> None:
     net = JointNet(2, name, pretrained=False).eval()
     with torch.inference_mode():
         found = net(pixels(1, 3, 64, 96))
-    assert [layer for layer in net.last_stage if layer is net.encoder] == []
+    assert [layer for layer in net.last_stage() if layer is net.encoder] == []
     assert found.cams.shape == (1, 2, 2, 3)
     assert found.mask.shape == (1, 64, 96)
 

@@ -171,7 +171,7 @@ class ClassifierPhase(Phase):
 
     def __init__(self, net: JointNet, settings: Settings) -> None:
         rate = settings.classifier_lr
-        encoder = nn.ModuleList(net.last_stage) if settings.classifier_depth == "last-stage" else net.encoder
+        encoder = nn.ModuleList(net.last_stage()) if settings.classifier_depth == "last-stage" else net.encoder
         rates = [(encoder, rate), (net.cam_head, 3 * rate)]
         super().__init__(net, rates, settings.classifier_steps, settings.weight_decay)
         self.accuracy = MulticlassAccuracy(net.classes, average="micro")

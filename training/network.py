@@ -104,13 +104,25 @@ class JointNet(nn.Module):
         super().__init__()
         self.classes = classes
         self.encoder, mean, std = _build_encoder(encoder, pretrained=pretrained)
-        self.last_stage = _last_stage(self.encoder)
         channels: list[int] = self.encoder.out_channels
         self.cam_head = CamHead(channels[-1], classes)
         self.decoder = UnetDecoder(channels, decoder_channels, n_blocks=len(decoder_channels))
         self.mask_head = SegmentationHead(decoder_channels[-1], 1, activation=None, kernel_size=3)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def last_stage(self) -> list[nn.Module]:
+        """Give the encoder's layers that only its last feature map depends on; all of it where there are none such.
+
+        They can learn the classes while the decoder keeps general features, in all the finer maps.
+        """
+        *finer, _last = self.encoder.eval().requires_grad_()(torch.zeros(1, 3, 2 * STRIDE, 2 * STRIDE))
+        weights = list(self.encoder.parameters())
+        reached = torch.stack([features.sum() for features in finer if features.requires_grad]).sum()
+        gradients = torch.autograd.grad(reached, weights, allow_unused=True)
+        unreached = {weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is None}
+        owns = {layer: set(layer.parameters(recurse=False)) for layer in self.encoder.modules()}
+        return [layer for layer, own in owns.items() if own and own <= unreached] or [self.encoder]
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Give the encoder's feature maps, fine to coarse, of uint8 images [batch, 3, height, width], RGB."""
@@ -153,23 +165,6 @@ def _build_encoder(name: str, *, pretrained: bool) -> tuple[Any, tuple[float, ..
             _load_packaged_weights(encoder)
     _fix_same_padding(encoder)
     return encoder, mean, std
-
-
-def _last_stage(encoder: nn.Module) -> list[nn.Module]:
-    """Give the layers that only the last feature map depends on; the whole encoder where there are none such.
-
-    They can learn the classes while the decoder keeps general features, in all the finer maps.
-    """
-    with torch.enable_grad():
-        *finer, _last = encoder.eval()(torch.zeros(1, 3, 2 * STRIDE, 2 * STRIDE))
-        reached = torch.stack([features.sum() for features in finer if features.requires_grad]).sum()
-    weights = list(encoder.parameters())
-    gradients = torch.autograd.grad(reached, weights, allow_unused=True)
-    unreached = {weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is None}
-    layers = [
-        layer for layer in encoder.modules() if (own := set(layer.parameters(recurse=False))) and own <= unreached
-    ]
-    return layers or [encoder]
 
 
 def _load_packaged_weights(encoder: nn.Module) -> None:
