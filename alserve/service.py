@@ -6,7 +6,7 @@ there are cores; an error is one line of JSON: {"error": "..."}.
 
 import base64
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,8 @@ from urllib.parse import quote
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # this software does not phone home
 
 import bentoml
+import numpy as np
+import numpy.typing as npt
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
@@ -29,6 +31,7 @@ from alserve.errors import ImageError
 from alserve.imageio import decode, encode_png, to_grey
 from alserve.modelfile import default_model
 from alserve.predictor import Prediction, Predictor
+from alserve.render import overlay
 
 FIELD = "image"
 """Name of the multipart field that holds the image."""
@@ -40,30 +43,44 @@ MAX_BODY_BYTES = 32 * 2**20
 """A larger request is answered 413, whether it says its length or comes in chunks."""
 
 
-def describe_prediction(prediction: Prediction) -> dict[str, Any]:
+def describe_prediction(
+    prediction: Prediction, pixels: npt.NDArray[np.uint8], include: Collection[str], threshold: float | None
+) -> dict[str, Any]:
     """Build the answer of `POST /predict`.
 
     Args:
         prediction: What the model says of one image.
+        pixels: The image itself, uint8 [height, width, 3].
+        include: Of "mask", "cam", "overlay", "probability".
+        threshold: Of the mask, 0 to 1; the model's own if left out.
 
     Returns:
         `label`; `scores`, 0 to 1, by class; `mask`: `png` (base64; 8-bit, 0 and 255, the image's own size),
         `threshold`, `foreground` (fraction, 0 to 1), `width` and `height` in pixels; `cam`: `png` (base64;
         8-bit, 0 to 255, the image's own size) and its `class`.
     """
-    mask = prediction.mask()
+    mask = prediction.mask(threshold)
+    level = prediction.spec.threshold if threshold is None else threshold
+    size = {"width": prediction.width, "height": prediction.height}
+    facts = {"threshold": level, "foreground": float(mask.mean())}
+    maps = {
+        "mask": lambda: {"png": _base64(to_grey(mask)), **facts, **size},
+        "cam": lambda: {"png": _base64(to_grey(prediction.cam())), "class": prediction.label},
+        "overlay": lambda: {"png": _base64(overlay(pixels, mask))},
+        "probability": lambda: {"png": _base64(to_grey(prediction.probability()))},
+    }
     return {
         "label": prediction.label,
         "scores": prediction.scores,
-        "mask": {
-            "png": base64.b64encode(encode_png(to_grey(mask))).decode(),
-            "threshold": prediction.spec.threshold,
-            "foreground": float(mask.mean()),
-            "width": prediction.width,
-            "height": prediction.height,
-        },
-        "cam": {"png": base64.b64encode(encode_png(to_grey(prediction.cam()))).decode(), "class": prediction.label},
+        **size,
+        **facts,
+        "warning": None,
+        **{name: build() for name, build in maps.items() if name in include},
     }
+
+
+def _base64(pixels: npt.NDArray[np.uint8]) -> str:
+    return base64.b64encode(encode_png(pixels)).decode()
 
 
 def describe_model(engine: Engine) -> dict[str, Any]:
@@ -73,7 +90,17 @@ def describe_model(engine: Engine) -> dict[str, Any]:
 
 async def predict(request: Request) -> Response:
     """`POST /predict`: label, scores, mask and CAM of one image, as JSON."""
-    return await _answer(request, lambda prediction: JSONResponse(describe_prediction(prediction)))
+    data = await read_image_field(request)
+    predictor: Predictor = request.app.state.predictor
+    include = request.query_params.get("include", "mask,cam").split(",")
+    above = request.query_params.get("threshold")
+
+    def work() -> Response:
+        pixels = decode(data)
+        threshold = None if above is None else float(above)
+        return JSONResponse(describe_prediction(predictor.predict(pixels), pixels, include, threshold))
+
+    return await to_thread.run_sync(work, limiter=request.app.state.limiter)
 
 
 async def segment(request: Request) -> Response:
@@ -109,6 +136,9 @@ async def read_image_field(request: Request) -> bytes:
     Raises:
         HTTPException: 400 where there is no image, 413 where there is too much.
     """
+    token = os.environ.get("ALSERVE_TOKEN")
+    if token and request.headers.get("authorization") != f"Bearer {token}":
+        raise HTTPException(401, "a token is needed", {"WWW-Authenticate": "Bearer"})
     bounded = Request(request.scope, _bounded(request))
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         if data := await bounded.body():
