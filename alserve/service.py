@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive
 
+from alserve import page
 from alserve.device import available_cores
 from alserve.engine import Engine
 from alserve.errors import ImageError
@@ -204,6 +205,7 @@ app = Starlette(
         Route("/predict", predict, methods=["POST"]),
         Route("/segment", segment, methods=["POST"]),
         Route("/model", model, methods=["GET"]),
+        *page.ROUTES,
     ],
     exception_handlers=dict.fromkeys((HTTPException, ImageError, ClientDisconnect, Exception), _error),
     lifespan=_lifespan,

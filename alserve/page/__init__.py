@@ -1,0 +1,49 @@
+"""The page at `/`: static files, served with headers that keep the browser from asking any other host.
+
+The example pictures are drawn tissue, made by `training.tissue.draw_tissue`.
+"""
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+HEADERS = {
+    "Content-Security-Policy": "; ".join((
+        "default-src 'self'",
+        "img-src 'self' blob: data:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+    )),
+    "Cache-Control": "no-cache",  # asked again each time, sent again only when changed
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Sent with every file of the page."""
+
+
+STATIC = Path(__file__).parent / "static"
+
+
+class Page(StaticFiles):
+    """The files in `STATIC`, each with `HEADERS`."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Give one file of the page."""
+        response = await super().get_response(path, scope)
+        response.headers.update(HEADERS)
+        return response
+
+
+def index(_: Request) -> Response:
+    """`GET /`: the page itself."""
+    return FileResponse(STATIC / "index.html", headers=HEADERS)
+
+
+ROUTES: list[BaseRoute] = [Route("/", index), Mount("/page", Page(directory=STATIC))]
+"""`/` and what the page loads. They hold nothing secret: no token is needed to read them."""

@@ -1,0 +1,310 @@
+/** The page: pictures come in, are sent two at a time, and are shown with their answers. */
+
+import { infernoPalette, loadImage, shareAbove } from "./maps.js";
+import { getModel, predict } from "./service.js";
+import { draw, loadLayers, maskBlob } from "./view.js";
+
+const AT_ONCE = 2;
+const STATES = { waiting: "waiting", busy: "working", failed: "failed" };
+
+/**
+ * A picture of the strip.
+ * @typedef {object} Item
+ * @property {File} file
+ * @property {string} url  what the browser shows of it
+ * @property {"waiting"|"busy"|"done"|"failed"} state
+ * @property {?import("./service.js").Answer} answer
+ * @property {string} note  what the user should know of how it is shown, or why it failed
+ * @property {HTMLElement} option  its place in the strip
+ */
+
+const find = (id) => document.getElementById(id);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+/** @type {Item[]} */
+const items = [];
+/** @type {?Item} */
+let chosen = null;
+/** @type {?import("./view.js").Layers} */
+let layers = null;
+let model = null;
+/** The user's threshold; null is the model's own. */
+let threshold = null;
+let working = 0;
+let drawing = 0;
+
+const level = () => threshold ?? chosen.answer.threshold;
+
+/* ---- pictures in, answers back ---- */
+
+function add(files) {
+  const added = [...files].map((file) => {
+    const item = { file, url: URL.createObjectURL(file), state: "waiting", answer: null, note: "" };
+    item.option = makeOption(item);
+    return item;
+  });
+  items.push(...added);
+  find("strip").append(...added.map((item) => item.option));
+  if (added.length) choose(added[0]);
+  work();
+}
+
+/** Keeps up to `AT_ONCE` pictures on their way, in the order of the strip. */
+function work() {
+  const next = items.find((item) => item.state === "waiting");
+  if (!next || working >= AT_ONCE) return;
+  working += 1;
+  process(next).finally(() => {
+    working -= 1;
+    work();
+  });
+  work();
+}
+
+async function process(item) {
+  update(item, { state: "busy", note: "" });
+  try {
+    const answer = await predict(item.file, "include=probability,cam");
+    const note = (await isShown(item.url, answer)) ? "" : await showServersCopy(item);
+    update(item, { state: "done", answer, note: [note, answer.warning].filter(Boolean).join(" ") });
+  } catch (error) {
+    update(item, { state: "failed", note: error.message });
+  }
+}
+
+/** Tells whether the browser shows the picture in the frame that the maps have. */
+async function isShown(url, { width, height }) {
+  const image = await loadImage(url).catch(() => null);
+  return image?.naturalWidth === width && image.naturalHeight === height;
+}
+
+async function showServersCopy(item) {
+  const { overlay } = await predict(item.file, "include=overlay&threshold=1"); // nothing is above 1: no outline
+  URL.revokeObjectURL(item.url);
+  item.url = `data:image/png;base64,${overlay.png}`;
+  return "Your browser does not show this kind of file; this is the server's copy of it.";
+}
+
+function update(item, changes) {
+  Object.assign(item, changes);
+  if (!items.includes(item)) return; // removed meanwhile
+  fillOption(item);
+  if (item === chosen) show();
+  if (item.state === "done") {
+    const { label, scores, foreground } = item.answer;
+    announce(`${item.file.name}: ${label}, ${percent(scores[label])}; foreground ${percent(foreground)}`);
+  } else if (item.state === "failed") announce(`${item.file.name}: ${item.note}`);
+}
+
+function announce(text) {
+  find("status").textContent = text;
+}
+
+function remove(item) {
+  const index = items.indexOf(item);
+  const focused = item.option.contains(document.activeElement);
+  items.splice(index, 1);
+  item.option.remove();
+  URL.revokeObjectURL(item.url);
+  announce(`${item.file.name}: removed`);
+  choose(items[Math.min(index, items.length - 1)] ?? null);
+  (focused && chosen ? chosen.option : find("files")).focus();
+}
+
+/* ---- the strip ---- */
+
+function makeOption(item) {
+  const option = document.createElement("div");
+  option.role = "option";
+  option.tabIndex = -1;
+  option.ariaSelected = "false";
+  option.append(new Image(), part("name"), part("state"));
+  option.addEventListener("click", () => choose(item));
+  fillOption({ ...item, option });
+  return option;
+}
+
+function part(name) {
+  const element = document.createElement("span");
+  element.className = name;
+  return element;
+}
+
+function fillOption({ option, file, url, state, answer }) {
+  const [image, name, shown] = option.children;
+  if (image.src !== url) Object.assign(image, { src: url, alt: "" });
+  option.dataset.state = state;
+  name.textContent = file.name;
+  shown.textContent = answer && state === "done" ? answer.label : STATES[state];
+}
+
+function choose(item) {
+  chosen = item;
+  for (const { option } of items) {
+    const selected = option === item?.option;
+    option.ariaSelected = String(selected);
+    option.tabIndex = selected ? 0 : -1;
+  }
+  item?.option.scrollIntoView({ block: "nearest", inline: "nearest" });
+  find("detail").hidden = !item;
+  if (item) show();
+}
+
+function step(event) {
+  if (!chosen || event.target.closest("input, dialog")) return;
+  const index = items.indexOf(chosen);
+  const targets = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: items.length - 1 };
+  if (event.key === "Delete") remove(chosen);
+  else if (items[targets[event.key]]) {
+    choose(items[targets[event.key]]);
+    chosen.option.focus();
+    event.preventDefault();
+  }
+}
+
+/* ---- the chosen picture ---- */
+
+async function show() {
+  const item = chosen;
+  const { state, answer, note, file } = item;
+  find("name").textContent = file.name;
+  find("note").textContent = state === "done" ? note : "";
+  find("message").textContent = note;
+  find("failure").hidden = state !== "failed";
+  find("progress").hidden = !(state in STATES) || state === "failed";
+  find("result").hidden = state !== "done";
+  find("picture").ariaLabel = answer ? `${file.name} with the model's mask: ${answer.label}` : file.name;
+  if (answer) fillResult(answer);
+  const loaded = await loadLayers(item.url, answer);
+  if (item !== chosen || answer !== item.answer) return; // the user went on
+  layers = loaded;
+  redraw();
+}
+
+function fillResult({ label, scores, threshold: own }) {
+  find("label").textContent = label;
+  const ranked = Object.entries(scores).sort(([, one], [, other]) => other - one);
+  find("scores").tBodies[0].replaceChildren(...ranked.map(([name, score]) => scoreRow(name, score)));
+  find("reset").textContent = `Model's own: ${own.toFixed(3)}`;
+}
+
+function scoreRow(name, score) {
+  const row = document.createElement("tr");
+  const heading = Object.assign(document.createElement("th"), { scope: "row", textContent: name });
+  row.append(heading);
+  const bar = row.insertCell();
+  bar.className = "bar";
+  bar.append(document.createElement("div"));
+  bar.firstChild.style.setProperty("--share", percent(score).replace(" ", ""));
+  row.insertCell().textContent = percent(score);
+  return row;
+}
+
+/** Draws once a frame, however fast a slider moves. */
+function redraw() {
+  cancelAnimationFrame(drawing);
+  drawing = requestAnimationFrame(() => {
+    if (!chosen || !layers) return;
+    for (const id of ["fill", "opacity"]) document.querySelector(`output[for=${id}]`).textContent = `${Math.round(100 * find(id).value)} %`;
+    if (layers.counts) {
+      find("threshold").value = level();
+      find("level").textContent = level().toFixed(3);
+      find("foreground").textContent = percent(shareAbove(layers.counts, level()));
+      find("reset").disabled = threshold === null;
+    }
+    draw(find("picture"), layers, {
+      outline: find("outline").checked,
+      fill: find("fill").valueAsNumber,
+      heat: find("heat").checked,
+      opacity: find("opacity").valueAsNumber,
+      threshold: layers.counts ? level() : 1,
+    });
+  });
+}
+
+/* ---- downloads ---- */
+
+function save(blob, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+const stem = ({ file }) => file.name.replace(/\.[^.]+$/, "");
+
+async function saveMask() {
+  const item = chosen;
+  const blob = await maskBlob(item.answer, level());
+  if (blob) save(blob, `${stem(item)}_mask.png`);
+  else announce(`${item.file.name}: too large for this browser to write; ask POST /segment for the mask`);
+}
+
+function saveJson() {
+  const { probability, cam, threshold: own, ...facts } = chosen.answer;
+  const answer = {
+    file: chosen.file.name,
+    ...facts,
+    foreground: shareAbove(layers.counts, level()),
+    threshold: level(),
+    model: { threshold: own, sha256: model?.sha256 },
+  };
+  save(new Blob([JSON.stringify(answer, null, 2)], { type: "application/json" }), `${stem(chosen)}.json`);
+}
+
+/* ---- what the user does ---- */
+
+function setUp() {
+  find("scale").getContext("2d").putImageData(new ImageData(infernoPalette(), 256, 1), 0, 0);
+  find("files").addEventListener("change", ({ target }) => {
+    add(target.files);
+    target.value = "";
+  });
+  for (const button of document.querySelectorAll("[data-example]")) {
+    button.addEventListener("click", () => addExample(button.dataset.example));
+  }
+  document.addEventListener("keydown", step);
+  for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
+    document.addEventListener(type, (event) => {
+      event.preventDefault();
+      document.body.classList.toggle("dragging", type === "dragenter" || type === "dragover");
+      if (type === "drop") add(event.dataTransfer.files);
+    });
+  }
+  find("threshold").addEventListener("input", ({ target }) => {
+    threshold = target.valueAsNumber;
+    redraw();
+  });
+  find("reset").addEventListener("click", () => {
+    threshold = null;
+    redraw();
+  });
+  for (const id of ["outline", "fill", "heat", "opacity"]) find(id).addEventListener("input", redraw);
+  new ResizeObserver(redraw).observe(find("picture").parentElement);
+  find("remove").addEventListener("click", () => remove(chosen));
+  find("retry").addEventListener("click", () => {
+    update(chosen, { state: "waiting" });
+    work();
+  });
+  find("save-mask").addEventListener("click", saveMask);
+  find("save-json").addEventListener("click", saveJson);
+}
+
+async function addExample(name) {
+  try {
+    const blob = await (await fetch(`page/examples/${name}`)).blob();
+    add([new File([blob], name, { type: blob.type })]);
+  } catch {
+    announce("The server does not answer. See that it is running, then try again.");
+  }
+}
+
+async function describeModel() {
+  try {
+    model = await getModel();
+    find("model").textContent = `tells ${model.classes.join(", ")}; model ${model.sha256.slice(0, 12)} on ${model.device}`;
+  } catch (error) {
+    find("model").textContent = error.message;
+  }
+}
+
+setUp();
+describeModel();

@@ -1,0 +1,98 @@
+/** The chosen picture, large, with what the model saw in it. */
+
+import { CASING, OUTLINE, countLevels, infernoPalette, loadImage, loadPng, paint, readGrey, stepPalette, trace } from "./maps.js";
+
+/** Long side of the maps drawn over the picture, in pixels; shares and masks are taken from the whole map. */
+const MAP_SIDE = 1024;
+/** A small picture is enlarged up to this factor. */
+const ENLARGED = 4;
+/** Share of the window's height that a picture may fill. */
+const SHARE_OF_WINDOW = 0.78;
+
+const YELLOW = [240, 228, 66, 255];
+const CLEAR = [0, 0, 0, 0];
+
+/**
+ * What is drawn of one picture.
+ * @typedef {object} Layers
+ * @property {?HTMLImageElement} image  null where the browser cannot show it
+ * @property {import("./maps.js").Grey} [probability]
+ * @property {number[]} [counts]  pixels of each grey level of the whole probability map
+ * @property {HTMLCanvasElement} [heat]
+ */
+
+/**
+ * Loads all that is drawn of a picture.
+ * @returns {Promise<Layers>}
+ */
+export async function loadLayers(url, answer) {
+  const image = await loadImage(url).catch(() => null);
+  if (!answer) return { image };
+  const [probability, cam] = await Promise.all([loadPng(answer.probability.png), loadPng(answer.cam.png)]);
+  return {
+    image,
+    probability: readGrey(probability, MAP_SIDE),
+    counts: countLevels(readGrey(probability)),
+    heat: paint(readGrey(cam, MAP_SIDE), infernoPalette()),
+  };
+}
+
+/**
+ * Draws a picture and its layers as large as its place allows, as sharp as the screen is.
+ * @param {HTMLCanvasElement} canvas
+ * @param {Layers} layers
+ * @param {{outline: boolean, fill: number, heat: boolean, opacity: number, threshold: number}} settings
+ */
+export function draw(canvas, { image, probability, heat }, settings) {
+  canvas.hidden = !image;
+  if (!image) return;
+  const { naturalWidth, naturalHeight } = image;
+  const scale = Math.min(
+    canvas.parentElement.clientWidth / naturalWidth,
+    (window.innerHeight * SHARE_OF_WINDOW) / naturalHeight,
+    ENLARGED,
+  );
+  const width = Math.max(1, Math.round(naturalWidth * scale * devicePixelRatio));
+  const height = Math.max(1, Math.round(naturalHeight * scale * devicePixelRatio));
+  Object.assign(canvas, { width, height });
+  canvas.style.width = `${width / devicePixelRatio}px`;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0, width, height);
+  if (probability && settings.heat) drawHeat(context, heat, settings.opacity);
+  if (probability && settings.outline) drawMask(context, probability, settings);
+}
+
+/** The server's mask image: white above the threshold, of the picture's own size. */
+export async function maskBlob(answer, threshold) {
+  const whole = readGrey(await loadPng(answer.probability.png));
+  const canvas = paint(whole, stepPalette(threshold, [0, 0, 0, 255], [255, 255, 255, 255]));
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+/** Draws the heat over the picture in grey, so that colour means heat alone. */
+function drawHeat(context, heat, opacity) {
+  const { width, height } = context.canvas;
+  context.globalCompositeOperation = "saturation";
+  context.fillStyle = "#808080";
+  context.fillRect(0, 0, width, height);
+  context.globalCompositeOperation = "source-over";
+  context.globalAlpha = opacity;
+  context.drawImage(heat, 0, 0, width, height);
+  context.globalAlpha = 1;
+}
+
+function drawMask(context, probability, { threshold, fill }) {
+  const { width, height } = context.canvas;
+  context.globalAlpha = fill;
+  context.drawImage(paint(probability, stepPalette(threshold, CLEAR, YELLOW)), 0, 0, width, height);
+  context.globalAlpha = 1;
+  const outline = new Path2D();
+  outline.addPath(trace(probability, threshold), new DOMMatrix().scale(width / probability.width, height / probability.height));
+  context.lineCap = "round";
+  for (const [colour, line] of [[CASING, 4], [OUTLINE, 2]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = line * devicePixelRatio;
+    context.stroke(outline);
+  }
+}
