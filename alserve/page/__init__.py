@@ -14,6 +14,8 @@ from starlette.types import Scope
 HEADERS = {
     "Content-Security-Policy": "; ".join((
         "default-src 'self'",
+        "script-src 'self'",
+        "style-src 'self'",
         "img-src 'self' blob: data:",
         "object-src 'none'",
         "base-uri 'none'",

@@ -1,7 +1,7 @@
 /** The page: pictures come in, are sent two at a time, and are shown with their answers. */
 
 import { infernoPalette, loadImage, shareAbove } from "./maps.js";
-import { getModel, predict } from "./service.js";
+import { getExample, getModel, predict } from "./service.js";
 import { draw, loadLayers, maskBlob } from "./view.js";
 
 const AT_ONCE = 2;
@@ -24,15 +24,15 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const items = [];
 /** @type {?Item} */
 let chosen = null;
-/** @type {?import("./view.js").Layers} */
-let layers = null;
+/** What is on the screen now. @type {?import("./view.js").Layers & {file: File, answer: Item["answer"]}} */
+let shown = null;
 let model = null;
 /** The user's threshold; null is the model's own. */
 let threshold = null;
 let working = 0;
 let drawing = 0;
 
-const level = () => threshold ?? chosen.answer.threshold;
+const level = () => threshold ?? shown.answer.threshold;
 
 /* ---- pictures in, answers back ---- */
 
@@ -117,7 +117,11 @@ function makeOption(item) {
   option.role = "option";
   option.tabIndex = -1;
   option.ariaSelected = "false";
-  option.append(new Image(), part("name"), part("state"));
+  const image = new Image();
+  for (const type of ["load", "error"]) {
+    image.addEventListener(type, () => image.classList.toggle("bare", type === "error"));
+  }
+  option.append(image, part("name"), part("state"));
   option.addEventListener("click", () => choose(item));
   fillOption({ ...item, option });
   return option;
@@ -130,11 +134,11 @@ function part(name) {
 }
 
 function fillOption({ option, file, url, state, answer }) {
-  const [image, name, shown] = option.children;
+  const [image, name, progress] = option.children;
   if (image.src !== url) Object.assign(image, { src: url, alt: "" });
   option.dataset.state = state;
   name.textContent = file.name;
-  shown.textContent = answer && state === "done" ? answer.label : STATES[state];
+  progress.textContent = answer && state === "done" ? answer.label : STATES[state];
 }
 
 function choose(item) {
@@ -145,15 +149,15 @@ function choose(item) {
     option.tabIndex = selected ? 0 : -1;
   }
   item?.option.scrollIntoView({ block: "nearest", inline: "nearest" });
-  find("detail").hidden = !item;
   if (item) show();
+  else find("detail").hidden = true;
 }
 
 function step(event) {
   if (!chosen || event.target.closest("input, dialog")) return;
   const index = items.indexOf(chosen);
   const targets = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: items.length - 1 };
-  if (event.key === "Delete") remove(chosen);
+  if (event.key === "Delete" && event.target.closest("#strip")) remove(chosen);
   else if (items[targets[event.key]]) {
     choose(items[targets[event.key]]);
     chosen.option.focus();
@@ -163,20 +167,25 @@ function step(event) {
 
 /* ---- the chosen picture ---- */
 
+/** Shows the chosen picture once all of it is loaded, so that picture and figures always belong together. */
 async function show() {
   const item = chosen;
-  const { state, answer, note, file } = item;
+  const { url, state, answer } = item;
+  const layers = await loadLayers(url, answer).catch(() => ({ image: null }));
+  if (item !== chosen || state !== item.state) return; // the user, or the server, went on
+  const { file, note } = item;
+  const drawable = answer && layers.counts;
+  shown = { file, answer, ...layers };
   find("name").textContent = file.name;
   find("note").textContent = state === "done" ? note : "";
-  find("message").textContent = note;
-  find("failure").hidden = state !== "failed";
-  find("progress").hidden = !(state in STATES) || state === "failed";
-  find("result").hidden = state !== "done";
-  find("picture").ariaLabel = answer ? `${file.name} with the model's mask: ${answer.label}` : file.name;
-  if (answer) fillResult(answer);
-  const loaded = await loadLayers(item.url, answer);
-  if (item !== chosen || answer !== item.answer) return; // the user went on
-  layers = loaded;
+  find("message").textContent = state === "failed" ? note : "This browser cannot draw a picture of this size.";
+  find("failure").hidden = !(state === "failed" || (answer && !drawable));
+  find("progress").hidden = !(state === "waiting" || state === "busy");
+  find("result").hidden = !drawable;
+  find("picture").ariaLabel = drawable ? `${file.name} with the model's mask: ${answer.label}` : file.name;
+  find("detail").classList.toggle("bare", !layers.image);
+  find("detail").hidden = false;
+  if (drawable) fillResult(answer);
   redraw();
 }
 
@@ -203,20 +212,22 @@ function scoreRow(name, score) {
 function redraw() {
   cancelAnimationFrame(drawing);
   drawing = requestAnimationFrame(() => {
-    if (!chosen || !layers) return;
-    for (const id of ["fill", "opacity"]) document.querySelector(`output[for=${id}]`).textContent = `${Math.round(100 * find(id).value)} %`;
-    if (layers.counts) {
+    if (!shown) return;
+    for (const id of ["fill", "opacity"]) {
+      document.querySelector(`output[for=${id}]`).textContent = `${Math.round(100 * find(id).value)} %`;
+    }
+    if (shown.counts) {
       find("threshold").value = level();
       find("level").textContent = level().toFixed(3);
-      find("foreground").textContent = percent(shareAbove(layers.counts, level()));
+      find("foreground").textContent = percent(shareAbove(shown.counts, level()));
       find("reset").disabled = threshold === null;
     }
-    draw(find("picture"), layers, {
+    draw(find("picture"), shown, {
       outline: find("outline").checked,
       fill: find("fill").valueAsNumber,
       heat: find("heat").checked,
       opacity: find("opacity").valueAsNumber,
-      threshold: layers.counts ? level() : 1,
+      threshold: shown.counts ? level() : 1,
     });
   });
 }
@@ -229,25 +240,25 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-const stem = ({ file }) => file.name.replace(/\.[^.]+$/, "");
+const stem = (file) => file.name.replace(/\.[^.]+$/, "");
 
 async function saveMask() {
-  const item = chosen;
-  const blob = await maskBlob(item.answer, level());
-  if (blob) save(blob, `${stem(item)}_mask.png`);
-  else announce(`${item.file.name}: too large for this browser to write; ask POST /segment for the mask`);
+  const { file, answer } = shown;
+  const blob = await maskBlob(answer, level());
+  if (blob) save(blob, `${stem(file)}_mask.png`);
+  else announce(`${file.name}: too large for this browser to write; ask POST /segment for the mask`);
 }
 
 function saveJson() {
-  const { probability, cam, threshold: own, ...facts } = chosen.answer;
+  const { probability, cam, threshold: own, ...facts } = shown.answer;
   const answer = {
-    file: chosen.file.name,
+    file: shown.file.name,
     ...facts,
-    foreground: shareAbove(layers.counts, level()),
+    foreground: shareAbove(shown.counts, level()),
     threshold: level(),
     model: { threshold: own, sha256: model?.sha256 },
   };
-  save(new Blob([JSON.stringify(answer, null, 2)], { type: "application/json" }), `${stem(chosen)}.json`);
+  save(new Blob([JSON.stringify(answer, null, 2)], { type: "application/json" }), `${stem(shown.file)}.json`);
 }
 
 /* ---- what the user does ---- */
@@ -290,17 +301,16 @@ function setUp() {
 
 async function addExample(name) {
   try {
-    const blob = await (await fetch(`page/examples/${name}`)).blob();
-    add([new File([blob], name, { type: blob.type })]);
-  } catch {
-    announce("The server does not answer. See that it is running, then try again.");
+    add([new File([await getExample(name)], name)]);
+  } catch (error) {
+    announce(error.message);
   }
 }
 
 async function describeModel() {
   try {
     model = await getModel();
-    find("model").textContent = `tells ${model.classes.join(", ")}; model ${model.sha256.slice(0, 12)} on ${model.device}`;
+    find("model").textContent = `Classes: ${model.classes.join(", ")} · model ${model.sha256.slice(0, 12)} on ${model.device}`;
   } catch (error) {
     find("model").textContent = error.message;
   }

@@ -37,7 +37,9 @@ export function readGrey(image, longest = Infinity) {
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, width, height);
   const { data } = context.getImageData(0, 0, width, height);
-  return { width, height, levels: Uint8Array.from({ length: width * height }, (_, pixel) => data[4 * pixel]) };
+  const levels = new Uint8Array(width * height);
+  for (let pixel = 0; pixel < levels.length; pixel += 1) levels[pixel] = data[4 * pixel];
+  return { width, height, levels };
 }
 
 /** Counts the pixels of each grey level, 0 to 255. */

@@ -25,7 +25,10 @@ let asking = null;
  */
 
 /** What the server says of its model. */
-export const getModel = () => request("model");
+export const getModel = async () => (await request("model")).json();
+
+/** One of the pictures that come with the page. */
+export const getExample = async (name) => (await request(`page/examples/${name}`)).blob();
 
 /**
  * Has a picture predicted.
@@ -41,7 +44,9 @@ export async function predict(file, query) {
     throw new Error("The file cannot be read. Folders cannot be dropped, only pictures.");
   });
   if (!body.byteLength) throw new Error("The file is empty.");
-  return request(`predict?${query}`, { method: "POST", body }, { "Content-Type": "application/octet-stream" });
+  const headers = { "Content-Type": "application/octet-stream" };
+  const response = await request(`predict?${query}`, { method: "POST", body }, headers);
+  return reach(() => response.json());
 }
 
 async function request(path, options = {}, headers = {}) {
@@ -49,7 +54,7 @@ async function request(path, options = {}, headers = {}) {
     const token = sessionStorage.getItem(TOKEN);
     const authorization = token ? { Authorization: `Bearer ${token}` } : {};
     const response = await reach(() => fetch(path, { ...options, headers: { ...headers, ...authorization } }));
-    if (response.ok) return reach(() => response.json());
+    if (response.ok) return response;
     if (response.status === 401) await askToken(token);
     else if (BUSY.has(response.status) && attempt < TRIES) await pause(response.headers.get("Retry-After"));
     else throw new Error(await reason(response));
