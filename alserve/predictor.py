@@ -115,7 +115,7 @@ class Predictor:
     @property
     def batch_size(self) -> int:
         """Images a network call that suit the device."""
-        return 1 if self.engine.device == "cpu" else CUDA_BATCH
+        return CUDA_BATCH if self.engine.device.startswith("cuda") else 1
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # str and bytes are sequences too

@@ -64,17 +64,3 @@ def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], lo
             pass
         time.sleep(0.2)
     raise AssertionError(f"not ready after {START_SECONDS} s: {log.read_text()}")
-
-
-def with_metadata(model: bytes, key: str, value: str) -> bytes:
-    """The model with one more metadata entry: protobuf merges messages that follow each other."""
-
-    def field(number: int, data: bytes) -> bytes:
-        size = bytearray()
-        length = len(data)
-        while length > 127:
-            size.append(length & 127 | 128)
-            length >>= 7
-        return bytes([number << 3 | 2, *size, length]) + data
-
-    return model + field(14, field(1, key.encode()) + field(2, value.encode()))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from server import clean_environment, serving, with_metadata
+from server import clean_environment, serving
 
 from alserve.engine import Engine
 from alserve.imageio import encode_png
-from alserve.modelfile import default_model
+from alserve.modelfile import default_model, seal, unseal
 
 REPOSITORY = Path(__file__).parent.parent
 BENTOML = [sys.executable, "-m", "bentoml"]
@@ -40,7 +40,8 @@ def test_a_built_bento_serves_its_own_model(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "bentofile.yaml", source)
     (source / "models").mkdir()
     own = source / "models" / "own.onnx"
-    own.write_bytes(with_metadata(default_model().read_bytes(), "note", "in the bento"))
+    data = default_model().read_bytes()
+    own.write_bytes(seal(data, unseal(data, "the demo").model_copy(update={"threshold": 0.125})))
 
     built = subprocess.run(
         [*BENTOML, "build", "--output", "tag"],

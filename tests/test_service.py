@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server import clean_environment, free_port, serving, with_metadata
+from server import clean_environment, free_port, serving
 from starlette.testclient import TestClient
 
-from alserve.modelfile import METADATA_KEY, default_model, from_metadata
+from alserve.modelfile import METADATA_KEY, default_model, from_metadata, seal
 from alserve.predictor import Predictor, load
 from alserve.service import LABEL_HEADER, MAX_BODY_BYTES, app
 
@@ -250,8 +250,7 @@ def test_a_model_by_name_and_a_label_beyond_latin(tmp_path: Path) -> None:
     path = default_model()
     spec = load(path).spec
     names = tuple(f"腺癌 {number}" for number in range(len(spec.classes)))
-    renamed = spec.model_copy(update={"classes": names}).model_dump_json()
-    (tmp_path / "other.onnx").write_bytes(with_metadata(path.read_bytes(), METADATA_KEY, renamed))
+    (tmp_path / "other.onnx").write_bytes(seal(path.read_bytes(), spec.model_copy(update={"classes": names})))
 
     with serving([*SERVE, "--model", "other.onnx", "--host", "localhost"], tmp_path) as client:
         assert tuple(client.get("/model").json()["classes"]) == names

@@ -1,6 +1,5 @@
 """Write a trained network as one ONNX file, and prove that the file computes what the network computed."""
 
-import io
 import logging
 import os
 import tempfile
@@ -20,7 +19,7 @@ from alserve.engine import Engine
 from alserve.errors import ModelError
 from alserve.geometry import STRIDE, resize
 from alserve.imageio import write_atomic
-from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, Parity, to_metadata
+from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, Parity, seal
 from training.network import JointNet
 
 TOLERANCE = 1e-3
@@ -146,10 +145,8 @@ def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _with_metadata(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
-    onnx.helper.set_model_props(model, to_metadata(spec))
-    buffer = io.BytesIO()
-    onnx.save(model, buffer)
-    return buffer.getvalue()
+    del model.metadata_props[:]
+    return seal(model.SerializeToString(deterministic=True), spec)
 
 
 def _check_parity(
