@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -58,6 +58,30 @@ class Provenance(_Frozen):
     versions: dict[str, str]
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+
+Pair = tuple[float, float]
+
+
+class Cost(_Frozen):
+    """What a reduced precision costs; pairs are (in float32, in this precision)."""
+
+    split: str
+    """The images that it was measured on."""
+    images: int
+    dice: Pair | tuple[None, None]
+    iou: Pair | tuple[None, None]
+    accuracy: Pair
+    label_agreement: float
+    """Share of the images that get the same label from both."""
+    mask_iou: float
+    """IoU of the two masks of an image, the mean over all."""
+    max_score_difference: float
+    megabytes: Pair
+    images_per_second: Pair
+    """Prediction alone, one thread of the machine that exported."""
+
+
 class ModelSpec(_Frozen):
     """What serving needs to know of a model, and where the model comes from."""
 
@@ -73,6 +97,9 @@ class ModelSpec(_Frozen):
     """CAM activations that are drawn as 0 and as 1: one scale for all images, so that pictures compare."""
     provenance: Provenance
     parity: tuple[Parity, ...] = ()
+    precision: Precision = "fp32"
+    cost: Cost | None = None
+    """Known of reduced precisions only."""
 
     @field_validator("short_side")
     @classmethod
