@@ -12,6 +12,9 @@ from alserve.errors import DeviceError, ModelError
 from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, unseal
 from alserve.runtimes import open_runtime
 
+CUDA_BATCH = 16
+"""Images a call on a GPU; on the CPU, where batches bring nothing, one."""
+
 Float32 = npt.NDArray[np.float32]
 
 
@@ -39,6 +42,8 @@ class Engine:
         sha256: Hash of the file.
         device: "cpu", "cuda:0" and so on, or "openvino": where it really runs.
         device_reason: Why there.
+        batch_size: Images a call that suit the device; a GPU, which settles anew for every size of batch, gets 1 or so
+            many: what is missing is filled up and cut off again.
         precision: What it computes in, such as "bf16".
 
     Raises:
@@ -64,6 +69,7 @@ class Engine:
             self._runtime = open_runtime(data, path, chosen, threads)
         self.device = f"cuda:{chosen.number}" if chosen.kind == "cuda" else chosen.kind
         self.device_reason = chosen.reason
+        self.batch_size = CUDA_BATCH if chosen.kind == "cuda" else 1
         self.precision = self._runtime.precision
         inputs, outputs = self._runtime.inputs, self._runtime.outputs
         if (inputs, outputs) != ((INPUT,), OUTPUTS):
@@ -81,8 +87,11 @@ class Engine:
         Raises:
             DeviceError: The device gave up, most often for want of memory.
         """
+        count = len(images)
+        if 1 < count < self.batch_size:
+            images = np.concatenate([images, np.repeat(images[-1:], self.batch_size - count, axis=0)])
         try:
-            return Outputs(*self._runtime.run(images))
+            return Outputs(*(output[:count] for output in self._runtime.run(images)))
         except Exception as error:  # noqa: BLE001  the libraries raise a dozen unrelated types
             raise DeviceError(
                 f"{self.path.name} failed on {self.device} with a batch of shape {images.shape}: "

@@ -63,6 +63,15 @@ def test_many_threads_get_the_same_answers(predictor: Predictor) -> None:
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_a_batch_that_is_not_full_is_filled_up_unseen(predictor: Predictor) -> None:
+    engine = Engine(predictor.engine.path, device="cpu", threads=1)
+    engine.batch_size = 4  # as on a GPU
+    for count in (1, 3, 4, 5):
+        batch = np.stack([picture(64, 64, seed) for seed in range(count)])
+        for expected, found in zip(predictor.engine.run(batch), engine.run(batch), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none\.onnx: the model cannot be read: No such file"):
         Engine(tmp_path / "none.onnx")
