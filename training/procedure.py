@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alserve.doctor import describe_cost
 from alserve.engine import Engine
 from alserve.errors import DataError, ModelError, RunError
 from alserve.imageio import write_atomic
-from alserve.modelfile import Cost, Precision
+from alserve.modelfile import Precision
 from alserve.terminal import print_facts, progress, say
 from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
@@ -161,8 +162,11 @@ def export_run(
         return
     write_atomic(out, model.read_bytes())
     worst = max(figure.max_difference for figure in spec.parity)
+    made = spec.provenance
+    figures = {"test Dice": made.test_dice, "test accuracy": made.test_accuracy}
+    measured = "".join(f"{name} {100 * value:.1f} %; " for name, value in figures.items() if value is not None)
     say(
-        f"{out}: {', '.join(spec.classes)}; {spec.provenance.masks_used} masks; "
+        f"{out}: {', '.join(spec.classes)}; {made.masks_used} masks; {measured}"
         f"largest difference from the trained network {worst:.1e}"
     )
 
@@ -185,27 +189,9 @@ def _export_reduced(model: Path, out: Path, precision: Precision, dataset: Datas
     scratch = out.with_name(f".{out.name}.part")
     try:
         cost = reduce_model(model, scratch, precision, train[:: 1 + len(train) // CALIBRATION_IMAGES], samples)
-        print_cost(out, precision, cost)
+        print_facts(f"{out}: {precision}", describe_cost(cost))
         if (loss := loses_too_much(cost)) and not force:
             raise ModelError(f"{precision} loses {loss}; nothing is written, --force writes it all the same")
         scratch.replace(out)
     finally:
         scratch.unlink(missing_ok=True)
-
-
-def print_cost(out: Path, precision: Precision, cost: Cost) -> None:
-    """Print what a reduced model costs, beside the model in float32."""
-    pairs = {
-        "Dice": cost.dice,
-        "IoU": cost.iou,
-        "accuracy": cost.accuracy,
-        "size, MB": cost.megabytes,
-        "images/s, one thread": cost.images_per_second,
-    }
-    facts = [(name, f"{before:.3f} -> {after:.3f}") for name, (before, after) in pairs.items() if before is not None]
-    facts += [
-        ("same label", f"{cost.label_agreement:.3f}"),
-        ("mask IoU with fp32", f"{cost.mask_iou:.3f}"),
-        ("largest score difference", f"{cost.max_score_difference:.4f}"),
-    ]
-    print_facts(f"{out}: {precision} against fp32, {cost.images} images of split '{cost.split}'", facts)

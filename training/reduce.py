@@ -19,8 +19,8 @@ from alserve.predictor import Predictor, load
 from training.dataset import Image, Sample
 from training.metrics import dice, iou
 
-KEEP_FLOAT = (1, 3, 11)
-"""So many of the last convolutions stay in float, tried in this order: mask head, last decoder stage, whole decoder."""
+KEEP_FLOAT = (0, 1, 3, 11)
+"""So many of the last convolutions stay in float, tried in this order: none, mask head, last stage, whole decoder."""
 
 MAX_DICE_LOSS = 0.005
 MIN_AGREEMENT = 0.99
@@ -49,14 +49,14 @@ def eight_bits(source: Path, images: Sequence[Image], keep_float: int) -> onnx.M
     Args:
         source: The model file in float32.
         images: Calibration images at the working size: they show the range of every activation.
-        keep_float: So many of the last convolutions, and all that follows the first of them, stay in float; not 0.
+        keep_float: So many of the last convolutions, and all that follows the first of them, stay in float.
     """
     model = onnx.load(source)
-    convolutions = [index for index, node in enumerate(model.graph.node) if node.op_type == "Conv"]
-    first = convolutions[-keep_float]
-    while model.graph.node[first - 1].op_type in {"Resize", "Concat"}:  # what feeds a float layer is better float too
+    nodes = list(model.graph.node)
+    first = [*(index for index, node in enumerate(nodes) if node.op_type == "Conv"), len(nodes)][-keep_float - 1]
+    while nodes[first - 1].op_type in {"Resize", "Concat"}:  # what feeds a float layer is better float too
         first -= 1
-    kept = [node.name for node in model.graph.node[first:]]
+    kept = [node.name for node in nodes[first:]]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
         quantize_static(
