@@ -49,6 +49,13 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class DataSet(StrEnum):
+    """A published data set."""
+
+    GLAS = "glas"
+    CUB = "cub"
+
+
 def _version(*, value: bool) -> None:
     if value:
         typer.echo(f"alserve {__version__}")
@@ -87,6 +94,31 @@ def demo(
     from training.demo import run_demo  # noqa: PLC0415
 
     run_demo(out, seed=seed)
+
+
+@app.command(rich_help_panel=TRAIN)
+def data(
+    name: Annotated[DataSet, typer.Argument(help="glas (Warwick-QU, GlaS challenge) or cub (CUB-200-2011).")],
+    archive: Annotated[Path, typer.Argument(help="The official archive: a zip for glas, CUB_200_2011.tgz for cub.")],
+    out: Annotated[Path, typer.Option(help="Folder for images/, masks/ and data.csv.")],
+    masks: Annotated[
+        Path | None, typer.Option(help="segmentations.tgz of CUB. Left out: beside the archive.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Draw split 'valid'. Left out: the published one for glas, 0 for cub.")
+    ] = None,
+) -> None:
+    """Turn the archive of a published data set into a folder and a CSV to train on.
+
+    Example: alserve data glas warwick_qu_dataset.zip --out glas, then alserve train glas/data.csv --preset glas ...
+    """
+    _need_training()
+    from training.archives import unpack_cub, unpack_glas  # noqa: PLC0415
+
+    if name == DataSet.GLAS:
+        unpack_glas(archive, out, seed=seed)
+    else:
+        unpack_cub(archive, masks or archive.with_name("segmentations.tgz"), out, seed=seed or 0)
 
 
 @app.command(rich_help_panel=TRAIN)

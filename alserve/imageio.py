@@ -141,6 +141,12 @@ def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
     return foreground if foreground.ndim == 2 else np.logical_or.reduce(foreground[..., :3], axis=-1)  # noqa: PLR2004
 
 
+def decode_grey(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode an image to grey levels: uint8 [height, width]; errors as for `decode`."""
+    check_header(data)
+    return _imdecode(data, cv2.IMREAD_GRAYSCALE).astype(np.uint8, copy=False)
+
+
 def _imdecode(data: bytes, flags: int) -> npt.NDArray[np.integer | np.floating]:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
