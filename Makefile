@@ -2,13 +2,16 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test lint bench bench-http format clean
 
 demo: .venv/train  ## the whole path on a small drawn data set, in a few minutes
 	$(BIN)/alserve demo --out runs/demo
 
 test: .venv/dev  ## all tests
 	$(BIN)/pytest
+
+bench-http: .venv/dev  ## measure the service; wants a machine that does nothing else
+	$(BIN)/python benchmarks/http_service.py
 
 lint: .venv/dev  ## format, style, types
 	$(BIN)/ruff format --check .

@@ -314,13 +314,19 @@ def merge(
     raise typer.Exit(int(failed > 0))
 
 
-@app.command(rich_help_panel=USE)
+SERVE_EPILOG = """Environment variables: [bold]ALSERVE_TOKEN[/] the bearer token that requests must carry (none) ·
+[bold]ALSERVE_TIMEOUT[/] seconds for an answer (30) · [bold]ALSERVE_QUEUE[/] requests that may wait (16 a core) ·
+[bold]ALSERVE_BATCH[/] images a network call (1 on the CPU, 16 on a GPU) · [bold]ALSERVE_DEVICE[/] auto, cpu, cuda or
+cuda:N (auto) · [bold]ALSERVE_MODEL[/] the model file."""
+
+
+@app.command(rich_help_panel=USE, epilog=SERVE_EPILOG)
 def serve(
     model: Model = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
 ) -> None:
-    """Answer over HTTP: POST /predict (JSON), POST /segment (PNG), GET /model."""
+    """Answer over HTTP; the page /docs of the service lists what it answers."""
     from alserve.serving import serve_model  # noqa: PLC0415
 
     serve_model(model, host=host, port=port)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alserve.device import Device, choose_device
-from alserve.errors import DeviceError, ModelError
+from alserve.errors import DeadlineError, DeviceError, ModelError
 from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, unseal
 from alserve.runtimes import open_runtime
 
@@ -78,20 +78,24 @@ class Engine:
                 f"not {INPUT} and {', '.join(OUTPUTS)}; export the model again"
             )
 
-    def run(self, images: npt.NDArray[np.uint8]) -> Outputs:
+    def run(self, images: npt.NDArray[np.uint8], *, deadline: float | None = None) -> Outputs:
         """Run one batch.
 
         Args:
             images: uint8 [batch, height, width, 3], RGB, height and width multiples of 32.
+            deadline: Time of `time.monotonic`, in seconds, at which the network is stopped; never if left out.
 
         Raises:
+            DeadlineError: The deadline passed.
             DeviceError: The device gave up, most often for want of memory.
         """
         count = len(images)
         if 1 < count < self.batch_size:
             images = np.concatenate([images, np.repeat(images[-1:], self.batch_size - count, axis=0)])
         try:
-            return Outputs(*(output[:count] for output in self._runtime.run(images)))
+            return Outputs(*(output[:count] for output in self._runtime.run(images, deadline)))
+        except DeadlineError:
+            raise
         except Exception as error:  # noqa: BLE001  the libraries raise a dozen unrelated types
             raise DeviceError(
                 f"{self.path.name} failed on {self.device} with a batch of shape {images.shape}: "

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from alserve.errors import ImageError
+from alserve.errors import ImageError, ImageKindError, ImageSizeError
 
 cv2.setNumThreads(1)  # the callers bring the threads
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures reach the user as our own errors
@@ -65,7 +65,9 @@ def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         max_pixels: Pixels that are allowed.
 
     Raises:
-        ImageError: It is no image, of another kind than `FORMATS`, or larger than allowed.
+        ImageKindError: It is no image, or of another kind than `FORMATS`.
+        ImageSizeError: It is larger than allowed.
+        ImageError: There are no bytes at all.
     """
     if not data:
         raise ImageError("the file is empty")
@@ -74,9 +76,9 @@ def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
             width, height = image.size
             frames = _count_frames(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error):
-        raise ImageError(f"not an image of a known kind ({', '.join(FORMATS)}), or damaged") from None
+        raise ImageKindError(f"not an image of a known kind ({', '.join(FORMATS)}), or damaged") from None
     if height * width > max_pixels:
-        raise ImageError(f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed")
+        raise ImageSizeError(f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed")
     return Header(height, width, frames)
 
 

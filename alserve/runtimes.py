@@ -4,9 +4,11 @@ Each opens the bytes of a model on one device or raises; none falls back to anot
 """
 
 import queue
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Timer
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from alserve.device import PROVIDERS, Device, available_cores, preload_cuda
-from alserve.errors import DeviceError, ModelError
+from alserve.errors import DeadlineError, DeviceError, ModelError
 
 Arrays = Sequence[npt.NDArray[np.float32]]
 
@@ -27,8 +29,19 @@ class Runtime(Protocol):
     precision: str
     """What the network computes in, where the library chooses that; else "as exported"."""
 
-    def run(self, images: npt.NDArray[np.uint8]) -> Arrays:
-        """Run one batch, uint8 [batch, height, width, 3]; give the outputs in the file's order."""
+    def run(self, images: npt.NDArray[np.uint8], deadline: float | None = None) -> Arrays:
+        """Run one batch.
+
+        Args:
+            images: uint8 [batch, height, width, 3].
+            deadline: Time of `time.monotonic`, in seconds, at which the run is stopped.
+
+        Returns:
+            The outputs in the file's order.
+
+        Raises:
+            DeadlineError: The deadline passed.
+        """
 
 
 def open_runtime(data: bytes, path: Path, device: Device, threads: int | None) -> Runtime:
@@ -75,9 +88,19 @@ class OnnxRuntime:
         self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
         self.outputs = tuple(tensor.name for tensor in self._session.get_outputs())
 
-    def run(self, images: npt.NDArray[np.uint8]) -> Arrays:
+    def run(self, images: npt.NDArray[np.uint8], deadline: float | None = None) -> Arrays:
         """See `Runtime.run`."""
-        arrays: Arrays = self._session.run(None, {self.inputs[0]: images})
+        options = ort.RunOptions()
+        timer = None if deadline is None else _stop_later(options, deadline)
+        try:
+            arrays: Arrays = self._session.run(None, {self.inputs[0]: images}, options)
+        except Exception:
+            if options.terminate:
+                raise _too_late() from None
+            raise
+        finally:
+            if timer:
+                timer.cancel()
         return arrays
 
 
@@ -98,10 +121,17 @@ class OpenVino:
         self.precision = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def run(self, images: npt.NDArray[np.uint8]) -> Arrays:
+    def run(self, images: npt.NDArray[np.uint8], deadline: float | None = None) -> Arrays:
         """See `Runtime.run`."""
         with self._request() as request:
-            request.infer({0: images}, share_inputs=True)
+            request.start_async({0: images}, share_inputs=True)
+            if deadline is None:
+                request.wait()
+            elif not request.wait_for(max(0, round(1000 * (deadline - time.monotonic())))):
+                request.cancel()
+                with suppress(RuntimeError):  # it was cancelled
+                    request.wait()
+                raise _too_late()
             return [np.array(tensor.data) for tensor in request.output_tensors]
 
     @contextmanager
@@ -113,6 +143,18 @@ class OpenVino:
             request = self._model.create_infer_request()
         yield request
         self._requests.put(request)
+
+
+def _stop_later(options: ort.RunOptions, deadline: float) -> Timer:
+    """Tell a run to stop between two of its nodes once the deadline has passed."""
+    timer = Timer(deadline - time.monotonic(), setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _too_late() -> DeadlineError:
+    return DeadlineError("the network was stopped: there was no more time")
 
 
 def _first_line(error: Exception) -> str:

@@ -22,9 +22,13 @@ def free_port() -> int:
 
 
 def clean_environment(folder: Path, **more: str) -> dict[str, str]:
-    """The tests' own environment without what would choose a model, and with BentoML's files in `folder`."""
-    kept = {name: value for name, value in os.environ.items() if name not in {"ALSERVE_MODEL", "PYTHONPATH"}}
-    return {**kept, "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", **more}
+    """The tests' own environment without settings of the service, and with BentoML's files in `folder`.
+
+    A variable of `more` that is empty is taken away.
+    """
+    kept = {name: os.environ[name] for name in os.environ if not name.startswith(("ALSERVE_", "PYTHONPATH"))}
+    given = {**kept, "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", **more}
+    return {name: value for name, value in given.items() if value}
 
 
 @contextmanager
