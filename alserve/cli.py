@@ -134,6 +134,13 @@ def train(
         str,
         typer.Option(help="label-propagation, random (no pseudo-labels), wsl (no masks at all) or full (all masks)."),
     ] = "label-propagation",
+    query: Annotated[
+        str | None,
+        typer.Option(
+            help="Which images to ask for: random, entropy, mc-dropout, disagreement (of CAM and mask), core-set or "
+            "typical. Left out: random."
+        ),
+    ] = None,
     initial: Annotated[int | None, typer.Option(min=1, help="Masks asked at first, per class.")] = None,
     per_round: Annotated[int | None, typer.Option(min=1, help="Masks added a round, per class.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; each is one training at one budget.")] = None,
@@ -175,6 +182,7 @@ def train(
 
     given = {
         "method": method,
+        "query": query,
         "initial": initial,
         "per_round": per_round,
         "rounds": rounds,

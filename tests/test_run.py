@@ -140,7 +140,8 @@ def test_settings_of_a_preset() -> None:
         ({"initial": 0}, "--initial "),
         ({"seed": -1}, "--seed "),
         ({"crop": 512}, "crop 512 is larger than .* 256"),
-        ({"strategy": "oldest"}, "unknown strategy 'oldest'; use .*random"),
+        ({"query": "oldest"}, "unknown strategy 'oldest'; there are random"),
+        ({"query": "coreset"}, "did you mean core-set"),
         ({"speed": 3}, "--speed "),
     ],
 )

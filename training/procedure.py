@@ -31,7 +31,7 @@ def learn(learner: Learner, run: Run, settings: Settings) -> None:
     nearest = learner.nearest()
     while state.round <= len(settings.schedule):
         if len(state.asked) < state.round:  # 1 and 2d: the oracle gives masks, L grows
-            state.asked.append(learner.query(pool, settings.schedule[state.round - 1], state.round))
+            state.asked.append(learner.query(pool, theta0, state))
             learner.give_masks(pool, state.asked[-1])
         while state.passes < settings.passes_a_round:
             net = learner.train(theta0, pool, state)  # 2a, 2b: from theta0, on L and P
