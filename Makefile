@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint bench bench-http format clean
 
 demo: .venv/train  ## the whole path on a small drawn data set, in a few minutes
 	$(BIN)/alserve demo --out runs/demo
@@ -10,10 +10,16 @@ demo: .venv/train  ## the whole path on a small drawn data set, in a few minutes
 test: .venv/dev  ## all tests
 	$(BIN)/pytest
 
+bench-http: .venv/dev  ## measure the service; wants a machine that does nothing else
+	$(BIN)/python benchmarks/http_service.py
+
 lint: .venv/dev  ## format, style, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: .venv/dev demo  ## folder inference against what one would write today; about half an hour
+	$(BIN)/python benchmarks/folder.py runs/demo/run
 
 format: .venv/dev
 	$(BIN)/ruff format .

@@ -1,6 +1,10 @@
 """Run a model that classifies an image, shows where it looked, and segments it. Never imports torch."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # this software does not phone home, nor do its libraries
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 if TYPE_CHECKING:
     from alserve.predictor import Prediction, Predictor, load

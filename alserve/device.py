@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from importlib import metadata
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class Device(NamedTuple):
     """A device, and why it is this one."""
 
     kind: str
-    """"cpu" or "cuda"."""
+    """"cpu", "cuda" or "openvino"."""
     number: int = 0
     """The GPU's."""
     reason: str = "asked for"
@@ -48,16 +49,21 @@ def choose_device(device: str) -> Device:
     """Turn what the user asked for into a device that should be there; only a session shows that it works.
 
     Args:
-        device: "auto" (CUDA where nothing stands in its way, else the CPU), "cpu", "cuda" or "cuda:N".
+        device: "auto" (CUDA where nothing stands in its way, else the CPU), "cpu", "cuda" or "cuda:N"; or "openvino",
+            the CPU with OpenVINO, which computes in bfloat16 where the CPU does.
 
     Raises:
         DeviceError: The name is unknown, or something stands in the way of the CUDA that was asked for.
     """
     kind, _, number = device.partition(":")
-    if kind not in {"auto", *PROVIDERS} or (number and (kind != "cuda" or not number.isdecimal())):
-        raise DeviceError(f"unknown device '{device}'; use auto, cpu, cuda or cuda:N")
+    if kind not in {"auto", "openvino", *PROVIDERS} or (number and (kind != "cuda" or not number.isdecimal())):
+        raise DeviceError(f"unknown device '{device}'; use auto, cpu, cuda, cuda:N or openvino")
     if kind == "cpu":
         return Device("cpu")
+    if kind == "openvino":
+        if find_spec("openvino") is None:
+            raise DeviceError("OpenVINO is not installed; run: pip install 'alserve[openvino]'")
+        return Device("openvino")
     obstacle = why_no_cuda()
     if kind == "cuda" and obstacle:
         raise DeviceError(f"CUDA was asked for, but cannot be used: {obstacle}")

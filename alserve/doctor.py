@@ -5,10 +5,18 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from alserve.device import available_cores, choose_device, cpu_features, find_conflicts, installed_packages, mend
+from alserve.device import (
+    available_cores,
+    choose_device,
+    cpu_features,
+    find_conflicts,
+    installed_packages,
+    mend,
+    why_no_cuda,
+)
 from alserve.engine import Engine
 from alserve.errors import AlserveError
-from alserve.modelfile import default_model
+from alserve.modelfile import Cost, default_model
 from alserve.terminal import print_facts
 
 PACKAGES = ("alserve", "onnxruntime", "onnxruntime-gpu", "opencv-python", "bentoml", "torch")
@@ -43,11 +51,33 @@ def print_model(path: Path) -> None:
                 "parity with torch",
                 _measured(max((p.max_difference for p in spec.parity), default=None), ".1e"),
             ),
+            ("precision", spec.precision),
+            *describe_cost(spec.cost),
             ("format version", str(spec.format_version)),
             ("size", f"{path.stat().st_size / 1e6:.1f} MB"),
             ("sha256", engine.sha256),
         ],
     )
+
+
+def describe_cost(cost: Cost | None) -> list[tuple[str, str]]:
+    """Say what a reduced precision costs, as (name, value) pairs; nothing for a full model."""
+    if cost is None:
+        return []
+    pairs = {
+        "Dice": cost.dice,
+        "IoU": cost.iou,
+        "accuracy": cost.accuracy,
+        "size, MB": cost.megabytes,
+        "images/s, one thread": cost.images_per_second,
+    }
+    return [
+        ("compared with fp32", f"on {cost.images} images of split '{cost.split}'"),
+        *((name, f"{before:.3f} -> {after:.3f}") for name, (before, after) in pairs.items() if before is not None),
+        ("same label", f"{cost.label_agreement:.3f}"),
+        ("mask IoU with fp32", f"{cost.mask_iou:.3f}"),
+        ("largest score difference", f"{cost.max_score_difference:.4f}"),
+    ]
 
 
 def print_machine() -> int:
@@ -65,6 +95,8 @@ def print_machine() -> int:
             *((name, versions[name]) for name in PACKAGES if name in versions),
             *([] if "torch" in versions else [("torch", "not installed (only training needs it)")]),
             ("providers built in", ", ".join(ort.get_available_providers())),
+            ("CUDA", why_no_cuda() or "usable"),
+            ("OpenVINO", versions.get("openvino", "not installed (optional)")),
             ("device 'auto' is", _auto_device()),
             ("cores to use", str(available_cores())),
             ("for int8", _cpu_features()),

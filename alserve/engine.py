@@ -1,4 +1,4 @@
-"""The ONNX Runtime session: one file, one device, and no silent fall-back from one device to another."""
+"""A model file, checked against the contract and running on one device: the one face that all else sees of it."""
 
 import hashlib
 from pathlib import Path
@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
-from alserve.device import PROVIDERS, Device, available_cores, choose_device, preload_cuda
-from alserve.errors import DeviceError, ModelError
-from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, from_metadata
+from alserve.device import Device, choose_device
+from alserve.errors import DeadlineError, DeviceError, ModelError
+from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, unseal
+from alserve.runtimes import open_runtime
+
+CUDA_BATCH = 16
+"""Images a call on a GPU; on the CPU, where batches bring nothing, one."""
 
 Float32 = npt.NDArray[np.float32]
 
@@ -37,8 +40,11 @@ class Engine:
     Attributes:
         spec: The model's contract.
         sha256: Hash of the file.
-        device: "cpu", "cuda:0" and so on: where it really runs.
+        device: "cpu", "cuda:0" and so on, or "openvino": where it really runs.
         device_reason: Why there.
+        batch_size: Images a call that suit the device; a GPU, which settles anew for every size of batch, gets 1 or so
+            many: what is missing is filled up and cut off again.
+        precision: What it computes in, such as "bf16".
 
     Raises:
         ModelError: The file is missing, no model, or of a newer format.
@@ -53,60 +59,45 @@ class Engine:
             raise ModelError(f"{path}: the model cannot be read: {error.strerror}") from error
         self.path = path
         self.sha256 = hashlib.sha256(data).hexdigest()
+        self.spec: ModelSpec = unseal(data, str(path))
         try:
-            self._session = _session(data, path, chosen, threads)
+            self._runtime = open_runtime(data, path, chosen, threads)
         except DeviceError as error:
             if device != "auto":
                 raise
             chosen = Device("cpu", 0, str(error))
-            self._session = _session(data, path, chosen, threads)
-        self.device = f"cuda:{chosen.number}" if chosen.kind == "cuda" else "cpu"
+            self._runtime = open_runtime(data, path, chosen, threads)
+        self.device = f"cuda:{chosen.number}" if chosen.kind == "cuda" else chosen.kind
         self.device_reason = chosen.reason
-        self.spec: ModelSpec = from_metadata(self._session.get_modelmeta().custom_metadata_map, str(path))
-        inputs = tuple(tensor.name for tensor in self._session.get_inputs())
-        outputs = tuple(tensor.name for tensor in self._session.get_outputs())
+        self.batch_size = CUDA_BATCH if chosen.kind == "cuda" else 1
+        self.precision = self._runtime.precision
+        inputs, outputs = self._runtime.inputs, self._runtime.outputs
         if (inputs, outputs) != ((INPUT,), OUTPUTS):
             raise ModelError(
                 f"{path}: takes {', '.join(inputs)} and gives {', '.join(outputs)}, "
                 f"not {INPUT} and {', '.join(OUTPUTS)}; export the model again"
             )
 
-    def run(self, images: npt.NDArray[np.uint8]) -> Outputs:
+    def run(self, images: npt.NDArray[np.uint8], *, deadline: float | None = None) -> Outputs:
         """Run one batch.
 
         Args:
             images: uint8 [batch, height, width, 3], RGB, height and width multiples of 32.
+            deadline: Time of `time.monotonic`, in seconds, at which the network is stopped; never if left out.
 
         Raises:
+            DeadlineError: The deadline passed.
             DeviceError: The device gave up, most often for want of memory.
         """
+        count = len(images)
+        if 1 < count < self.batch_size:
+            images = np.concatenate([images, np.repeat(images[-1:], self.batch_size - count, axis=0)])
         try:
-            return Outputs(*self._session.run(OUTPUTS, {INPUT: images}))
-        except Exception as error:  # noqa: BLE001  see `_session`
+            return Outputs(*(output[:count] for output in self._runtime.run(images, deadline)))
+        except DeadlineError:
+            raise
+        except Exception as error:  # noqa: BLE001  the libraries raise a dozen unrelated types
             raise DeviceError(
                 f"{self.path.name} failed on {self.device} with a batch of shape {images.shape}: "
                 f"{str(error).splitlines()[0]}; try a smaller batch"
             ) from None
-
-
-def _session(data: bytes, path: Path, device: Device, threads: int | None) -> ort.InferenceSession:
-    """Open the session on the device, or raise: ONNX Runtime itself would fall back to the CPU without a word."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or available_cores()
-    options.log_severity_level = 4  # failures reach the user as our own errors
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
-    if device.kind == "cuda":
-        preload_cuda()
-        cuda = {"device_id": str(device.number), "cudnn_conv_algo_search": "HEURISTIC"}
-        providers.insert(0, (PROVIDERS["cuda"], cuda))
-    try:
-        session = ort.InferenceSession(data, options, providers=providers)
-    except Exception as error:  # noqa: BLE001  ONNX Runtime raises a dozen unrelated types
-        reason = str(error).splitlines()[0]
-        if device.kind == "cuda" and "CUDA" in str(error):
-            raise DeviceError(f"CUDA cannot be used: {reason}") from None
-        raise ModelError(f"{path}: not an ONNX model that can be run ({reason})") from None
-    if session.get_providers()[0] != PROVIDERS[device.kind]:
-        raise DeviceError("CUDA cannot be used: ONNX Runtime fell back to the CPU; run 'alserve doctor' to see why")
-    return session

@@ -9,12 +9,24 @@ class ImageError(AlserveError):
     """The bytes are not an image that can be used."""
 
 
+class ImageKindError(ImageError):
+    """The bytes are no image, or one of a kind that is not read."""
+
+
+class ImageSizeError(ImageError):
+    """The image has more pixels than are allowed."""
+
+
 class ModelError(AlserveError):
     """The file is not a model that this version can run."""
 
 
 class DeviceError(AlserveError):
     """The device that was asked for cannot be used."""
+
+
+class DeadlineError(AlserveError):
+    """The network was stopped, for it had no more time."""
 
 
 class DataError(AlserveError):
@@ -25,5 +37,13 @@ class RunError(AlserveError):
     """The output folder holds something else than what is to be written there."""
 
 
+class OptionError(AlserveError):
+    """An option of a request is unknown or out of range."""
+
+
+class OverloadError(AlserveError):
+    """The service has as many requests as it can hold."""
+
+
 class ServiceError(AlserveError):
-    """The service cannot be started."""
+    """The service cannot be started, or is not ready."""

@@ -131,7 +131,7 @@ def segment_command(
         out: Folder for the results.
         model: Model file; `default_model` if left out.
         save: Names of `FOLDERS`, with commas.
-        batch_size: Images a network call; `Predictor.batch_size` if left out.
+        batch_size: Images a network call; `Engine.batch_size` if left out.
         device: See `alserve.device.choose_device`.
         threads: Images or batches worked on at once; the cores this process may use if left out.
         tile: See `Tiling.of`; large images are not cut if left out.
@@ -185,7 +185,7 @@ def segment_folder(
         inputs: Images and folders of images.
         out: Folder for the results; what an earlier run of the same model and options left there is kept.
         save: Which of `FOLDERS` to write.
-        batch_size: Images a network call; `Predictor.batch_size` if left out.
+        batch_size: Images a network call; `Engine.batch_size` if left out.
         workers: Images or batches worked on at once; the cores this process may use if left out.
         tiling: How to cut large images; not at all if left out.
         overwrite: Replace earlier results.
@@ -324,7 +324,7 @@ def run(
         jobs: What to do, from `plan`.
         manifest: Where results are noted.
         options: What to make.
-        batch_size: Images a network call; `Predictor.batch_size` if left out.
+        batch_size: Images a network call; `Engine.batch_size` if left out.
         workers: Batches worked on at once.
         stop: When set, no further batch is begun; those begun are finished.
 
@@ -333,7 +333,7 @@ def run(
     """
     stop = stop or threading.Event()
     todo = [job for job in jobs if not manifest.holds(job.name.as_posix(), job.source, job.targets.values())]
-    size = batch_size or predictor.batch_size
+    size = batch_size or predictor.engine.batch_size
     begun = takewhile(lambda _: not stop.is_set(), _batches(todo, size, predictor.spec.short_side))
     summary, start = Summary(skipped=len(jobs) - len(todo)), time.perf_counter()
     with progress(len(todo)) as advance:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from alserve.errors import ImageError
+from alserve.errors import ImageError, ImageKindError, ImageSizeError
 
 cv2.setNumThreads(1)  # the callers bring the threads
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures reach the user as our own errors
@@ -65,7 +65,9 @@ def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         max_pixels: Pixels that are allowed.
 
     Raises:
-        ImageError: It is no image, of another kind than `FORMATS`, or larger than allowed.
+        ImageKindError: It is no image, or of another kind than `FORMATS`.
+        ImageSizeError: It is larger than allowed.
+        ImageError: There are no bytes at all.
     """
     if not data:
         raise ImageError("the file is empty")
@@ -74,9 +76,9 @@ def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
             width, height = image.size
             frames = _count_frames(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error):
-        raise ImageError(f"not an image of a known kind ({', '.join(FORMATS)}), or damaged") from None
+        raise ImageKindError(f"not an image of a known kind ({', '.join(FORMATS)}), or damaged") from None
     if height * width > max_pixels:
-        raise ImageError(f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed")
+        raise ImageSizeError(f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed")
     return Header(height, width, frames)
 
 
@@ -139,6 +141,12 @@ def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
     check_header(data)
     foreground = _imdecode(data, cv2.IMREAD_UNCHANGED).astype(np.bool_)
     return foreground if foreground.ndim == 2 else np.logical_or.reduce(foreground[..., :3], axis=-1)  # noqa: PLR2004
+
+
+def decode_grey(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode an image to grey levels: uint8 [height, width]; errors as for `decode`."""
+    check_header(data)
+    return _imdecode(data, cv2.IMREAD_GRAYSCALE).astype(np.uint8, copy=False)
 
 
 def _imdecode(data: bytes, flags: int) -> npt.NDArray[np.integer | np.floating]:

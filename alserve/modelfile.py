@@ -3,14 +3,16 @@
 A model file is one self-contained ONNX file. Input `images`: uint8 [batch, height, width, 3], RGB, height and
 width multiples of 32, all dynamic. Outputs: `scores` float32 [batch, classes], softmax; `cams` float32 [batch,
 classes, h, w], one class activation map a class; `mask` float32 [batch, height, width], foreground probability.
-The metadata holds one JSON object, a `ModelSpec`, under the key `alserve`.
+The metadata holds one JSON object, a `ModelSpec`, under the key `alserve`, and under `alserve_sha256` the hash of the
+network and this object together, so that a file that was damaged on its way is noticed.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -19,6 +21,7 @@ from alserve.geometry import STRIDE
 
 FORMAT_VERSION = 1
 METADATA_KEY = "alserve"
+DIGEST_KEY = "alserve_sha256"
 
 INPUT = "images"
 OUTPUTS = ("scores", "cams", "mask")
@@ -55,6 +58,30 @@ class Provenance(_Frozen):
     versions: dict[str, str]
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+
+Pair = tuple[float, float]
+
+
+class Cost(_Frozen):
+    """What a reduced precision costs; pairs are (in float32, in this precision)."""
+
+    split: str
+    """The images that it was measured on."""
+    images: int
+    dice: Pair | tuple[None, None]
+    iou: Pair | tuple[None, None]
+    accuracy: Pair
+    label_agreement: float
+    """Share of the images that get the same label from both."""
+    mask_iou: float
+    """IoU of the two masks of an image, the mean over all."""
+    max_score_difference: float
+    megabytes: Pair
+    images_per_second: Pair
+    """Prediction alone, one thread of the machine that exported."""
+
+
 class ModelSpec(_Frozen):
     """What serving needs to know of a model, and where the model comes from."""
 
@@ -70,6 +97,9 @@ class ModelSpec(_Frozen):
     """CAM activations that are drawn as 0 and as 1: one scale for all images, so that pictures compare."""
     provenance: Provenance
     parity: tuple[Parity, ...] = ()
+    precision: Precision = "fp32"
+    cost: Cost | None = None
+    """Known of reduced precisions only."""
 
     @field_validator("short_side")
     @classmethod
@@ -115,6 +145,108 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> ModelSpec:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"{where}: the alserve metadata does not fit ({place}: {first['msg']})") from None
+
+
+_METADATA = 14
+"""Number of the field of ONNX's ModelProto that holds the metadata."""
+
+
+def seal(model: bytes, spec: ModelSpec) -> bytes:
+    """Give a model file: an ONNX model with its contract, in place of one that it may have had.
+
+    Args:
+        model: The bytes of an ONNX model.
+        spec: The contract.
+    """
+    entries = to_metadata(spec)
+    network, _ = _parts(model)
+    entries[DIGEST_KEY] = _digest(network, entries[METADATA_KEY])
+    fields = (_field(_METADATA, _field(1, key.encode()) + _field(2, text.encode())) for key, text in entries.items())
+    return model + b"".join(fields)  # protobuf joins messages that follow each other; the last value holds
+
+
+def unseal(data: bytes, where: str) -> ModelSpec:
+    """Read the contract of a model file, and check that the file is as it was written.
+
+    Args:
+        data: The model file.
+        where: Where it came from, for messages.
+
+    Raises:
+        ModelError: It is no model of ours, damaged, or of a newer format.
+    """
+    try:
+        network, metadata = _parts(data)
+    except (ValueError, IndexError):
+        raise ModelError(f"{where}: not an ONNX model, or cut short; copy or export it again") from None
+    spec = from_metadata(metadata, where)
+    if metadata.get(DIGEST_KEY) != _digest(network, metadata[METADATA_KEY]):
+        raise ModelError(f"{where}: damaged, its content does not match its hash; copy or export it again")
+    return spec
+
+
+def _digest(network: Iterable[memoryview], spec: str) -> str:
+    digest = hashlib.sha256(spec.encode())
+    for part in network:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(data: bytes) -> tuple[list[memoryview], dict[str, str]]:
+    """Give the metadata of an ONNX file, and all its other fields as they stand in it."""
+    network: list[memoryview] = []
+    metadata: dict[str, str] = {}
+    for number, content, whole in _fields(memoryview(data)):
+        if number == _METADATA:
+            entry = {name: bytes(text).decode() for name, text, _ in _fields(content)}
+            metadata[entry.get(1, "")] = entry.get(2, "")
+        else:
+            network.append(whole)
+    return network, metadata
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Go through the fields of a protobuf message; give number, content and all bytes of each."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:  # noqa: PLR2004  the last byte of a number
+                return value
+
+    while at < len(message):
+        begin = at
+        number, kind = divmod(varint(), 8)
+        start = at
+        match kind:
+            case 0:
+                varint()
+            case 1 | 5:
+                at += 8 if kind == 1 else 4
+            case 2:
+                length = varint()
+                start, at = at, at + length
+            case _:
+                raise ValueError("no protobuf message")
+        if at > len(message):
+            raise ValueError("cut short")
+        yield number, message[start:at], message[begin:at]
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Write one protobuf field that has a length."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    rest, low = divmod(value, 0x80)
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
 def default_model() -> Path:

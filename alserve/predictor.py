@@ -23,9 +23,6 @@ Pixels = npt.NDArray[np.uint8]
 Image = Pixels | str | Path | bytes
 """An image: uint8 [height, width, 3], RGB, of any size; or the path, or the bytes, of an image file."""
 
-CUDA_BATCH = 16
-"""Images a network call on a GPU; on the CPU, where batches bring nothing, one."""
-
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -112,11 +109,6 @@ class Predictor:
         """The model's contract: classes, threshold, provenance."""
         return self.engine.spec
 
-    @property
-    def batch_size(self) -> int:
-        """Images a network call that suit the device."""
-        return 1 if self.engine.device == "cpu" else CUDA_BATCH
-
     @overload
     def predict(  # type: ignore[overload-overlap]  # str and bytes are sequences too
         self, images: Image, *, tiling: Tiling | None = None
@@ -167,7 +159,7 @@ class Predictor:
         Args:
             images: Each as pixels, path or bytes; drawn as the results are taken.
             workers: Images or batches worked on at once; the cores this process may use if left out.
-            batch_size: Images a network call; `Predictor.batch_size` if left out.
+            batch_size: Images a network call; `Engine.batch_size` if left out.
             tiling: Cut large images into tiles.
 
         Yields:
@@ -176,7 +168,7 @@ class Predictor:
         Raises:
             ImageError: A file cannot be read, or is no image; the stream ends there.
         """
-        size = batch_size or self.batch_size
+        size = batch_size or self.engine.batch_size
         source = iter(images)
         batches = iter(lambda: list(islice(source, size)), [])
         for predictions in ordered_map(
@@ -190,7 +182,7 @@ class Predictor:
         for index, image in enumerate(images):
             height, width = image.shape[:2]
             if tiling is not None and tiling.applies(height, width):
-                found[index] = self._prediction(image, run_tiled(self.engine, image, tiling, self.batch_size))
+                found[index] = self._prediction(image, run_tiled(self.engine, image, tiling, self.engine.batch_size))
             else:
                 buckets.setdefault(working_shape(height, width, self.spec.short_side), []).append(index)
         for shape, members in buckets.items():

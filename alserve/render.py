@@ -30,6 +30,9 @@ TINT = 0.2
 HEAT = 0.6
 """Share of the heat colour in a heat map, 0 to 1; the rest is the image in grey."""
 
+MAX_DRAWN = 50_000_000
+"""Pixels of the largest overlay."""
+
 _CASING: Colour = (24, 24, 32)
 _INK: Colour = (32, 34, 40)
 _PALE_INK: Colour = (112, 116, 126)
@@ -44,8 +47,13 @@ def overlay(image: Pixels, mask: npt.NDArray[np.bool_], *, colour: Colour = PRED
         colour: RGB of outline and tint.
 
     Returns:
-        uint8 [height, width, 3], RGB; the line is wider on larger images.
+        uint8 [height, width, 3], RGB; the line is wider on larger images. An image of more than `MAX_DRAWN` pixels is
+        drawn that much smaller.
     """
+    if mask.size > MAX_DRAWN:
+        scale = (MAX_DRAWN / mask.size) ** 0.5
+        shape = (max(1, int(mask.shape[0] * scale)), max(1, int(mask.shape[1] * scale)))
+        image, mask = resize(image, shape), resize(to_grey(mask), shape) > 127  # noqa: PLR2004  half of 255
     tinted = cv2.addWeighted(image, 1 - TINT, np.full_like(image, colour), TINT, 0)
     picture = np.where(mask[..., None], tinted, image)
     line = max(1, round(min(mask.shape) / 250))

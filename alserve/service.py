@@ -1,191 +1,181 @@
-"""The HTTP service: one small Starlette app in a BentoML service, which adds health checks and metrics.
+"""The HTTP service: one small Starlette app in a BentoML service, which brings the server, health checks and bentos.
 
-A request is read within a limit; its image is decoded, predicted and encoded in one of as many threads as
-there are cores; an error is one line of JSON: {"error": "..."}.
+A request is read within limits; its image goes through the `Pipeline`; an error is one line of JSON that shows
+nothing of the inside: {"error": "..."}.
 """
 
-import base64
-import os
-from collections.abc import AsyncIterator, Callable, Collection
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # this software does not phone home
-
 import bentoml
-import numpy as np
-import numpy.typing as npt
-from anyio import CapacityLimiter, to_thread
+from anyio import create_task_group, to_thread
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Message, Receive
 
-from alserve import page
-from alserve.device import available_cores
 from alserve.engine import Engine
-from alserve.errors import ImageError
-from alserve.imageio import decode, encode_png, to_grey
+from alserve.errors import (
+    AlserveError,
+    DeadlineError,
+    DeviceError,
+    ImageError,
+    ImageKindError,
+    ImageSizeError,
+    ModelError,
+    OptionError,
+    OverloadError,
+    ServiceError,
+)
+from alserve.imageio import encode_png, to_grey
 from alserve.modelfile import default_model
-from alserve.predictor import Prediction, Predictor
+from alserve.page import PAGE_ROUTES
 from alserve.render import overlay
-
-FIELD = "image"
-"""Name of the multipart field that holds the image."""
+from alserve.web.answers import CamOptions, MaskOptions, PredictOptions, describe
+from alserve.web.gate import Gate
+from alserve.web.logs import configure_logging
+from alserve.web.metrics import MODEL, metrics_page
+from alserve.web.openapi import CONTENT_POLICY, describe_service, docs_page
+from alserve.web.pipeline import Case, Pipeline
+from alserve.web.settings import Settings
+from alserve.web.upload import read_image, read_images
+from alserve.web.warmup import warm_up
 
 LABEL_HEADER = "X-Alserve-Label"
-"""Header of a mask that carries the label: UTF-8, percent-encoded."""
+"""Header of a picture that carries the label: UTF-8, percent-encoded."""
 
-MAX_BODY_BYTES = 32 * 2**20
-"""A larger request is answered 413, whether it says its length or comes in chunks."""
+STATUS: dict[type[AlserveError], int] = {
+    ImageSizeError: 413,
+    ImageKindError: 415,
+    ImageError: 400,
+    OptionError: 422,
+    OverloadError: 429,
+    DeviceError: 503,
+    ServiceError: 503,
+    DeadlineError: 504,
+}
+"""HTTP status of each of our errors; of several that fit, the first."""
 
+RETRY = {429, 503}
+"""Answers after which the same request may succeed soon."""
 
-def describe_prediction(
-    prediction: Prediction, pixels: npt.NDArray[np.uint8], include: Collection[str], threshold: float | None
-) -> dict[str, Any]:
-    """Build the answer of `POST /predict`.
-
-    Args:
-        prediction: What the model says of one image.
-        pixels: The image itself, uint8 [height, width, 3].
-        include: Of "mask", "cam", "overlay", "probability".
-        threshold: Of the mask, 0 to 1; the model's own if left out.
-
-    Returns:
-        `label`; `scores`, 0 to 1, by class; `mask`: `png` (base64; 8-bit, 0 and 255, the image's own size),
-        `threshold`, `foreground` (fraction, 0 to 1), `width` and `height` in pixels; `cam`: `png` (base64;
-        8-bit, 0 to 255, the image's own size) and its `class`.
-    """
-    mask = prediction.mask(threshold)
-    level = prediction.spec.threshold if threshold is None else threshold
-    size = {"width": prediction.width, "height": prediction.height}
-    facts = {"threshold": level, "foreground": float(mask.mean())}
-    maps = {
-        "mask": lambda: {"png": _base64(to_grey(mask)), **facts, **size},
-        "cam": lambda: {"png": _base64(to_grey(prediction.cam())), "class": prediction.label},
-        "overlay": lambda: {"png": _base64(overlay(pixels, mask))},
-        "probability": lambda: {"png": _base64(to_grey(prediction.probability()))},
-    }
-    return {
-        "label": prediction.label,
-        "scores": prediction.scores,
-        **size,
-        **facts,
-        "warning": None,
-        **{name: build() for name, build in maps.items() if name in include},
-    }
-
-
-def _base64(pixels: npt.NDArray[np.uint8]) -> str:
-    return base64.b64encode(encode_png(pixels)).decode()
-
-
-def describe_model(engine: Engine) -> dict[str, Any]:
-    """Build the answer of `GET /model`: the fields of the `ModelSpec`, and `sha256` and `device`."""
-    return {**engine.spec.model_dump(mode="json"), "sha256": engine.sha256, "device": engine.device}
+_log = logging.getLogger("alserve.service")
 
 
 async def predict(request: Request) -> Response:
-    """`POST /predict`: label, scores, mask and CAM of one image, as JSON."""
-    data = await read_image_field(request)
-    predictor: Predictor = request.app.state.predictor
-    include = request.query_params.get("include", "mask,cam").split(",")
-    above = request.query_params.get("threshold")
+    """`POST /predict`: what the model says of one image, as JSON."""
+    options = PredictOptions.read(request.query_params)
+    return await _answer(request, lambda case: JSONResponse(describe(case, options)))
 
-    def work() -> Response:
-        pixels = decode(data)
-        threshold = None if above is None else float(above)
-        return JSONResponse(describe_prediction(predictor.predict(pixels), pixels, include, threshold))
 
-    return await to_thread.run_sync(work, limiter=request.app.state.limiter)
+async def predict_batch(request: Request) -> Response:
+    """`POST /predict_batch`: an answer or an error for each of several images, as JSON."""
+    options = PredictOptions.read(request.query_params)
+    pipeline = _pipeline(request)
+    with pipeline.admitted() as seconds:
+        images = await read_images(request, seconds)
+        results: list[dict[str, Any]] = [{} for _ in images]
+
+        async def fill(index: int, name: str, data: bytes) -> None:
+            try:
+                answer = await pipeline.answer(data, partial(describe, options=options))
+            except AlserveError as error:
+                status, text = _explain(error)
+                answer = {"error": text, "status": status}
+            results[index] = {"name": name, **answer}
+
+        async with create_task_group() as group:
+            for index, (name, data) in enumerate(images):
+                group.start_soon(fill, index, name, data)
+        return await to_thread.run_sync(JSONResponse, {"results": results})
 
 
 async def segment(request: Request) -> Response:
-    """`POST /segment`: the mask of one image, as PNG, with the label in a header."""
+    """`POST /segment`: the mask of one image, as PNG, 0 and 255."""
+    options = MaskOptions.read(request.query_params)
+    return await _answer(request, lambda case: _picture(case, to_grey(case.prediction.mask(options.threshold))))
+
+
+async def cam(request: Request) -> Response:
+    """`POST /cam`: the class activation map of one image, as 8-bit PNG."""
+    label = CamOptions.read(request.query_params).label
+    classes = _pipeline(request).engine.spec.classes
+    if label is not None and label not in classes:
+        raise OptionError(f"option 'label' cannot be {label[:40]!r}; the model's classes: {', '.join(classes)}")
+    return await _answer(request, lambda case: _picture(case, case.prediction.cam_grey(label)))
+
+
+async def outline(request: Request) -> Response:
+    """`POST /overlay`: one image with the outline of its mask, as PNG."""
+    options = MaskOptions.read(request.query_params)
     return await _answer(
-        request,
-        lambda prediction: Response(
-            encode_png(to_grey(prediction.mask())),
-            media_type="image/png",
-            headers={LABEL_HEADER: quote(prediction.label)},
-        ),
+        request, lambda case: _picture(case, overlay(case.image, case.prediction.mask(options.threshold)))
     )
 
 
 async def model(request: Request) -> Response:
-    """`GET /model`: what the model says of itself, and where it runs, as JSON."""
-    predictor: Predictor = request.app.state.predictor
-    return JSONResponse(describe_model(predictor.engine))
+    """`GET /model`: what the model says of itself, and where it runs and why, as JSON."""
+    engine = _pipeline(request).engine
+    names = ("sha256", "device", "device_reason", "precision")
+    return JSONResponse({**engine.spec.model_dump(mode="json"), **{name: getattr(engine, name) for name in names}})
 
 
-async def _answer(request: Request, respond: Callable[[Prediction], Response]) -> Response:
-    """Read the request's image, predict and build the response; all but the reading happens in a thread."""
-    data = await read_image_field(request)
-    predictor: Predictor = request.app.state.predictor
-    return await to_thread.run_sync(
-        lambda: respond(predictor.predict([decode(data)])[0]), limiter=request.app.state.limiter
-    )
+async def metrics(_: Request) -> Response:
+    """`GET /metrics`: figures for Prometheus."""
+    return metrics_page()
 
 
-async def read_image_field(request: Request) -> bytes:
-    """Read the bytes of the image: the multipart field `FIELD`, else the whole body. Nothing is ever fetched.
-
-    Raises:
-        HTTPException: 400 where there is no image, 413 where there is too much.
-    """
-    token = os.environ.get("ALSERVE_TOKEN")
-    if token and request.headers.get("authorization") != f"Bearer {token}":
-        raise HTTPException(401, "a token is needed", {"WWW-Authenticate": "Bearer"})
-    bounded = Request(request.scope, _bounded(request))
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        if data := await bounded.body():
-            return data
-        raise HTTPException(400, f"no image: send it as the body, or as the field '{FIELD}' of multipart/form-data")
-    async with bounded.form(max_files=1, max_fields=16) as form:
-        field = form.get(FIELD)
-        if isinstance(field, UploadFile):
-            return await field.read()
-    if field is None:
-        raise HTTPException(400, f"no field '{FIELD}' in the form; with curl: -F {FIELD}=@photo.jpg")
-    raise HTTPException(
-        400,
-        f"the field '{FIELD}' holds text, not a file; URLs are not fetched; with curl: -F {FIELD}=@photo.jpg",
-    )
+async def openapi(_: Request) -> Response:
+    """`GET /openapi.json`: this service described for programs."""
+    return JSONResponse(describe_service())
 
 
-def _bounded(request: Request) -> Receive:
-    """Give the request's `receive` with a limit on the body, as announced and as it comes."""
-    length = request.headers.get("content-length", "")
-    announced = int(length) if length.isdecimal() else 0
-    received = 0
+async def docs(_: Request) -> Response:
+    """`GET /docs`: this service described for people."""
+    return HTMLResponse(docs_page(), headers={"Content-Security-Policy": CONTENT_POLICY})
 
-    async def receive() -> Message:
-        nonlocal received
-        if max(announced, received) <= MAX_BODY_BYTES:
-            message = await request.receive()
-            received += len(message.get("body", b""))
-        if max(announced, received) > MAX_BODY_BYTES:
-            raise HTTPException(
-                413,
-                f"the request is larger than {MAX_BODY_BYTES // 2**20} MiB; send a smaller image",
-                {"Connection": "close"},
-            )
-        return message
 
-    return receive
+def _pipeline(request: Request) -> Pipeline:
+    pipeline: Pipeline | None = request.app.state.pipeline
+    if pipeline is None:
+        raise ServiceError("the service has no model that works; its log says why")
+    return pipeline
+
+
+async def _answer(request: Request, build: Callable[[Case], Response]) -> Response:
+    """Read the request's image, predict, and build the response; all but the reading happens in a thread."""
+    pipeline = _pipeline(request)
+    with pipeline.admitted() as seconds:
+        data = await read_image(request, seconds)
+        return await pipeline.answer(data, build)
+
+
+def _picture(case: Case, pixels: Any) -> Response:  # noqa: ANN401
+    return Response(encode_png(pixels), media_type="image/png", headers={LABEL_HEADER: quote(case.prediction.label)})
+
+
+def _explain(error: AlserveError) -> tuple[int, str]:
+    """Give the status and the words for one of our errors."""
+    status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+    if isinstance(error, DeviceError):
+        _log.error("%s", error)
+        return status, "the device could not do it, most often for want of memory; try again later"
+    return status, str(error)
 
 
 async def _error(_: Request, error: Exception) -> Response:
-    """Answer an error with one line of JSON that shows nothing of the inside."""
+    """Answer an error with one line of JSON."""
     match error:
         case HTTPException():
             return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-        case ImageError():
-            return JSONResponse({"error": str(error)}, 400)
+        case AlserveError():
+            status, text = _explain(error)
+            return JSONResponse({"error": text}, status, {"Retry-After": "1"} if status in RETRY else None)
         case ClientDisconnect():
             return JSONResponse({"error": "the request ended early"}, 400)
         case _:
@@ -194,20 +184,34 @@ async def _error(_: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Load the model before the first request; the network and the threads around it share the cores."""
-    app.state.predictor = Predictor(Engine(default_model()))
-    app.state.limiter = CapacityLimiter(available_cores())
+    """Load the model and try it before the first request; without a model that works the service is never ready."""
+    app.state.pipeline = None
+    try:
+        app.state.settings = settings = Settings.from_environment()
+        engine = await to_thread.run_sync(partial(Engine, default_model(), device=settings.device))
+        await to_thread.run_sync(warm_up, engine)
+    except (ModelError, DeviceError) as error:
+        _log.critical("not ready: %s", error)
+    else:
+        app.state.pipeline = Pipeline(engine, settings)
+        MODEL.info({"sha256": engine.sha256, "device": engine.device, "device_reason": engine.device_reason})
     yield
 
 
 app = Starlette(
     routes=[
         Route("/predict", predict, methods=["POST"]),
+        Route("/predict_batch", predict_batch, methods=["POST"]),
         Route("/segment", segment, methods=["POST"]),
+        Route("/cam", cam, methods=["POST"]),
+        Route("/overlay", outline, methods=["POST"]),
         Route("/model", model, methods=["GET"]),
-        *page.ROUTES,
+        Route("/metrics", metrics, methods=["GET"]),
+        Route("/openapi.json", openapi, methods=["GET"]),
+        Route("/docs", docs, methods=["GET"]),
+        *PAGE_ROUTES,
     ],
-    exception_handlers=dict.fromkeys((HTTPException, ImageError, ClientDisconnect, Exception), _error),
+    exception_handlers=dict.fromkeys((HTTPException, AlserveError, ClientDisconnect, Exception), _error),
     lifespan=_lifespan,
 )
 
@@ -215,6 +219,20 @@ app = Starlette(
 class AlserveService:
     """Class scores, class activation maps and masks of images."""
 
+    def __init__(self) -> None:
+        configure_logging()
 
-service = bentoml.service(name="alserve", workers=1)(bentoml.asgi_app(app)(AlserveService))
+    def __is_ready__(self) -> bool:
+        """Say whether the model was tried and works."""
+        return app.state.pipeline is not None
+
+
+service = bentoml.service(
+    name="alserve",
+    workers=1,
+    traffic={"timeout": 7200},  # our own, lower ones stop the network too
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)(bentoml.asgi_app(app)(AlserveService))
 """What BentoML serves, in one worker process: its threads share one ONNX Runtime session."""
+service.add_asgi_middleware(Gate, site=app)

@@ -3,12 +3,15 @@
 import os
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import typer
 
 from alserve.engine import Engine
 from alserve.errors import ServiceError
 from alserve.modelfile import default_model
+from alserve.web.settings import Settings
+from alserve.web.warmup import warm_up
 
 
 def serve_model(model: Path | None, *, host: str, port: int) -> None:
@@ -20,19 +23,24 @@ def serve_model(model: Path | None, *, host: str, port: int) -> None:
         port: Port to listen on, 1 to 65535.
 
     Raises:
-        ModelError: The file is missing, no model, or of a newer format.
-        ServiceError: The host is unknown, or the port is in use or not allowed.
+        ModelError: The file is missing, no model, or of a newer format, or does not work.
+        DeviceError: The device that `ALSERVE_DEVICE` asks for cannot be used.
+        ServiceError: The host is unknown, or the port is in use or not allowed, or a setting cannot be used.
     """
     path = (model or default_model()).absolute()
-    Engine(path, device="cpu", threads=1)  # raises where the worker process would fail again and again
+    settings = Settings.from_environment()
+    warm_up(Engine(path, device=settings.device, threads=1))  # raises here what would stop the worker process
     address = _free_address(host, port)
     os.environ["ALSERVE_MODEL"] = str(path)  # the worker process reads it
 
-    from alserve.service import FIELD, service  # noqa: PLC0415  slow to import
+    with TemporaryDirectory(prefix="alserve-") as folder:
+        os.environ.setdefault("BENTOML_HOME", folder)  # the home folder may be read-only, and BentoML writes there
 
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    typer.echo(f"Serving {path.name} at {url} until Ctrl-C; try: curl -F {FIELD}=@photo.jpg {url}/predict")
-    service.serve_http(host=address, port=port)
+        from alserve.service import service  # noqa: PLC0415  slow to import
+
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        typer.echo(f"Serving {path.name} at {url} until Ctrl-C; try: curl -F image=@photo.jpg {url}/predict")
+        service.serve_http(host=address, port=port)
 
 
 def _free_address(host: str, port: int) -> str:

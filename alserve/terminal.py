@@ -1,4 +1,7 @@
-"""What a person at a terminal sees and presses: lines, tables, progress, Ctrl-C."""
+"""What a person at a terminal sees and presses: lines, tables, progress, Ctrl-C.
+
+Rich is imported where something is drawn, which a run in a script or a container never does: it starts sooner.
+"""
 
 import signal
 import sys
@@ -6,21 +9,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PLAIN_LINE_SECONDS = 10.0
 """Where there is no terminal, progress is a line every so many seconds."""
 
-_errors = Console(stderr=True)
+_bars: list["Progress"] = []
+"""The progress bars on the screen, the latest last."""
 
 
 def say(message: str) -> None:
     """Print one line to standard error, above a progress bar if there is one."""
-    _errors.print(f"alserve: {message}", highlight=False, markup=False, soft_wrap=True)
+    if _bars:
+        _bars[-1].console.print(f"alserve: {message}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        print(f"alserve: {message}", file=sys.stderr, flush=True)
 
 
 def print_facts(title: str, facts: Sequence[tuple[str, str]], *, alarm: str = "") -> None:
@@ -34,6 +40,10 @@ def print_facts(title: str, facts: Sequence[tuple[str, str]], *, alarm: str = ""
     if not sys.stdout.isatty():
         print("\n".join(f"{name}: {value}" for name, value in facts))
         return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     table = Table(title=Text(title, style="bold"), title_justify="left", show_header=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -59,25 +69,37 @@ def progress(total: int, what: str = "", unit: str = "images") -> Iterator[Calla
     def rate(done: int) -> float:
         return done / (time.perf_counter() - start)
 
-    if not _errors.is_terminal:
+    if not sys.stderr.isatty():
         due = start + PLAIN_LINE_SECONDS
 
         def line(done: int) -> None:
             nonlocal due
             if time.perf_counter() >= due:
                 due += PLAIN_LINE_SECONDS
-                say(f"{what}{': ' if what else ''}{done} of {total} {unit}, {rate(done):.1f} {unit}/s")
+                left = f", {(total - done) / rate(done):.0f} s left" if done else ""
+                say(f"{what}{': ' if what else ''}{done} of {total} {unit}, {rate(done):.1f} {unit}/s{left}")
 
         yield line
         return
-    name = TextColumn("{task.description}")
-    speed = TextColumn("{task.fields[rate]:.1f} " + unit + "/s")
-    left = TimeRemainingColumn()
-    with Progress(
-        name, BarColumn(), MofNCompleteColumn(), speed, left, TextColumn("left"), console=_errors, transient=True
-    ) as bar:
+    with _bar(unit) as bar:
         task = bar.add_task(what, total=total, rate=0.0)
         yield lambda done: bar.update(task, completed=done, rate=rate(done))
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator["Progress"]:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    name = TextColumn("{task.description}")
+    speed = TextColumn("{task.fields[rate]:.1f} " + unit + "/s")
+    columns = (name, BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        _bars.append(bar)
+        try:
+            yield bar
+        finally:
+            _bars.remove(bar)
 
 
 @contextmanager

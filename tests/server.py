@@ -22,9 +22,13 @@ def free_port() -> int:
 
 
 def clean_environment(folder: Path, **more: str) -> dict[str, str]:
-    """The tests' own environment without what would choose a model, and with BentoML's files in `folder`."""
-    kept = {name: value for name, value in os.environ.items() if name not in {"ALSERVE_MODEL", "PYTHONPATH"}}
-    return {**kept, "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", **more}
+    """The tests' own environment without settings of the service, and with BentoML's files in `folder`.
+
+    A variable of `more` that is empty is taken away.
+    """
+    kept = {name: os.environ[name] for name in os.environ if not name.startswith(("ALSERVE_", "PYTHONPATH"))}
+    given = {**kept, "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", **more}
+    return {name: value for name, value in given.items() if value}
 
 
 @contextmanager
@@ -64,17 +68,3 @@ def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], lo
             pass
         time.sleep(0.2)
     raise AssertionError(f"not ready after {START_SECONDS} s: {log.read_text()}")
-
-
-def with_metadata(model: bytes, key: str, value: str) -> bytes:
-    """The model with one more metadata entry: protobuf merges messages that follow each other."""
-
-    def field(number: int, data: bytes) -> bytes:
-        size = bytearray()
-        length = len(data)
-        while length > 127:
-            size.append(length & 127 | 128)
-            length >>= 7
-        return bytes([number << 3 | 2, *size, length]) + data
-
-    return model + field(14, field(1, key.encode()) + field(2, value.encode()))

@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from pictures import picture
 
@@ -17,18 +20,18 @@ from alserve import Predictor, load
 from alserve.device import available_cores, choose_device
 from alserve.engine import Engine
 from alserve.errors import DeviceError, ModelError
-from alserve.modelfile import FORMAT_VERSION, to_metadata
+from alserve.modelfile import FORMAT_VERSION, ModelSpec, seal, unseal
 
 NO_GPU = not Path("/proc/driver/nvidia/version").exists()
 
 
-def write_other_model(path: Path, metadata: dict[str, str]) -> Path:
+def write_other_model(path: Path, spec: ModelSpec | None) -> Path:
     """A valid ONNX file that computes something else than a model of ours."""
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", tensors[:1], tensors[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, metadata)
-    onnx.save(model, path)
+    data = model.SerializeToString()
+    path.write_bytes(data if spec is None else seal(data, spec))
     return path
 
 
@@ -60,6 +63,15 @@ def test_many_threads_get_the_same_answers(predictor: Predictor) -> None:
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_a_batch_that_is_not_full_is_filled_up_unseen(predictor: Predictor) -> None:
+    engine = Engine(predictor.engine.path, device="cpu", threads=1)
+    engine.batch_size = 4  # as on a GPU
+    for count in (1, 3, 4, 5):
+        batch = np.stack([picture(64, 64, seed) for seed in range(count)])
+        for expected, found in zip(predictor.engine.run(batch), engine.run(batch), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none\.onnx: the model cannot be read: No such file"):
         Engine(tmp_path / "none.onnx")
@@ -86,13 +98,54 @@ def test_model_cut_short(tmp_path: Path, predictor: Predictor) -> None:
         Engine(path, device="cpu")
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0, 1), st.integers(0, 7))
+def test_one_flipped_bit_is_noticed(predictor: Predictor, place: float, bit: int) -> None:
+    data = bytearray(predictor.engine.path.read_bytes())
+    data[round(place * (len(data) - 1))] ^= 1 << bit
+    with pytest.raises(ModelError, match=r"m\.onnx: "):
+        unseal(bytes(data), "m.onnx")
+
+
+def test_weights_in_another_file_are_refused(tmp_path: Path, predictor: Predictor) -> None:
+    model = onnx.load(predictor.engine.path)
+    onnx.save(model, tmp_path / "split.onnx", save_as_external_data=True, size_threshold=1024)
+    path = tmp_path / "alone.onnx"
+    path.write_bytes(seal((tmp_path / "split.onnx").read_bytes(), predictor.spec))
+    with pytest.raises(ModelError, match=r"alone\.onnx") as caught:
+        Engine(path, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_openvino_gives_what_onnx_runtime_gives(predictor: Predictor, tmp_path: Path) -> None:
+    engine = Engine(predictor.engine.path, device="openvino", threads=1)
+    assert engine.device == "openvino"
+    batches = [picture(64, 96, seed)[None] for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(engine.run, batches))
+    for batch, outputs in zip(batches, found, strict=True):
+        expected = predictor.engine.run(batch)
+        np.testing.assert_allclose(outputs.scores, expected.scores, atol=0.05)  # bfloat16 has 8 bits
+        assert np.abs(outputs.mask - expected.mask).mean() < 0.02
+    path = tmp_path / "other.onnx"
+    with pytest.raises(ModelError, match="takes x and gives y"):
+        Engine(write_other_model(path, predictor.spec), device="openvino")
+
+
+def test_openvino_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alserve.device.find_spec", lambda _: None)
+    with pytest.raises(DeviceError, match=r"pip install 'alserve\[openvino\]'"):
+        choose_device("openvino")
+
+
 def test_onnx_file_without_our_metadata(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not an alserve model"):
-        Engine(write_other_model(tmp_path / "other.onnx", {}), device="cpu")
+        Engine(write_other_model(tmp_path / "other.onnx", None), device="cpu")
 
 
 def test_our_metadata_on_another_network(tmp_path: Path, predictor: Predictor) -> None:
-    path = write_other_model(tmp_path / "other.onnx", to_metadata(predictor.spec))
+    path = write_other_model(tmp_path / "other.onnx", predictor.spec)
     with pytest.raises(ModelError, match="takes x and gives y"):
         Engine(path, device="cpu")
 
@@ -100,12 +153,12 @@ def test_our_metadata_on_another_network(tmp_path: Path, predictor: Predictor) -
 def test_newer_format(tmp_path: Path, predictor: Predictor) -> None:
     newer = predictor.spec.model_copy(update={"format_version": FORMAT_VERSION + 1})
     with pytest.raises(ModelError, match="newer"):
-        Engine(write_other_model(tmp_path / "newer.onnx", to_metadata(newer)), device="cpu")
+        Engine(write_other_model(tmp_path / "newer.onnx", newer), device="cpu")
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cpu:1", "cuda:x", "cuda:-1", "auto:0", "CPU"])
 def test_unknown_device(device: str) -> None:
-    with pytest.raises(DeviceError, match="use auto, cpu, cuda or cuda:N"):
+    with pytest.raises(DeviceError, match="use auto, cpu, cuda, cuda:N or openvino"):
         choose_device(device)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from pictures import encoded, picture
+from PIL import Image
 
 from alserve import Predictor, load
 from alserve.errors import DataError, RunError
-from alserve.folder import FOLDERS, Summary, parse_save, plan, segment_folder
+from alserve.folder import FOLDERS, Options, Summary, parse_save, plan, run, segment_folder
 from alserve.imageio import decode, decode_mask, read_image, write_atomic
-from alserve.manifest import MANIFEST, Shard
+from alserve.manifest import MANIFEST, Manifest, Shard
 from alserve.tiling import Tiling
 from training.export import stamp
 
@@ -111,6 +113,46 @@ def test_bad_images_are_noted_and_the_rest_goes_on(tree: Path, predictor: Predic
     assert "No such file" in failed["nowhere.png"]["error"]
     assert all(row["label"] is row["scores"] is row["width"] is None for row in failed.values())
     assert len(files(out / "masks")) == len(SIZES)
+
+
+def test_shapes_and_kinds_that_break_others(tmp_path: Path, predictor: Predictor) -> None:
+    folder = tmp_path / "in"
+    frames = [Image.fromarray(picture(40, 56, seed)) for seed in range(3)]
+    jpeg = bytearray(encoded(picture(16, 16), "JPEG"))
+    start = jpeg.index(b"\xff\xc0") + 5
+    jpeg[start : start + 4] = struct.pack(">HH", 16000, 16000)
+    given = {
+        "1x1.png": encoded(picture(1, 1)),
+        "1x5000.png": encoded(picture(1, 5000)),
+        "animated.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "claims.jpg": bytes(jpeg) + bytes(20_000),
+        "float.tif": encoded(np.full((8, 8), np.nan, np.float32), "TIFF"),
+        "a b 😀.png": encoded(picture()),
+        "pages.tif": encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]),
+        "x" * 246 + ".png": encoded(picture()),
+    }
+    for name, data in given.items():
+        write_atomic(folder / name, data)
+    summary = segment_folder(predictor, [folder], tmp_path / "out", workers=2)
+    rows = {Path(row["path"]).name: row for row in manifest(tmp_path / "out")}
+    assert set(rows) == set(given)
+    assert {name for name, row in rows.items() if row["error"]} == {"claims.jpg", "float.tif"}
+    assert "16000 x 16000 pixels" in rows["claims.jpg"]["error"]
+    assert (summary.failed, summary.exit_code) == (2, 1)
+    warned = {name: row["warning"] for name, row in rows.items() if row["warning"]}
+    assert warned == dict.fromkeys(("animated.gif", "pages.tif"), "the first of 3 frames is used")
+    assert decode_mask((tmp_path / "out" / "masks" / "1x5000.png").read_bytes()).shape == (1, 5000)
+
+
+def test_a_file_that_goes_away_while_running_fails_alone(tree: Path, predictor: Predictor) -> None:
+    out = tree.parent / "out"
+    jobs = plan([tree], out, save=("mask",))
+    (tree / "b.png").unlink()
+    options = Options(("mask",))
+    with Manifest(out / MANIFEST, model=predictor.engine.sha256, options=options.describe()) as notes:
+        summary = run(predictor, jobs, notes, options, batch_size=None, workers=2)
+    assert (summary.images, summary.failed) == (len(SIZES), 1)
+    assert "No such file" in {row["name"]: row["error"] for row in manifest(out)}["b.png"]
 
 
 @pytest.mark.parametrize("save", [("mask",), ("cam",), ("overlay",), ("mask", "overlay")])

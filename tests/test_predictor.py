@@ -1,14 +1,20 @@
 """Images in, predictions out: sizes, ranges, batches."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import picture
+from pictures import Pixels, encoded, picture
 
 from alserve import Prediction, Predictor
+from alserve.errors import ImageError
 from alserve.geometry import working_shape
 
 
@@ -79,3 +85,45 @@ def test_any_size(predictor: Predictor, height: int, width: int) -> None:
     (found,) = predictor.predict([picture(height, width)])
     assert found.mask().shape == found.cam().shape == (height, width)
     assert found.working_probability.shape == working_shape(height, width, predictor.spec.short_side)
+
+
+def test_paths_bytes_and_arrays_one_or_many(predictor: Predictor, tmp_path: Path) -> None:
+    pixels = picture(50, 70)
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(pixels))
+    alone = [predictor.predict(image) for image in (pixels, path, str(path), path.read_bytes())]
+    together = predictor.predict([pixels, path, str(path), path.read_bytes()])
+    for prediction in alone + together:
+        np.testing.assert_allclose(prediction.probability(), alone[0].probability(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), b"no image"]
+)
+def test_what_is_no_image_is_named_by_its_place(predictor: Predictor, bad: Any) -> None:
+    with pytest.raises(ImageError):
+        predictor.predict(bad)
+    with pytest.raises(ImageError, match="image 1: "):
+        predictor.predict([picture(), bad])
+
+
+def test_a_stream_keeps_the_order_and_draws_only_what_it_needs(predictor: Predictor) -> None:
+    drawn = 0
+
+    def endless() -> Iterator[Pixels]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield picture(30 + drawn, 40)
+
+    with contextlib.closing(predictor.stream(endless(), workers=2, batch_size=3)) as stream:
+        heights = [prediction.height for prediction in islice(stream, 7)]
+    assert heights == list(range(31, 38))
+    assert drawn <= 7 + 3 * (2 * 2 + 2)
+
+
+def test_a_stream_ends_at_what_it_cannot_read(predictor: Predictor) -> None:
+    stream = predictor.stream([picture(), picture(), Path("none.png"), picture()], workers=1)
+    assert [next(stream).width, next(stream).width] == [128, 128]
+    with pytest.raises(ImageError, match=r"none\.png: cannot be read: No such file"):
+        next(stream)

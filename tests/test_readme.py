@@ -13,8 +13,8 @@ from training.synthetic import draw_dataset
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
-SHORT = "--steps 2 --classifier-steps 2 --short-side 64 --passes 1"
-"""Added to the README's training, whose own steps take minutes."""
+MORE = {"train": "--steps 2 --classifier-steps 2 --short-side 64 --passes 1", "export": "--force"}
+"""Added to the README's commands: its training takes minutes, and what few steps teach may not survive 8 bits."""
 
 RUN_ELSEWHERE = ("make ", "pip install", "alserve serve", "curl ", "bentoml ")
 """Beginnings of console commands that other tests run: the Makefile's by CI, the service's with a real server."""
@@ -46,7 +46,7 @@ def test_commands_and_python_run(reader: Path) -> None:
     shell = [line for block in blocks("bash") for line in block.splitlines()]
     assert len(shell) >= 5
     for line in shell:
-        run(["bash", "-c", f"{line} {SHORT}" if line.startswith("alserve train") else line], reader)
+        run(["bash", "-c", f"{line} {MORE.get(line.split()[1], '')}"], reader)
     (script,) = blocks("python")
     run([sys.executable, "-c", script], reader)
     assert list((reader / "results" / "masks").glob("*.png"))

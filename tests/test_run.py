@@ -14,7 +14,7 @@ from training.settings import Settings
 
 
 def start(folder: Path, *, fingerprint: str = "f", overwrite: bool = False, **changes: object) -> Run:
-    return Run(folder, settings(**changes), source="data.csv", fingerprint=fingerprint, overwrite=overwrite)
+    return Run(folder, settings(**changes), source=Path("data.csv"), fingerprint=fingerprint, overwrite=overwrite)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_the_same_run_continues(folder: Path) -> None:
 
 def test_other_data_and_other_settings_are_refused(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match=r"belongs to other data \(data.csv\).*--overwrite"):
+    with pytest.raises(RunError, match=r"belongs to other data \(.*data.csv\).*--overwrite"):
         start(folder, fingerprint="g")
     with pytest.raises(RunError, match=r"other settings .rounds was 2, now 3, seed was 0, now 1"):
         start(folder, rounds=3, seed=1)
@@ -140,7 +140,8 @@ def test_settings_of_a_preset() -> None:
         ({"initial": 0}, "--initial "),
         ({"seed": -1}, "--seed "),
         ({"crop": 512}, "crop 512 is larger than .* 256"),
-        ({"strategy": "oldest"}, "unknown strategy 'oldest'; use .*random"),
+        ({"query": "oldest"}, "unknown strategy 'oldest'; there are random"),
+        ({"query": "coreset"}, "did you mean core-set"),
         ({"speed": 3}, "--speed "),
     ],
 )

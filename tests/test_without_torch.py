@@ -85,7 +85,7 @@ def test_the_service_answers(programs: Path, tmp_path: Path) -> None:
         picture = encode_png(np.full((60, 80, 3), 128, np.uint8))
         answer = client.post("/predict", files={"image": picture}).raise_for_status().json()
         assert answer["label"] in client.get("/model").json()["classes"]
-        assert (answer["mask"]["height"], answer["mask"]["width"]) == (60, 80)
+        assert (answer["height"], answer["width"]) == (60, 80)
 
 
 def test_training_says_what_to_install(alserve: Run, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Write a trained network as one ONNX file, and prove that the file computes what the network computed."""
 
-import io
 import logging
 import os
 import tempfile
@@ -12,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from onnx import numpy_helper
+from onnxscript.optimizer import remove_unused_nodes
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional
@@ -20,7 +21,7 @@ from alserve.engine import Engine
 from alserve.errors import ModelError
 from alserve.geometry import STRIDE, resize
 from alserve.imageio import write_atomic
-from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, Parity, to_metadata
+from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, Parity, seal
 from training.network import JointNet
 
 TOLERANCE = 1e-3
@@ -133,7 +134,23 @@ def _to_onnx(served: Served, short_side: int) -> onnx.ModelProto:
         quiet.setLevel(level)
     if program is None:
         raise ModelError("torch did not export the network")
-    return _without_notes(program.model_proto)
+    return _without_notes(_double_by_scale(program.model_proto))
+
+
+def _double_by_scale(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the decoder's doublings a scale in place of a computed size: ONNX Runtime keeps its layout through them."""
+    doublings = [node for node in model.graph.node if node.op_type == "Resize" and _mode(node) == b"nearest"]
+    for node in doublings:
+        del node.input[1:]
+        node.input.extend(["", "doubled"])
+    if doublings:
+        model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "doubled"))
+    remove_unused_nodes(model)
+    return model
+
+
+def _mode(node: onnx.NodeProto) -> bytes:
+    return next((attribute.s for attribute in node.attribute if attribute.name == "mode"), b"nearest")
 
 
 def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -146,10 +163,8 @@ def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _with_metadata(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
-    onnx.helper.set_model_props(model, to_metadata(spec))
-    buffer = io.BytesIO()
-    onnx.save(model, buffer)
-    return buffer.getvalue()
+    del model.metadata_props[:]
+    return seal(model.SerializeToString(deterministic=True), spec)
 
 
 def _check_parity(

@@ -205,6 +205,7 @@ class SegmenterPhase(Phase):
         """Keep the encoder's batch-norm statistics even where its weights learn."""
         super().on_fit_start()
         self.net.encoder.eval()
+        self.net.dropout.train()
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Give mask loss, weighted an image, plus the cross-entropy where the encoder learns along."""
@@ -272,7 +273,8 @@ class Trainer:
     def new_network(self, classes: int, seed: int) -> JointNet:
         """Build a network; its new layers are drawn from the seed."""
         lightning.seed_everything(seed, workers=True, verbose=False)
-        return JointNet(classes, self.settings.encoder, pretrained=self.settings.pretrained)
+        settings = self.settings
+        return JointNet(classes, settings.encoder, pretrained=settings.pretrained, mask_dropout=settings.mask_dropout)
 
     def train_classifier(self, net: JointNet, examples: Sequence[Example], seed: int) -> None:
         """Phase 1, in place: encoder and CAM head, on every training image with its class."""
@@ -326,18 +328,50 @@ class Trainer:
     @torch.no_grad()
     def predict(self, net: JointNet, images: Sequence[Image]) -> Iterator[tuple[Float32, Float32]]:
         """Give foreground probability [height, width] and CAMs [classes, h, w] of images at the working size."""
-        device = torch.device("cuda" if self.accelerator == "gpu" else "cpu")
-        net.eval().to(device).to(memory_format=torch.channels_last)
+        device = self._prepare(net)
         for image in images:
-            pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
-                logits, cams, mask = net(pixels)
+                logits, cams, mask = net(_batch_of_one(image, device))
             cams = cams.float()
             probability = (
                 cam_mask(cams, logits, image.shape[:2]) if self.settings.mask_from_cams else mask.float().sigmoid()
             )
             yield probability[0].cpu().numpy(), cams[0].cpu().numpy()
         net.cpu()
+
+    @torch.no_grad()
+    def features(self, net: JointNet, images: Sequence[Image]) -> Float32:
+        """Give the encoder's last feature map of each image, averaged over its area: float32 [images, channels]."""
+        device = self._prepare(net)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            found = [net.encode(_batch_of_one(image, device))[-1].float().mean(dim=(0, 2, 3)) for image in images]
+        net.cpu()
+        return torch.stack(found).cpu().numpy()
+
+    @torch.no_grad()
+    def draw_masks(self, net: JointNet, image: Image, draws: int, seed: int) -> Float32:
+        """Give the foreground probability under draws of the mask's dropout: float32 [draws, height, width]."""
+        device = self._prepare(net)
+        net.dropout.train()
+        with (
+            torch.random.fork_rng(),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"),
+        ):
+            torch.manual_seed(seed)
+            features = net.encode(_batch_of_one(image, device))
+            found = [net.segment(features)[0].float().sigmoid() for _ in range(draws)]
+        net.eval().cpu()
+        return torch.stack(found).cpu().numpy()
+
+    def _prepare(self, net: JointNet) -> torch.device:
+        """Put a network on the device, to predict."""
+        device = torch.device("cuda" if self.accelerator == "gpu" else "cpu")
+        net.eval().to(device).to(memory_format=torch.channels_last)
+        return device
+
+
+def _batch_of_one(image: Image, device: torch.device) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
 
 
 def _cpu_has_bfloat16() -> bool:

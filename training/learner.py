@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 
 import numpy as np
@@ -20,7 +21,7 @@ from training.fit import Example, Trainer, derive_seed
 from training.network import JointNet
 from training.oracle import Oracle
 from training.pool import Pool
-from training.query import STRATEGIES
+from training.query import STRATEGIES, Float
 from training.run import Run, State, Weights
 from training.similarity import neighbours
 from training.threshold import best_threshold, otsu_threshold
@@ -32,6 +33,9 @@ CAM_IMAGES = 200
 """So many training images, at most, decide the scale of the CAMs."""
 
 PARITY_IMAGES = 3
+
+MC_DRAWS = 50
+"""Draws of MC-dropout, as published."""
 
 
 class Learner:
@@ -107,16 +111,18 @@ class Learner:
         """Find every image's neighbours within its class; only pseudo-labels need them."""
         return neighbours(self.images, self.labels, self.settings.k) if self.settings.learns_from_pseudo else []
 
-    def query(self, pool: Pool, wanted: int, round_: int) -> list[int]:
+    def query(self, pool: Pool, theta0: Weights, state: State) -> list[int]:
         """Steps 1 and 2d: choose the images to ask for, so many per class; for full supervision, all there are."""
         if self.settings.method == "full":
             return sorted(pool.askable)
-        choose = STRATEGIES[self.settings.strategy]
+        wanted = self.settings.schedule[state.round - 1]
+        choose, view = STRATEGIES[self.settings.query], ModelView(self, theta0, state)
         chosen: list[int] = []
         for label in range(len(self.dataset.classes)):
             if wanted:
-                rng = np.random.default_rng(derive_seed(self.settings.seed, 1, round_, label))
-                chosen += choose(pool.candidates(label, wanted), wanted, rng)
+                rng = np.random.default_rng(derive_seed(self.settings.seed, 1, state.round, label))
+                labelled = pool.of_class(label, pool.labelled)
+                chosen += choose(view, pool.candidates(label, wanted), labelled, wanted, rng)
         return sorted(chosen)
 
     def give_masks(self, pool: Pool, asked: Sequence[int]) -> None:
@@ -236,6 +242,43 @@ class Learner:
                 versions={name: version(name) for name in packages},
             ),
         )
+
+
+class ModelView:
+    """What a query strategy may look at (see `training.query.View`): the images through the last round's network."""
+
+    def __init__(self, learner: Learner, theta0: Weights, state: State) -> None:
+        self.has_model = bool(state.weights)
+        self._learner = learner
+        self._weights = state.weights or theta0
+        self._seed = derive_seed(learner.settings.seed, 4, state.round)
+
+    @cached_property
+    def _net(self) -> JointNet:
+        return self._learner.network(self._weights)
+
+    def features(self, images: Sequence[int]) -> Float:
+        """See `View.features`."""
+        return self._learner.trainer.features(self._net, [self._learner.images[index] for index in images])
+
+    def probability(self, image: int) -> Float:
+        """See `View.probability`."""
+        return self._predict(image)[0]
+
+    def samples(self, image: int) -> Float:
+        """See `View.samples`: 50 draws, as published."""
+        learner = self._learner
+        return learner.trainer.draw_masks(self._net, learner.images[image], MC_DRAWS, derive_seed(self._seed, image))
+
+    def cam(self, image: int) -> Float:
+        """See `View.cam`."""
+        probability, cams = self._predict(image)
+        cam = cams[self._learner.labels[image]]
+        scaled = (cam - cam.min()) / (cam.max() - cam.min() + 1e-6)
+        return resize(scaled, (probability.shape[0], probability.shape[1]))
+
+    def _predict(self, image: int) -> tuple[Float, Float]:
+        return next(self._learner.trainer.predict(self._net, [self._learner.images[image]]))
 
 
 def weights_of(net: JointNet) -> dict[str, Tensor]:

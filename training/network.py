@@ -85,6 +85,7 @@ class JointNet(nn.Module):
         encoder: Any timm encoder that gives feature maps, by its timm name.
         pretrained: Start from ImageNet weights; without, from random ones.
         decoder_channels: Channels of the five decoder stages, coarse to fine.
+        mask_dropout: Dropout of whole channels before the mask head, 0 to 1.
 
     Raises:
         DataError: There is no such encoder, or its weights cannot be had.
@@ -100,6 +101,7 @@ class JointNet(nn.Module):
         *,
         pretrained: bool = True,
         decoder_channels: tuple[int, ...] = DECODER_CHANNELS,
+        mask_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.classes = classes
@@ -107,6 +109,7 @@ class JointNet(nn.Module):
         channels: list[int] = self.encoder.out_channels
         self.cam_head = CamHead(channels[-1], classes)
         self.decoder = UnetDecoder(channels, decoder_channels, n_blocks=len(decoder_channels))
+        self.dropout = nn.Dropout2d(mask_dropout)
         self.mask_head = SegmentationHead(decoder_channels[-1], 1, activation=None, kernel_size=3)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -136,7 +139,10 @@ class JointNet(nn.Module):
 
     def segment(self, features: list[Tensor]) -> Tensor:
         """Give foreground logits [batch, height, width]."""
-        mask: Tensor = self.mask_head(self.decoder(features))
+        decoded: Tensor = self.decoder(features)
+        if self.dropout.p:
+            decoded = self.dropout(decoded)
+        mask: Tensor = self.mask_head(decoded)
         return mask.squeeze(1)
 
     def forward(self, images: Tensor) -> JointOutput:

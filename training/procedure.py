@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alserve.doctor import describe_cost
 from alserve.engine import Engine
-from alserve.errors import DataError, RunError
+from alserve.errors import DataError, ModelError, RunError
 from alserve.imageio import write_atomic
-from alserve.terminal import progress, say
+from alserve.modelfile import Precision
+from alserve.terminal import print_facts, progress, say
 from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
 from training.learner import Learner, weights_of
@@ -29,7 +31,7 @@ def learn(learner: Learner, run: Run, settings: Settings) -> None:
     nearest = learner.nearest()
     while state.round <= len(settings.schedule):
         if len(state.asked) < state.round:  # 1 and 2d: the oracle gives masks, L grows
-            state.asked.append(learner.query(pool, settings.schedule[state.round - 1], state.round))
+            state.asked.append(learner.query(pool, theta0, state))
             learner.give_masks(pool, state.asked[-1])
         while state.passes < settings.passes_a_round:
             net = learner.train(theta0, pool, state)  # 2a, 2b: from theta0, on L and P
@@ -93,7 +95,7 @@ def train_run(
             show(done)
     check_budget(dataset, settings)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
-    run = Run(out, settings, source=str(data), fingerprint=dataset.fingerprint(), overwrite=overwrite)
+    run = Run(out, settings, source=data, masks=masks, fingerprint=dataset.fingerprint(), overwrite=overwrite)
     with run:
         learn(Learner(dataset, SimulatedOracle(), trainer, run), run, settings)
         report_run(out, data, out / "report.html", masks=masks)
@@ -130,21 +132,66 @@ def check_budget(dataset: Dataset, settings: Settings) -> None:
             )
 
 
-def export_run(run: Path, out: Path) -> None:
-    """Hand out the model file of a run's last finished round; it was compared with the network when it was written.
+def export_run(
+    run: Path, out: Path, precision: Precision = "fp32", *, data: Path | None = None, force: bool = False
+) -> None:
+    """Hand out the model file of a run's last finished round, as it is or reduced.
+
+    It was compared with the network when it was written; a reduced copy is compared with it on the images of split
+    test (else valid, else train).
+
+    Args:
+        run: The run's folder.
+        out: The file to write.
+        precision: "fp32", "fp16" or "int8".
+        data: The data set, where it is not where it was when the run began.
+        force: Hand out a reduced model though it loses more than `training.reduce` allows.
 
     Raises:
         RunError: There is no run, or none of its rounds is finished.
-        ModelError: The run's model file is damaged.
+        DataError: The data set of the run, which a reduced copy is measured on, is not there or has changed.
+        ModelError: The run's model file is damaged, or the reduced copy loses too much.
     """
-    read_config(run)
+    config = read_config(run)
     model = run / "model.onnx"
     if not model.is_file():
         raise RunError(f"{run}: no round is finished yet; run 'alserve train' with the same --out to continue")
     spec = Engine(model, device="cpu").spec
+    if precision != "fp32":
+        _export_reduced(model, out, precision, _dataset_of(run, config, data), force=force)
+        return
     write_atomic(out, model.read_bytes())
     worst = max(figure.max_difference for figure in spec.parity)
+    made = spec.provenance
+    figures = {"test Dice": made.test_dice, "test accuracy": made.test_accuracy}
+    measured = "".join(f"{name} {100 * value:.1f} %; " for name, value in figures.items() if value is not None)
     say(
-        f"{out}: {', '.join(spec.classes)}; {spec.provenance.masks_used} masks; "
+        f"{out}: {', '.join(spec.classes)}; {made.masks_used} masks; {measured}"
         f"largest difference from the trained network {worst:.1e}"
     )
+
+
+def _dataset_of(run: Path, config: dict[str, Any], data: Path | None) -> Dataset:
+    masks = config.get("masks")
+    dataset = load_dataset(data or Path(config["source"]), Path(masks) if masks else None)
+    if dataset.fingerprint() != config["fingerprint"]:
+        raise DataError(
+            f"{dataset.source}: is not the data that {run} learned from, or has changed; name it with --data"
+        )
+    return dataset
+
+
+def _export_reduced(model: Path, out: Path, precision: Precision, dataset: Dataset, *, force: bool) -> None:
+    from training.reduce import CALIBRATION_IMAGES, loses_too_much, reduce_model  # noqa: PLC0415  slow to import
+
+    train = dataset.split("train")
+    samples = dataset.split("test") or dataset.split("valid") or train
+    scratch = out.with_name(f".{out.name}.part")
+    try:
+        cost = reduce_model(model, scratch, precision, train[:: 1 + len(train) // CALIBRATION_IMAGES], samples)
+        print_facts(f"{out}: {precision}", describe_cost(cost))
+        if (loss := loses_too_much(cost)) and not force:
+            raise ModelError(f"{precision} loses {loss}; nothing is written, --force writes it all the same")
+        scratch.replace(out)
+    finally:
+        scratch.unlink(missing_ok=True)

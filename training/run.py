@@ -49,7 +49,8 @@ class Run:
     Args:
         folder: Where it is; made if it is not there.
         settings: What to learn with.
-        source: The data set's path, for messages.
+        source: The data set, to be found again.
+        masks: Its folder of masks.
         fingerprint: The data set's fingerprint.
         overwrite: Drop what an earlier run left there.
 
@@ -59,11 +60,23 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, settings: Settings, *, source: str, fingerprint: str, overwrite: bool = False
+        self,
+        folder: Path,
+        settings: Settings,
+        *,
+        source: Path,
+        masks: Path | None = None,
+        fingerprint: str,
+        overwrite: bool = False,
     ) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
-        config = {"source": source, "fingerprint": fingerprint, "settings": settings.model_dump(mode="json")}
+        config = {
+            "source": str(source.absolute()),
+            "masks": str(masks.absolute()) if masks else None,
+            "fingerprint": fingerprint,
+            "settings": settings.model_dump(mode="json"),
+        }
         path = folder / "config.json"
         if folder.exists() and not path.is_file() and (not folder.is_dir() or any(map(_visible, folder.iterdir()))):
             raise RunError(f"{folder}: is not empty and holds no run; name another --out")

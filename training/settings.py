@@ -1,5 +1,6 @@
 """Everything that decides what a run learns, in one validated object, and the presets."""
 
+from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,7 +19,7 @@ class Settings(BaseModel):
 
     method: Method = "label-propagation"
     """label-propagation: masks and pseudo-masks; random: masks only; wsl: no masks; full: all masks."""
-    strategy: str = "random"
+    query: str = "random"
     """Which images the oracle is asked for, see `training.query`."""
     initial: int = Field(4, ge=1)
     """Masks asked for at first, per class."""
@@ -65,8 +66,10 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"unknown strategy '{self.strategy}'; use {', '.join(STRATEGIES)}")
+        if self.query not in STRATEGIES:
+            near = get_close_matches(self.query, STRATEGIES, 1)
+            guess = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"unknown strategy '{self.query}'; {guess}there are {', '.join(STRATEGIES)}")
         if self.crop is not None and self.crop > self.short_side:
             raise ValueError(f"crop {self.crop} is larger than the working size, short_side {self.short_side}")
         return self
@@ -75,6 +78,11 @@ class Settings(BaseModel):
     def crop_side(self) -> int:
         """Side of a training crop, in working pixels."""
         return self.crop or min(224, self.short_side)
+
+    @property
+    def mask_dropout(self) -> float:
+        """Dropout of whole channels before the mask head; for the query that draws from it, as published."""
+        return 0.2 if self.query == "mc-dropout" else 0.0
 
     @property
     def learns_from_pseudo(self) -> bool:

@@ -12,19 +12,20 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 HEADERS = {
-    "Content-Security-Policy": "; ".join((
-        "default-src 'self'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob: data:",
-        "object-src 'none'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'self'",
-    )),
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'self'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' blob: data:",
+            "object-src 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'self'",
+        )
+    ),
     "Cache-Control": "no-cache",  # asked again each time, sent again only when changed
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 """Sent with every file of the page."""
 
@@ -47,5 +48,5 @@ def index(_: Request) -> Response:
     return FileResponse(STATIC / "index.html", headers=HEADERS)
 
 
-ROUTES: list[BaseRoute] = [Route("/", index), Mount("/page", Page(directory=STATIC))]
-"""`/` and what the page loads. They hold nothing secret: no token is needed to read them."""
+PAGE_ROUTES: list[BaseRoute] = [Route("/", index, methods=["GET"]), Mount("/page", Page(directory=STATIC))]
+"""`/` and what the page loads. They hold nothing secret: the service's token is not needed to read them."""

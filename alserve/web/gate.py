@@ -1,0 +1,94 @@
+"""The door of the service, before all its pages, BentoML's included: who may come in, and a note of what came of it."""
+
+import hmac
+import logging
+import re
+import uuid
+from time import perf_counter
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from alserve.web.metrics import IN_PROGRESS, REQUEST_SECONDS, REQUESTS
+
+HEALTH = frozenset({"/livez", "/readyz"})
+"""Pages that need no token and leave no line in the log; BentoML answers them."""
+
+OPEN = HEALTH | {"/", "/page"}
+"""Pages that need no token: the one for people asks its user for it."""
+
+REQUEST_ID = "X-Request-ID"
+"""Header that names a request, in its answer and in the log: the caller's own if it is sane, else made here."""
+
+_SANE = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_log = logging.getLogger("alserve.request")
+
+
+class Gate:
+    """ASGI middleware: request id, token, unknown pages, pickled content, log and metrics.
+
+    Args:
+        app: What answers the requests that pass.
+        site: The application whose pages there are; `site.state.settings` holds the token.
+    """
+
+    def __init__(self, app: ASGIApp, *, site: Starlette) -> None:
+        self._app = app
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass, or answer it here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get(REQUEST_ID, "")
+        request_id = given if _SANE.fullmatch(given) else uuid.uuid4().hex
+        page = self._page(scope)
+        status = 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update({REQUEST_ID: request_id, "X-Content-Type-Options": "nosniff"})
+            await send(message)
+
+        start = perf_counter()
+        with IN_PROGRESS.track_inprogress():
+            try:
+                await (self._refusal(page, headers) or self._app)(scope, receive, noting)
+            finally:
+                seconds = perf_counter() - start
+                REQUESTS.labels(page or "unknown", status).inc()
+                REQUEST_SECONDS.labels(page or "unknown").observe(seconds)
+                if page not in HEALTH:
+                    note = {"request_id": request_id, "status": status, "seconds": round(seconds, 4)}
+                    _log.info("%s %s", scope["method"], scope["path"], extra=note)
+
+    def _page(self, scope: Scope) -> str | None:
+        """Give the page that is asked for, by the path of its route; None where there is none."""
+        if scope["path"] in HEALTH:
+            return str(scope["path"])
+        found = (route for route in self._site.routes if route.matches(scope)[0] != Match.NONE)
+        return getattr(next(found, None), "path", None)
+
+    def _refusal(self, page: str | None, headers: Headers) -> JSONResponse | None:
+        token = self._site.state.settings.token
+        if token and page not in OPEN:
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            wanted = token.get_secret_value().encode()
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), wanted):
+                return JSONResponse(
+                    {"error": "the request needs the header 'Authorization: Bearer TOKEN' with the service's token"},
+                    401,
+                    {"WWW-Authenticate": "Bearer"},
+                )
+        if page is None:
+            return JSONResponse({"error": "there is no such page; see /docs"}, 404)
+        if "pickle" in headers.get("content-type", "").lower():
+            return JSONResponse({"error": "pickled content is not accepted; send an image file"}, 415)
+        return None

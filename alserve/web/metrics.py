@@ -1,0 +1,43 @@
+"""What the service counts and times, for Prometheus.
+
+BentoML's own metrics stay off: they keep a series for every path that anybody asks for.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # BentoML sets it; one worker process needs no files to count in
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, Info, generate_latest
+from starlette.responses import Response
+
+REQUESTS = Counter("alserve_requests", "Requests answered.", ("endpoint", "status"))
+REQUEST_SECONDS = Histogram("alserve_request_seconds", "Time from a request's head to its answer's end.", ("endpoint",))
+IN_PROGRESS = Gauge("alserve_requests_in_progress", "Requests being answered now.")
+IMAGES = Counter("alserve_images", "Images predicted.", ("label",))
+IMAGE_ERRORS = Counter("alserve_image_errors", "Images that got no prediction.", ("error",))
+BATCH_IMAGES = Histogram("alserve_batch_images", "Images in a network call.", buckets=(1, 2, 4, 8, 16, 32, 64))
+MODEL = Info("alserve_model", "The model that runs, and where.")
+
+_STAGES = Histogram(
+    "alserve_stage_seconds",
+    "Time that an image takes in each stage of its way.",
+    ("stage",),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+DECODE, QUEUE, INFERENCE, ENCODE = (_STAGES.labels(stage) for stage in ("decode", "queue", "inference", "encode"))
+
+
+@contextmanager
+def timed(stage: Histogram) -> Iterator[None]:
+    """Observe how long the block takes, if it succeeds."""
+    start = perf_counter()
+    yield
+    stage.observe(perf_counter() - start)
+
+
+def metrics_page() -> Response:
+    """Give all figures in the Prometheus text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

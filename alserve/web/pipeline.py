@@ -1,0 +1,115 @@
+"""From an image's bytes to an answer: decode, run, encode, in one of a few threads, and with a limit on who waits."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from anyio import CapacityLimiter, fail_after, to_thread
+
+from alserve.device import available_cores
+from alserve.engine import Engine
+from alserve.errors import AlserveError, DeadlineError, OverloadError
+from alserve.geometry import resize, working_shape
+from alserve.imageio import check_header, decode_pixels
+from alserve.predictor import Prediction
+from alserve.web.batching import Batcher
+from alserve.web.metrics import BATCH_IMAGES, DECODE, ENCODE, IMAGE_ERRORS, IMAGES, INFERENCE, QUEUE, timed
+from alserve.web.settings import Settings
+
+Built = TypeVar("Built")
+
+
+class Case(NamedTuple):
+    """All that an answer is made of."""
+
+    image: npt.NDArray[np.uint8]
+    """uint8 [height, width, 3], RGB, upright."""
+    prediction: Prediction
+    """What the model says of it."""
+    warning: str | None
+    """What a user should know of how the image was read."""
+
+
+class Pipeline:
+    """Takes images in and gives answers; made and used in one event loop.
+
+    On the CPU as many images are worked on at once as there are cores; where the network is called with batches,
+    twice as many as a batch holds, so that the next one gathers while one runs.
+
+    Args:
+        engine: The loaded model.
+        settings: Limits.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        batch = settings.batch or engine.batch_size
+        threads = available_cores() if batch == 1 else 2 * batch
+        self.engine = engine
+        self._batcher = Batcher(engine, batch)
+        self._limiter = CapacityLimiter(threads)
+        self._free = threads + settings.queue
+        self._timeout = settings.timeout
+
+    @contextmanager
+    def admitted(self) -> Iterator[float]:
+        """Hold a place for one request, from before its body is read.
+
+        Yields:
+            Seconds for the body to arrive.
+
+        Raises:
+            OverloadError: There is no place left.
+        """
+        if self._free == 0:
+            raise OverloadError("too many requests are waiting; try again later")
+        self._free -= 1
+        try:
+            yield self._timeout
+        finally:
+            self._free += 1
+
+    async def answer(self, data: bytes, build: Callable[[Case], Built]) -> Built:
+        """Decode an image, run the network, and build an answer.
+
+        Args:
+            data: The bytes of an image file.
+            build: Makes the answer; called in a thread.
+
+        Raises:
+            ImageError: The bytes are no usable image.
+            DeadlineError: There was no more time; the network was stopped, or not begun.
+            DeviceError: The device gave up.
+        """
+        arrived = time.monotonic()
+        try:
+            with fail_after(self._timeout):
+                return await to_thread.run_sync(self._work, data, build, arrived, limiter=self._limiter)
+        except (TimeoutError, DeadlineError):
+            IMAGE_ERRORS.labels(DeadlineError.__name__).inc()
+            raise DeadlineError(f"no answer within {self._timeout:g} s; try again, or with a smaller image") from None
+        except AlserveError as error:
+            IMAGE_ERRORS.labels(type(error).__name__).inc()
+            raise
+
+    def _work(self, data: bytes, build: Callable[[Case], Built], arrived: float) -> Built:
+        begun = time.monotonic()
+        with timed(DECODE):
+            warning = check_header(data).warning
+            image = decode_pixels(data)
+            height, width = image.shape[:2]
+            small = resize(image, working_shape(height, width, self.engine.spec.short_side))
+        decoded = time.monotonic()
+        outputs, seconds, batch = self._batcher.run(small, arrived + self._timeout)
+        QUEUE.observe(begun - arrived + time.monotonic() - decoded - seconds)
+        INFERENCE.observe(seconds)
+        BATCH_IMAGES.observe(batch)
+        if time.monotonic() > arrived + self._timeout:
+            raise DeadlineError("nobody waits for the answer any more")
+        prediction = Prediction(self.engine.spec, height, width, outputs.scores, outputs.mask, outputs.cams)
+        with timed(ENCODE):
+            built = build(Case(image, prediction, warning))
+        IMAGES.labels(prediction.label).inc()
+        return built
