@@ -25,6 +25,12 @@ def requirements(lines: list[str]) -> set[str]:
     return {line.replace("onnxruntime-gpu", "onnxruntime") for line in plain}
 
 
+def page_files() -> set[Path]:
+    """All that the page consists of, as it lies in the repository."""
+    static = REPOSITORY / "alserve" / "page" / "static"
+    return {path.relative_to(REPOSITORY) for path in static.rglob("*") if path.is_file()}
+
+
 def test_the_packages_are_those_of_the_distribution() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     bento = yaml.safe_load((REPOSITORY / "bentofile.yaml").read_text())
@@ -55,7 +61,10 @@ def test_a_built_bento_serves_its_own_model(tmp_path: Path) -> None:
     bento = tmp_path / "bentoml" / "bentos" / tag.replace(":", "/")
     shutil.rmtree(source)
 
-    assert {path.suffix for path in (bento / "src" / "alserve").rglob("*") if path.is_file()} == {".py"}
+    packed = {path.relative_to(bento / "src") for path in (bento / "src" / "alserve").rglob("*") if path.is_file()}
+    page = Path("alserve", "page", "static")
+    assert {path.suffix for path in packed if not path.is_relative_to(page)} == {".py"}
+    assert {path for path in packed if path.is_relative_to(page)} == page_files()
     assert "torch" not in (bento / "env" / "python" / "requirements.txt").read_text()
     assert yaml.safe_load((bento / "bento.yaml").read_text())["services"][0]["config"]["workers"] == 1
     with serving([*BENTOML, "serve", tag], tmp_path) as client:

@@ -206,7 +206,8 @@ def test_the_description_is_that_of_the_service(client: httpx.Client) -> None:
     health = {(path, "GET") for path in HEALTH}
 
     assert (
-        asked | {("/openapi.json", "GET"), ("/docs", "GET")} == {pair for pair in there if pair[1] != "HEAD"} | health
+        asked | {(page, "GET") for page in ("/openapi.json", "/docs", "/")}
+        == {pair for pair in there if pair[1] != "HEAD"} | health
     )
     for path, method in asked:
         operation = description["paths"][path][method.lower()]

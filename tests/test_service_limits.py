@@ -210,7 +210,7 @@ def test_with_a_token_only_health_is_open_and_batches_keep_answers_apart(tmp_pat
         assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
         for given in (None, "Bearer wrong", token, "Basic c2VzYW1l"):
             headers = {"Authorization": given.encode()} if given else {}
-            for page in ("/model", "/metrics", "/docs", "/openapi.json", "/", "/schema.json"):
+            for page in ("/model", "/metrics", "/docs", "/openapi.json", "/schema.json"):
                 refused = client.get(page, headers=headers)
                 assert_refused(refused, 401, "Authorization: Bearer")
                 assert refused.headers["www-authenticate"] == "Bearer"

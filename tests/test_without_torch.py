@@ -86,6 +86,8 @@ def test_the_service_answers(programs: Path, tmp_path: Path) -> None:
         answer = client.post("/predict", files={"image": picture}).raise_for_status().json()
         assert answer["label"] in client.get("/model").json()["classes"]
         assert (answer["height"], answer["width"]) == (60, 80)
+        for part in ("/", "/page/main.js", "/page/examples/tissue-1.jpg"):
+            client.get(part).raise_for_status()
 
 
 def test_training_says_what_to_install(alserve: Run, tmp_path: Path) -> None:

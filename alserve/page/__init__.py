@@ -12,17 +12,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 HEADERS = {
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'self'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "img-src 'self' blob: data:",
-            "object-src 'none'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'self'",
-        )
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     ),
     "Cache-Control": "no-cache",  # asked again each time, sent again only when changed
     "Referrer-Policy": "no-referrer",

@@ -213,12 +213,10 @@ function redraw() {
   cancelAnimationFrame(drawing);
   drawing = requestAnimationFrame(() => {
     if (!shown) return;
-    for (const id of ["fill", "opacity"]) {
-      document.querySelector(`output[for=${id}]`).textContent = `${Math.round(100 * find(id).value)} %`;
-    }
+    for (const id of ["fill", "opacity"]) find(`${id}-value`).textContent = `${Math.round(100 * find(id).value)} %`;
     if (shown.counts) {
       find("threshold").value = level();
-      find("level").textContent = level().toFixed(3);
+      find("threshold-value").textContent = level().toFixed(3);
       find("foreground").textContent = percent(shareAbove(shown.counts, level()));
       find("reset").disabled = threshold === null;
     }

@@ -52,7 +52,7 @@ export async function predict(file, query) {
 async function request(path, options = {}, headers = {}) {
   for (let attempt = 1; ; attempt += 1) {
     const token = sessionStorage.getItem(TOKEN);
-    const authorization = token ? { Authorization: `Bearer ${token}` } : {};
+    const authorization = token ? { Authorization: `Bearer ${utf8(token)}` } : {};
     const response = await reach(() => fetch(path, { ...options, headers: { ...headers, ...authorization } }));
     if (response.ok) return response;
     if (response.status === 401) await askToken(token);
@@ -60,6 +60,9 @@ async function request(path, options = {}, headers = {}) {
     else throw new Error(await reason(response));
   }
 }
+
+/** A header holds bytes: the text's UTF-8, one byte a character. */
+const utf8 = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
 async function reach(ask) {
   try {
