@@ -26,7 +26,7 @@ class Settings(BaseModel):
     batch: Annotated[int, Field(ge=1, le=256)] | None = None
     """Images a network call at most; 1 on the CPU and 16 on a GPU if left out."""
     token: Annotated[SecretStr, Field(min_length=1)] | None = None
-    """Bearer token that every request but those for health must carry."""
+    """Bearer token that every request but those for health and for the files of the page must carry."""
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -24,18 +24,27 @@ export async function loadImage(url) {
 export const loadPng = (png) => loadImage(`data:image/png;base64,${png}`);
 
 /**
- * Reads a grey picture.
+ * Draws a picture with its long side reduced to at most `longest` pixels.
  * @param {HTMLImageElement} image
- * @param {number} longest  the long side to reduce it to, in pixels
- * @returns {Grey}
+ * @returns {CanvasRenderingContext2D}
  */
-export function readGrey(image, longest = Infinity) {
+export function reduce(image, longest) {
   const scale = Math.min(1, longest / Math.max(image.naturalWidth, image.naturalHeight));
   const width = Math.max(1, Math.round(image.naturalWidth * scale));
   const height = Math.max(1, Math.round(image.naturalHeight * scale));
   const context = blank(width, height);
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, width, height);
+  return context;
+}
+
+/**
+ * Reads a grey picture, see `reduce`.
+ * @returns {Grey}
+ */
+export function readGrey(image, longest = Infinity) {
+  const context = reduce(image, longest);
+  const { width, height } = context.canvas;
   const { data } = context.getImageData(0, 0, width, height);
   const levels = new Uint8Array(width * height);
   for (let pixel = 0; pixel < levels.length; pixel += 1) levels[pixel] = data[4 * pixel];

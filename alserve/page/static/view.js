@@ -1,9 +1,11 @@
 /** The chosen picture, large, with what the model saw in it. */
 
-import { CASING, OUTLINE, countLevels, infernoPalette, loadImage, loadPng, paint, readGrey, stepPalette, trace } from "./maps.js";
+import { CASING, OUTLINE, countLevels, infernoPalette, loadImage, loadPng, paint, readGrey, reduce, stepPalette, trace } from "./maps.js";
 
 /** Long side of the maps drawn over the picture, in pixels; shares and masks are taken from the whole map. */
 const MAP_SIDE = 1024;
+/** Long side of the picture under them. */
+const PICTURE_SIDE = 2560;
 /** A small picture is enlarged up to this factor. */
 const ENLARGED = 4;
 /** Share of the window's height that a picture may fill. */
@@ -16,6 +18,7 @@ const CLEAR = [0, 0, 0, 0];
  * What is drawn of one picture.
  * @typedef {object} Layers
  * @property {?HTMLImageElement} image  null where the browser cannot show it
+ * @property {HTMLCanvasElement} [picture]  the image, reduced
  * @property {import("./maps.js").Grey} [probability]
  * @property {number[]} [counts]  pixels of each grey level of the whole probability map
  * @property {HTMLCanvasElement} [heat]
@@ -27,10 +30,12 @@ const CLEAR = [0, 0, 0, 0];
  */
 export async function loadLayers(url, answer) {
   const image = await loadImage(url).catch(() => null);
-  if (!answer) return { image };
+  const picture = image && reduce(image, PICTURE_SIDE).canvas;
+  if (!answer) return { image, picture };
   const [probability, cam] = await Promise.all([loadPng(answer.probability.png), loadPng(answer.cam.png)]);
   return {
     image,
+    picture,
     probability: readGrey(probability, MAP_SIDE),
     counts: countLevels(readGrey(probability)),
     heat: paint(readGrey(cam, MAP_SIDE), infernoPalette()),
@@ -43,7 +48,7 @@ export async function loadLayers(url, answer) {
  * @param {Layers} layers
  * @param {{outline: boolean, fill: number, heat: boolean, opacity: number, threshold: number}} settings
  */
-export function draw(canvas, { image, probability, heat }, settings) {
+export function draw(canvas, { image, picture, probability, heat }, settings) {
   canvas.hidden = !image;
   if (!image) return;
   const { naturalWidth, naturalHeight } = image;
@@ -58,7 +63,7 @@ export function draw(canvas, { image, probability, heat }, settings) {
   canvas.style.width = `${width / devicePixelRatio}px`;
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(image, 0, 0, width, height);
+  context.drawImage(picture, 0, 0, width, height);
   if (probability && settings.heat) drawHeat(context, heat, settings.opacity);
   if (probability && settings.outline) drawMask(context, probability, settings);
 }
