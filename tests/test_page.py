@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import httpx
 import numpy as np
 import numpy.typing as npt
@@ -147,15 +148,23 @@ def test_the_threshold_acts_at_once_and_without_the_server(page: Page) -> None:
     assert not [url for url in asked if url.startswith("http")]
 
 
-def test_the_outline_runs_where_the_mask_ends(page: Page, predictor: Predictor) -> None:
+def test_outline_and_fill_are_where_the_mask_is(page: Page, predictor: Predictor) -> None:
     give(page, EXAMPLES[0])
+    set_slider(page, "#fill", 0)
+    outlined = is_yellow(pixels(page))
     set_slider(page, "#fill", 1)
-    drawn = pixels(page)
-    mask = predictor.predict(EXAMPLES[0]).mask()
-    small = np.asarray(Image.fromarray(drawn).resize(mask.shape[::-1], Image.Resampling.BOX), np.int16)
-    yellow = np.abs(small - np.array([240, 228, 66])).max(axis=-1) < 40
+    filled = is_yellow(pixels(page))
+    mask = cv2.resize(predictor.predict(EXAMPLES[0]).mask().astype(np.uint8), outlined.shape[::-1])
+    edge, band = (cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((size, size))) > 0 for size in (3, 13))
 
-    assert (yellow != mask).mean() < 0.06  # the dark line takes a pixel on either side
+    assert not (outlined & ~band).any()
+    assert cv2.dilate(outlined.astype(np.uint8), np.ones((7, 7)))[edge].mean() > 0.99
+    assert not ((filled != mask) & ~band).any()
+
+
+def is_yellow(drawn: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    distance = np.abs(drawn.astype(np.int16) - np.array([240, 228, 66])).max(axis=-1)
+    return np.asarray(distance < 40, np.bool_)
 
 
 @pytest.mark.parametrize("threshold", [None, 0.25])
