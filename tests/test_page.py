@@ -1,5 +1,6 @@
 """The page as a person meets it: a real browser in front of a real server, compared with the Predictor in here."""
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator
@@ -72,14 +73,14 @@ def give(page: Page, *files: Path) -> Locator:
 
 
 def pixels(page: Page) -> npt.NDArray[np.uint8]:
-    """The large picture as it is on the screen, once two looks at it agree: uint8 [height, width, 3]."""
-    seen = b""
+    """The large picture as it is drawn, once two looks at it agree: uint8 [height, width, 3]."""
+    seen = ""
     for _ in range(50):
-        last, seen = seen, page.locator("#picture").screenshot()
+        page.wait_for_timeout(100)
+        last, seen = seen, page.locator("#picture").evaluate("(canvas) => canvas.toDataURL()")
         if seen == last:
             break
-        page.wait_for_timeout(100)
-    return decode(seen)
+    return decode(base64.b64decode(seen.partition(",")[2]))
 
 
 def set_slider(page: Page, name: str, value: float) -> None:
