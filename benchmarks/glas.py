@@ -25,7 +25,7 @@ PUBLISHED = {8: 67.20, 10: 71.03, 12: 74.08, 14: 76.53, 16: 77.64, 67: 86.53}
 
 METHODS: dict[str, dict[str, Any]] = {
     "label-propagation": {"method": "label-propagation", "rounds": 5},
-    "full": {"method": "full"},
+    "full": {"method": "full", "steps": 400},
 }
 
 

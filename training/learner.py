@@ -1,7 +1,7 @@
 """The verbs of Algorithm 1 on one data set: query, train, choose a threshold, pseudo-label, publish."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -33,6 +33,8 @@ CAM_IMAGES = 200
 """So many training images, at most, decide the scale of the CAMs."""
 
 PARITY_IMAGES = 3
+
+MORE_LIKELY_THAN_NOT = 0.5
 
 MC_DRAWS = 50
 """Draws of MC-dropout, as published."""
@@ -131,19 +133,24 @@ class Learner:
         pool.add_masks(asked)
 
     def train(self, theta0: Weights, pool: Pool, state: State) -> JointNet:
-        """Steps 2a and 2b: from theta0, train on L and P."""
+        """Steps 2a and 2b: from theta0, train on L and P.
+
+        The first of several passes learns from L alone, so that errors in P do not feed on themselves.
+        """
         net = self.network(theta0)
+        alone = state.passes == 0 and self.settings.passes_a_round > 1
+        pseudo = {} if alone else state.pseudo
         if pool.labelled:
             seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
             name = f"round {state.round}, pass {state.passes + 1}"
-            others = [self._example(index, state.pseudo.get(index)) for index in self._others(pool)]
+            others = [self._example(index, pseudo.get(index)) for index in self._others(pool, pseudo)]
             with self.timed(state.round, f"pass {state.passes + 1}"):
                 self.trainer.train_segmenter(net, self._labelled(pool.labelled), others, seed, name)
         return net
 
-    def _others(self, pool: Pool) -> list[int]:
+    def _others(self, pool: Pool, pseudo: Collection[int]) -> list[int]:
         """P; and where the encoder learns along, all of U, so that every class label is taught on."""
-        return sorted(pool.pseudo if self.settings.encoder_lr == 0 else pool.unlabelled)
+        return sorted(pseudo if self.settings.encoder_lr == 0 else pool.unlabelled)
 
     def _labelled(self, indices: Sequence[int] | set[int]) -> list[Example]:
         return [Example(self.images[index], self.labels[index], self.masks[index]) for index in sorted(indices)]
@@ -154,18 +161,17 @@ class Learner:
     def choose_threshold(self, net: JointNet, theta0: Weights, pool: Pool, state: State) -> float:
         """Step 2c: from held-out masks, by cross-validation inside L; or from split 'valid'.
 
-        Cross-validation takes time: it is done for the round's last pass, whose model is served, and for the very
-        first pass, before which there is no estimate. The passes between keep the last one.
+        Cross-validation takes time: it is done for the round's last pass, whose model is served. The passes before it
+        only make pseudo-masks, of the pixels that are foreground more likely than not.
         """
         if self.settings.mask_from_cams:
             return otsu_threshold([probability for probability, _ in self.trainer.predict(net, self.images)])
         if self.valid:
             images = [self._working(sample) for sample in self.valid]
             return best_threshold([p for p, _ in self.trainer.predict(net, images)], self._ask(self.valid))
-        is_last, is_first = state.passes + 1 == self.settings.passes_a_round, state.round == 1 and state.passes == 0
-        if (is_last or is_first) and len(pool.labelled) > 1:
+        if state.passes + 1 == self.settings.passes_a_round and len(pool.labelled) > 1:
             return self._cross_validate(theta0, pool, state)
-        return state.threshold
+        return MORE_LIKELY_THAN_NOT
 
     def _cross_validate(self, theta0: Weights, pool: Pool, state: State) -> float:
         """Train on P and on parts of L, the encoder frozen, with a third of the steps; choose on the parts left out."""

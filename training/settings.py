@@ -46,7 +46,7 @@ class Settings(BaseModel):
     """Learning rate of the encoder while it learns the classes; the CAM head's is three times that."""
     classifier_depth: Literal["last-stage", "encoder"] = "last-stage"
     """How much of the encoder learns the classes; its finer features serve masks better as ImageNet made them."""
-    steps: int = Field(400, ge=1)
+    steps: int = Field(250, ge=1)
     """Training steps of the segmentation phase, each pass anew."""
     lr: float = Field(2e-3, gt=0)
     encoder_lr: float = Field(0.0, ge=0)
