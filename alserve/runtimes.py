@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from alserve.device import PROVIDERS, Device, available_cores, preload_cuda
 from alserve.errors import DeadlineError, DeviceError, ModelError
+from alserve.geometry import STRIDE
 
 Arrays = Sequence[npt.NDArray[np.float32]]
 
@@ -120,6 +121,10 @@ class OpenVino:
         self.outputs = tuple(tensor.any_name for tensor in self._model.outputs)
         self.precision = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # What OpenVINO's binding sets up on its first use it sets up here: two threads that come first together wait
+        # for each other for ever, one for Python's lock, the other for that of the set-up.
+        with suppress(RuntimeError):  # a network of another kind: the Engine says so
+            self._model.create_infer_request().infer({0: np.zeros((1, STRIDE, STRIDE, 3), np.uint8)})
 
     def run(self, images: npt.NDArray[np.uint8], deadline: float | None = None) -> Arrays:
         """See `Runtime.run`."""

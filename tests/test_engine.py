@@ -21,6 +21,7 @@ from alserve.device import available_cores, choose_device
 from alserve.engine import Engine
 from alserve.errors import DeviceError, ModelError
 from alserve.modelfile import FORMAT_VERSION, ModelSpec, seal, unseal
+from training.tissue import CLASSES, draw_tissue
 
 NO_GPU = not Path("/proc/driver/nvidia/version").exists()
 
@@ -121,7 +122,8 @@ def test_weights_in_another_file_are_refused(tmp_path: Path, predictor: Predicto
 def test_openvino_gives_what_onnx_runtime_gives(predictor: Predictor, tmp_path: Path) -> None:
     engine = Engine(predictor.engine.path, device="openvino", threads=1)
     assert engine.device == "openvino"
-    batches = [picture(64, 96, seed)[None] for seed in range(8)]
+    drawn = [draw_tissue(np.random.default_rng(seed), CLASSES[seed % 2], (192, 256))[0] for seed in range(8)]
+    batches = [image[None] for image in drawn]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(engine.run, batches))
     for batch, outputs in zip(batches, found, strict=True):
