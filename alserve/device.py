@@ -5,7 +5,6 @@ import os
 import platform
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
-from importlib import metadata
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -114,6 +113,8 @@ def _missing_library() -> str | None:
 
 def installed_packages() -> dict[str, str]:
     """Give the installed distributions' versions by name, in lower case with hyphens."""
+    from importlib import metadata  # noqa: PLC0415  slow to import
+
     return {found.metadata["Name"].lower().replace("_", "-"): found.version for found in metadata.distributions()}
 
 
