@@ -69,6 +69,8 @@ class Engine:
             self._runtime = open_runtime(data, path, chosen, threads)
         self.device = f"cuda:{chosen.number}" if chosen.kind == "cuda" else chosen.kind
         self.device_reason = chosen.reason
+        if chosen.kind == "openvino" and self.spec.precision == "int8":
+            self.device_reason += "; an int8 model loses accuracy here, the fp32 file is as fast"
         self.batch_size = CUDA_BATCH if chosen.kind == "cuda" else 1
         self.precision = self._runtime.precision
         inputs, outputs = self._runtime.inputs, self._runtime.outputs
