@@ -18,7 +18,7 @@ app = typer.Typer(
     name="alserve",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,  # panels for people; plain, and sooner there, in a pipe
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Learn from image labels and a few pixel masks; segment, classify and explain with one ONNX file.",
@@ -171,8 +171,8 @@ def train(
 ) -> None:
     """Learn from class labels and a few masks, by rounds of active learning.
 
-    OUT then holds [bold]model.onnx[/] (exported after every round), [bold]rounds.jsonl[/] (one object a round),
-    [bold]report.html[/], the settings, and the state that lets a stopped run continue.
+    OUT then holds model.onnx (exported after every round), rounds.jsonl (one object a round),
+    report.html, the settings, and the state that lets a stopped run continue.
 
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """
@@ -252,7 +252,7 @@ def segment(
         int | None, typer.Option(min=1, help="Images a network call. Left out: 1 on the CPU, 16 on a GPU.")
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N; what is asked for is used or refused.")
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or openvino; what is asked for is used or refused.")
     ] = "auto",
     threads: Annotated[
         int | None,
@@ -280,7 +280,7 @@ def segment(
     """Segment images and folders.
 
     OUT then holds masks/ (0 and 255), cams/ (8-bit, predicted class) and overlays/, each picture of the image's own
-    size under the image's own name, and [bold]predictions.jsonl[/], one object an image. The same command again does
+    size under the image's own name, and predictions.jsonl, one object an image. The same command again does
     what is missing or has changed.
 
     Example: alserve segment slides/ --out results --save mask
@@ -322,10 +322,10 @@ def merge(
     raise typer.Exit(int(failed > 0))
 
 
-SERVE_EPILOG = """Environment variables: [bold]ALSERVE_TOKEN[/] the bearer token that requests must carry (none) ·
-[bold]ALSERVE_TIMEOUT[/] seconds for an answer (30) · [bold]ALSERVE_QUEUE[/] requests that may wait (16 a core) ·
-[bold]ALSERVE_BATCH[/] images a network call (1 on the CPU, 16 on a GPU) · [bold]ALSERVE_DEVICE[/] auto, cpu, cuda or
-cuda:N (auto) · [bold]ALSERVE_MODEL[/] the model file."""
+SERVE_EPILOG = """Environment variables: ALSERVE_TOKEN the bearer token that requests must carry (none) ·
+ALSERVE_TIMEOUT seconds for an answer (30) · ALSERVE_QUEUE requests that may wait (16 a core) ·
+ALSERVE_BATCH images a network call (1 on the CPU, 16 on a GPU) · ALSERVE_DEVICE auto, cpu, cuda or
+cuda:N (auto) · ALSERVE_MODEL the model file."""
 
 
 @app.command(rich_help_panel=USE, epilog=SERVE_EPILOG)
