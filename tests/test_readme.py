@@ -16,7 +16,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 MORE = {"train": "--steps 2 --classifier-steps 2 --short-side 64 --passes 1", "export": "--force"}
 """Added to the README's commands: its training takes minutes, and what few steps teach may not survive 8 bits."""
 
-RUN_ELSEWHERE = ("make ", "pip install", "alserve serve", "curl ", "bentoml ")
+RUN_ELSEWHERE = ("make ", "pip install", "alserve serve", "curl ", "alserve package", "bentoml ", "docker run")
 """Beginnings of console commands that other tests run: the Makefile's by CI, the service's with a real server."""
 
 
