@@ -17,7 +17,7 @@ MORE = {"train": "--steps 2 --classifier-steps 2 --short-side 64 --passes 1", "e
 """Added to the README's commands: its training takes minutes, and what few steps teach may not survive 8 bits."""
 
 RUN_ELSEWHERE = ("make ", "pip install", "alserve serve", "curl ", "alserve package", "bentoml ", "docker run")
-"""Beginnings of console commands that other tests run: the Makefile's by CI, the service's with a real server."""
+"""Console commands that do not run here: the Makefile's run in CI, the service's in other tests, Docker's nowhere."""
 
 
 def blocks(language: str) -> list[str]:
