@@ -71,7 +71,7 @@ def package_model(model: Path, *, gpu: bool = False, tag: str = "alserve") -> Pa
                 raise PackageError(
                     "the packages' versions cannot be looked up; is a package index within reach of uv?"
                 ) from None
-            raise PackageError(f"--tag {tag}: {error}") from None
+            raise PackageError(f"bento {tag} cannot be made: {' '.join(str(error).split())}") from None
         except OSError as error:
             raise PackageError(
                 f"cannot write to {folder} or to BentoML's store: {error.strerror or error}; "

@@ -178,7 +178,7 @@ def test_for_a_gpu_it_asks_for_cuda_and_never_runs_without(model: Path, tmp_path
     assert container_environment(lines)["ALSERVE_DEVICE"] == "cuda"
 
     again = call([*PACKAGE, model, "--tag", "tissue:gpu"], tmp_path)
-    assert_stopped(again, "--tag tissue:gpu", "already exists")
+    assert_stopped(again, "bento tissue:gpu cannot be made", "already exists")
 
 
 def assert_stopped(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -208,7 +208,7 @@ def test_a_model_that_does_not_work_is_not_packed(bytes_: bytes | str | None, mo
 
 @pytest.mark.parametrize("tag", ["two words", "name:1:2", "-x", "a" * 64])
 def test_a_tag_that_cannot_be_is_refused(tag: str, model: Path, tmp_path: Path) -> None:
-    assert_stopped(call([*PACKAGE, model, "--tag", tag], tmp_path), f"--tag {tag}: ")
+    assert_stopped(call([*PACKAGE, model, "--tag", tag], tmp_path), f"bento {tag} cannot be made: ")
 
 
 def test_without_a_package_index_it_says_so(model: Path, tmp_path: Path) -> None:
