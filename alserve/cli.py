@@ -341,6 +341,24 @@ def serve(
 
 
 @app.command(rich_help_panel=USE)
+def package(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    *,
+    gpu: Annotated[bool, typer.Option("--gpu", help="For an NVIDIA GPU: Linux on x86-64.")] = False,
+    tag: Annotated[
+        str, typer.Option(metavar="NAME[:VERSION]", help="What to call it. Without a version: a new one.")
+    ] = "alserve",
+) -> None:
+    """Pack a model and the service, without torch, into a bento, from which BentoML makes a container.
+
+    Example: alserve package tissue.onnx --tag tissue, then run the line that it prints
+    """
+    from alserve.packaging import package_model  # noqa: PLC0415
+
+    print(package_model(model, gpu=gpu, tag=tag))
+
+
+@app.command(rich_help_panel=USE)
 def info(model: Annotated[Path, typer.Argument(help="Model file.")]) -> None:
     """Show what a model file says of itself: classes, threshold, how it was trained, how well it does."""
     from alserve.doctor import print_model  # noqa: PLC0415

@@ -47,3 +47,7 @@ class OverloadError(AlserveError):
 
 class ServiceError(AlserveError):
     """The service cannot be started, or is not ready."""
+
+
+class PackageError(AlserveError):
+    """The bento cannot be made."""

@@ -230,6 +230,7 @@ class AlserveService:
 service = bentoml.service(
     name="alserve",
     workers=1,
+    http={"host": "127.0.0.1"},  # BentoML's own choice is the whole network; the container sets BENTOML_HOST
     traffic={"timeout": 7200},  # our own, lower ones stop the network too
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},

@@ -1,11 +1,12 @@
 """What the tests share: the model that comes with the package, and a service that runs."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from server import serving
+from server import call, serving
 from web import SERVE
 
 import training  # noqa: F401  sets how torch's threads wait, before any test loads torch
@@ -32,3 +33,19 @@ def client(service_folder: Path) -> Iterator[httpx.Client]:
     """A client of a service that was started without any settings."""
     with serving(SERVE, service_folder) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the distribution without extras; give the folder of the environment's programs."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv = folder / "venv"
+    programs = venv / ("Scripts" if sys.platform == "win32" else "bin")
+    repository = Path(__file__).parent.parent
+    for command in (
+        [sys.executable, "-m", "venv", venv],
+        [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", repository],
+    ):
+        done = call(command, folder)
+        assert done.returncode == 0, done.stderr
+    return programs

@@ -31,6 +31,19 @@ def clean_environment(folder: Path, **more: str) -> dict[str, str]:
     return {name: value for name, value in given.items() if value}
 
 
+def call(command: Sequence[str | Path], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in `folder`."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=clean_environment(folder, **environment),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
 @contextmanager
 def serving(command: Sequence[str], folder: Path, **environment: str) -> Iterator[httpx.Client]:
     """Run `command --port FREE` in `folder`; give a client once it is ready; check that SIGTERM ends it."""

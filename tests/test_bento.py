@@ -6,8 +6,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
+import pytest
 import yaml
 from server import clean_environment, serving
 
@@ -31,11 +34,26 @@ def page_files() -> set[Path]:
     return {path.relative_to(REPOSITORY) for path in static.rglob("*") if path.is_file()}
 
 
+def recipe(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((REPOSITORY / name).read_text()))
+
+
 def test_the_packages_are_those_of_the_distribution() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    bento = yaml.safe_load((REPOSITORY / "bentofile.yaml").read_text())
+    (cuda,) = project["optional-dependencies"]["cuda"]
+    cpu, gpu = (set(recipe(name)["python"]["packages"]) for name in ("bentofile.yaml", "bentofile.gpu.yaml"))
 
-    assert requirements(bento["python"]["packages"]) == requirements(project["dependencies"])
+    assert requirements([*cpu]) == requirements(project["dependencies"])
+    assert gpu - cpu == {cuda.split(";")[0]}
+    assert {line.split(">")[0] for line in cpu - gpu} == {"onnxruntime"}
+
+
+def test_the_two_recipes_differ_in_what_a_gpu_needs_only() -> None:
+    cpu, gpu = recipe("bentofile.yaml"), recipe("bentofile.gpu.yaml")
+    gpu["python"] = cpu["python"]  # compared above
+
+    assert gpu["envs"].pop() == {"name": "ALSERVE_DEVICE", "value": "cuda"}
+    assert gpu == cpu
 
 
 def test_a_built_bento_serves_its_own_model(tmp_path: Path) -> None:
@@ -73,3 +91,5 @@ def test_a_built_bento_serves_its_own_model(tmp_path: Path) -> None:
         picture = encode_png(np.full((64, 96, 3), 180, np.uint8))
         answer = client.post("/predict", files={"image": picture}).raise_for_status().json()
         assert (answer["height"], answer["width"]) == (64, 96)
+        with pytest.raises(httpx.ConnectError):  # it listens on 127.0.0.1 only
+            httpx.get(f"http://127.0.0.2:{client.base_url.port}/livez")

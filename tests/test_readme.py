@@ -16,8 +16,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 MORE = {"train": "--steps 2 --classifier-steps 2 --short-side 64 --passes 1", "export": "--force"}
 """Added to the README's commands: its training takes minutes, and what few steps teach may not survive 8 bits."""
 
-RUN_ELSEWHERE = ("make ", "pip install", "alserve serve", "curl ", "bentoml ")
-"""Beginnings of console commands that other tests run: the Makefile's by CI, the service's with a real server."""
+RUN_ELSEWHERE = ("make ", "pip install", "alserve serve", "curl ", "alserve package", "bentoml ", "docker run")
+"""Console commands that do not run here: the Makefile's run in CI, the service's in other tests, Docker's nowhere."""
 
 
 def blocks(language: str) -> list[str]:

@@ -2,47 +2,17 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from server import clean_environment, serving
+from server import call, serving
 
 from alserve import __version__
 from alserve.imageio import decode, encode_png
 
-REPOSITORY = Path(__file__).parent.parent
-
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def call(command: list[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=clean_environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the distribution without extras; give the folder of the environment's programs."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv = folder / "venv"
-    programs = venv / ("Scripts" if sys.platform == "win32" else "bin")
-    for command in (
-        [sys.executable, "-m", "venv", venv],
-        [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REPOSITORY],
-    ):
-        done = call(command, folder)
-        assert done.returncode == 0, done.stderr
-    return programs
 
 
 @pytest.fixture
