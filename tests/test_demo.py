@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alserve.folder import MANIFEST
+from alserve.manifest import MANIFEST
 from training import demo
 from training.run import read_rounds
 
