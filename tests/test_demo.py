@@ -25,7 +25,7 @@ def test_demo_leaves_what_it_says(
     rows = [json.loads(line) for line in (out / "segmented" / MANIFEST).read_text().splitlines()]
     asked = next(row for row in rows if row["path"].endswith("irregular/test-000.jpg"))
     assert answer["label"] == asked["label"]
-    assert answer["mask"]["foreground"] == pytest.approx(asked["foreground"], abs=1e-3)
+    assert answer["foreground"] == pytest.approx(asked["foreground"], abs=1e-3)
     page = (out / "report.html").read_text()
     assert f"{100 * rounds[0]['test_dice']:.1f}" in page
     assert str(out / "report.html") in capsys.readouterr().out

@@ -20,6 +20,8 @@ PACKAGE = [sys.executable, "-m", "alserve.cli", "package"]
 NO_INDEX = {"UV_OFFLINE": "1", "UV_NO_CACHE": "1"}
 """Makes uv, which looks up the packages' versions for BentoML, find nothing."""
 
+UV = [sys.executable, "-m", "uv"]
+
 CONTAINERFILE = "import sys, bentoml; bentoml.container.get_containerfile(sys.argv[1], output_path=sys.argv[2])"
 
 
@@ -71,8 +73,8 @@ def own_programs(bento: Bento, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("container")
     requirements = bento.path / "env" / "python" / "requirements.txt"
     for command in (
-        ["uv", "venv", "--quiet", "--python", sys.executable, folder / "venv"],
-        ["uv", "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python", "-r", requirements],
+        [*UV, "venv", "--quiet", "--python", sys.executable, folder / "venv"],
+        [*UV, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python", "-r", requirements],
     ):
         done = call(command, folder)
         assert done.returncode == 0, done.stderr

@@ -104,12 +104,13 @@ def test_options(predictor: Predictor) -> None:
 
 
 PEAK = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from alserve.cli import app
 try:
     app(sys.argv[1:])
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+    print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1], file=sys.stderr)
 """
 
 
