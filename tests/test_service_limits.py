@@ -162,11 +162,11 @@ def test_a_client_that_leaves_or_shouts_does_no_harm(client: httpx.Client) -> No
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A service with little time and a model that needs more: it works at 16 times as many pixels."""
+    """A service with little time and a model that needs more: it works at 64 times as many pixels."""
     folder = tmp_path_factory.mktemp("slow")
     path = default_model()
     spec = load(path).spec
-    larger = spec.model_copy(update={"short_side": 4 * spec.short_side})
+    larger = spec.model_copy(update={"short_side": 8 * spec.short_side})
     (folder / "slow.onnx").write_bytes(seal(path.read_bytes(), larger))
     with serving([*SERVE, "--model", "slow.onnx"], folder, ALSERVE_TIMEOUT="0.3", ALSERVE_QUEUE="0") as client:
         yield client
