@@ -10,8 +10,9 @@ demo: .venv/train  ## the whole path on a small drawn data set, in a few minutes
 test: .venv/dev  ## all tests
 	$(BIN)/pytest
 
-bench-http: .venv/dev  ## measure the service; wants a machine that does nothing else
+bench-http: .venv/dev  ## measure the service, then wear it down; wants a machine that does nothing else
 	$(BIN)/python benchmarks/http_service.py
+	$(BIN)/python benchmarks/endurance.py
 
 lint: .venv/dev  ## format, style, types
 	$(BIN)/ruff format --check .

@@ -324,8 +324,9 @@ def merge(
 
 SERVE_EPILOG = """Environment variables: ALSERVE_TOKEN the bearer token that requests must carry (none) ·
 ALSERVE_TIMEOUT seconds for an answer (30) · ALSERVE_QUEUE requests that may wait (16 a core) ·
-ALSERVE_BATCH images a network call (1 on the CPU, 16 on a GPU) · ALSERVE_DEVICE auto, cpu, cuda or
-cuda:N (auto) · ALSERVE_MODEL the model file."""
+ALSERVE_BATCH images a network call (1 on the CPU, 16 on a GPU) · ALSERVE_WORKERS processes that answer (1: it
+uses all cores by itself; more share them, and when one dies the others go on, at the price of a model in memory
+each) · ALSERVE_DEVICE auto, cpu, cuda or cuda:N (auto) · ALSERVE_MODEL the model file."""
 
 
 @app.command(rich_help_panel=USE, epilog=SERVE_EPILOG)

@@ -4,6 +4,7 @@ A request is read within limits; its image goes through the `Pipeline`; an error
 nothing of the inside: {"error": "..."}.
 """
 
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -188,14 +189,24 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     app.state.pipeline = None
     try:
         app.state.settings = settings = Settings.from_environment()
-        engine = await to_thread.run_sync(partial(Engine, default_model(), device=settings.device))
-        await to_thread.run_sync(warm_up, engine)
+        app.state.pipeline = pipeline = await to_thread.run_sync(_load, settings)
     except (ModelError, DeviceError) as error:
         _log.critical("not ready: %s", error)
     else:
-        app.state.pipeline = Pipeline(engine, settings)
-        MODEL.info({"sha256": engine.sha256, "device": engine.device, "device_reason": engine.device_reason})
+        MODEL.labels(pipeline.engine.sha256, pipeline.engine.device, pipeline.engine.device_reason).set(1)
+    gc.freeze()  # what is there by now stays: looking through it again and again would hold up requests
     yield
+
+
+def _load(settings: Settings) -> Pipeline:
+    """Load and try the model, on the CPU once with all cores and once with one."""
+    engine = Engine(default_model(), device=settings.device, threads=settings.cores)
+    warm_up(engine)
+    if engine.batch_size > 1 or settings.cores == 1:
+        return Pipeline(engine, settings)
+    single = Engine(engine.path, device=engine.device, threads=1)
+    warm_up(single)
+    return Pipeline(engine, settings, single)
 
 
 app = Starlette(
@@ -229,11 +240,11 @@ class AlserveService:
 
 service = bentoml.service(
     name="alserve",
-    workers=1,
+    workers=Settings.from_environment().workers,
     http={"host": "127.0.0.1"},  # BentoML's own choice is the whole network; the container sets BENTOML_HOST
     traffic={"timeout": 7200},  # our own, lower ones stop the network too
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
 )(bentoml.asgi_app(app)(AlserveService))
-"""What BentoML serves, in one worker process: its threads share one ONNX Runtime session."""
+"""What BentoML serves; it starts the worker processes, and starts one anew that died."""
 service.add_asgi_middleware(Gate, site=app)

@@ -60,9 +60,9 @@ def main() -> None:
     print(report)
 
 
-def draw(path: Path, seed: int) -> bytes:
-    """Draw a JPEG of the size of a GlaS image; give its bytes."""
-    image, _ = draw_tissue(np.random.default_rng(seed), CLASSES[seed % len(CLASSES)], SHAPE)
+def draw(path: Path, seed: int, shape: tuple[int, int] = SHAPE) -> bytes:
+    """Draw a JPEG of that height and width; give its bytes."""
+    image, _ = draw_tissue(np.random.default_rng(seed), CLASSES[seed % len(CLASSES)], shape)
     data = encode_jpeg(image)
     write_atomic(path, data)
     return data
@@ -214,22 +214,34 @@ _own = threading.local()
 
 def ask(port: int, image: bytes) -> bytes:
     """Post an image over this thread's own connection; give the mask's PNG."""
+    status, data = post(port, image)
+    if status != http.HTTPStatus.OK:
+        raise SystemExit(f"port {port} answered {status}: {data[:200]!r}")
+    return data
+
+
+def post(port: int, image: bytes, *, keep: bool = True) -> tuple[int, bytes]:
+    """Post an image over this thread's own connection, kept for the next; give the answer's status and body."""
     connections: dict[int, http.client.HTTPConnection] = _own.__dict__.setdefault("connections", {})
     connection = connections.setdefault(port, http.client.HTTPConnection("127.0.0.1", port, timeout=120))
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body = head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
-    connection.request("POST", "/segment", body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
-    answer = connection.getresponse()
-    data = answer.read()
-    if answer.status != http.HTTPStatus.OK:
-        raise SystemExit(f"port {port} answered {answer.status}: {data[:200]!r}")
-    return data
+    try:
+        connection.request("POST", "/segment", body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        keep = False
+        raise
+    finally:
+        if not keep:
+            connection.close()
 
 
 @contextmanager
-def alserve_server(folder: Path) -> Iterator[int]:
-    """Run `alserve serve`; give its port."""
-    with running([sys.executable, "-m", "alserve.cli", "serve"], folder / "ours.log") as port:
+def alserve_server(folder: Path, **environment: str) -> Iterator[int]:
+    """Run `alserve serve`, with more environment variables; give its port."""
+    with running([sys.executable, "-m", "alserve.cli", "serve"], folder / "ours.log", **environment) as port:
         yield port
 
 
@@ -242,14 +254,14 @@ def fastapi_server(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def running(command: list[str], log: Path) -> Iterator[int]:
+def running(command: list[str], log: Path, **environment: str) -> Iterator[int]:
     """Run a server on a free port until the block ends; the block begins once it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "MODEL": str(default_model())}
+    variables = {**os.environ, "MODEL": str(default_model()), **environment}
     with log.open("wb") as output:
-        server = subprocess.Popen([*command, "--port", str(port)], stdout=output, stderr=output, env=environment)
+        server = subprocess.Popen([*command, "--port", str(port)], stdout=output, stderr=output, env=variables)
     try:
         until = time.monotonic() + 90
         while not is_ready(port):

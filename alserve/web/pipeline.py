@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from anyio import CapacityLimiter, fail_after, to_thread
 
-from alserve.device import available_cores
 from alserve.engine import Engine
 from alserve.errors import AlserveError, DeadlineError, OverloadError
 from alserve.geometry import resize, working_shape
@@ -36,21 +36,24 @@ class Case(NamedTuple):
 class Pipeline:
     """Takes images in and gives answers; made and used in one event loop.
 
-    On the CPU as many images are worked on at once as there are cores; where the network is called with batches,
-    twice as many as a batch holds, so that the next one gathers while one runs.
+    On the CPU as many images are worked on at once as there are cores: one that is alone gets all of them for its
+    network call, one among others a single one, which makes more images a second. Where the network is called with
+    batches, twice as many images as a batch holds, so that the next one gathers while one runs.
 
     Args:
-        engine: The loaded model.
+        engine: The loaded model, with all cores.
         settings: Limits.
+        single: The same with one core; `engine` if left out.
     """
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, single: Engine | None = None) -> None:
         batch = settings.batch or engine.batch_size
-        threads = available_cores() if batch == 1 else 2 * batch
+        threads = settings.cores if batch == 1 else 2 * batch
         self.engine = engine
-        self._batcher = Batcher(engine, batch)
+        self._alone = Batcher(engine, batch)
+        self._among_others = Batcher(single, 1) if single and batch == 1 else self._alone
         self._limiter = CapacityLimiter(threads)
-        self._free = threads + settings.queue
+        self._free = threads + ceil(settings.queue / settings.workers)
         self._timeout = settings.timeout
 
     @contextmanager
@@ -102,7 +105,8 @@ class Pipeline:
             height, width = image.shape[:2]
             small = resize(image, working_shape(height, width, self.engine.spec.short_side))
         decoded = time.monotonic()
-        outputs, seconds, batch = self._batcher.run(small, arrived + self._timeout)
+        batcher = self._alone if self._limiter.borrowed_tokens == 1 else self._among_others
+        outputs, seconds, batch = batcher.run(small, arrived + self._timeout)
         QUEUE.observe(begun - arrived + time.monotonic() - decoded - seconds)
         INFERENCE.observe(seconds)
         BATCH_IMAGES.observe(batch)

@@ -25,8 +25,15 @@ class Settings(BaseModel):
     """Requests that may wait while others are worked on; one more is answered 429."""
     batch: Annotated[int, Field(ge=1, le=256)] | None = None
     """Images a network call at most; 1 on the CPU and 16 on a GPU if left out."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Worker processes; each loads the model, and gets its share of the cores and of the queue."""
     token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """Bearer token that every request but those for health and for the files of the page must carry."""
+
+    @property
+    def cores(self) -> int:
+        """Cores for each worker process."""
+        return max(1, available_cores() // self.workers)
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -1,0 +1,249 @@
+"""Wear the service down: too many requests, very many requests, broken requests, a worker killed.
+
+    python benchmarks/endurance.py
+
+Client and server share this machine. The table goes to benchmarks/results/endurance.md.
+"""
+
+import argparse
+import http.client
+import platform
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+from broken_requests import Broken, broken_requests
+from http_service import HERE, SHAPE, alserve_server, closed_loop, draw, is_ready, post, timed
+
+from alserve.device import available_cores
+from alserve.imageio import write_atomic
+from alserve.modelfile import default_model
+
+OVERLOAD = 4
+"""Times the rate that the service can do."""
+CONNECTIONS = 200
+CLIENTS = 16
+DEADLINE = 30
+"""Seconds that the service has for an answer, unless told otherwise."""
+SMALL = (256, 256)
+"""Height and width of the images that are sent very often."""
+TORN = 0
+"""In place of a status: the line was cut."""
+
+
+class Sizes(NamedTuple):
+    """How long it all goes on."""
+
+    seconds: int = 60
+    """Of overload."""
+    warm_up: int = 1000
+    requests: int = 20_000
+    broken: int = 10_000
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    measure: str
+    found: str
+    goal: str
+
+
+def main() -> None:
+    """Run all four, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a trial of a minute or two; its figures mean little")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "endurance.md")
+    arguments = parser.parse_args()
+    sizes = Sizes(6, 50, 300, 300) if arguments.quick else Sizes()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        images = [draw(folder / f"{number}.jpg", number) for number in range(16)]
+        small = [draw(folder / f"small-{number}.jpg", number, SMALL) for number in range(16)]
+        with alserve_server(folder) as port:
+            rows = [*too_many(port, images, sizes), *very_many(port, small, sizes), *broken(port, small[0], sizes)]
+        with alserve_server(folder, ALSERVE_WORKERS="2") as port:
+            rows += killed(port, images)
+    report = table(rows)
+    write_atomic(arguments.out, report.encode())
+    print(report)
+
+
+def too_many(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
+    """Ask `OVERLOAD` times as often as the service can answer, at fixed times, and go on for a while."""
+    warm_up = 16 * CLIENTS
+    closed_loop(port, images, CLIENTS, CLIENTS)
+    rate = OVERLOAD * warm_up / timed(closed_loop, port, images, warm_up, CLIENTS)
+    before = memory(port)
+    start = time.perf_counter()
+
+    def work(number: int) -> tuple[int, float]:
+        due = start + number / rate
+        time.sleep(max(0, due - time.perf_counter()))
+        begun = time.perf_counter()
+        return status_of(port, images[number % len(images)]), time.perf_counter() - begun
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        answers = list(pool.map(work, range(round(rate * sizes.seconds))))
+    took = time.perf_counter() - start
+    p50, p99 = np.percentile([seconds for status, seconds in answers if status == http.HTTPStatus.OK], (50, 99))
+    name = f"{OVERLOAD} times overload, {rate:.0f} requests a second due"
+    return [
+        Row(
+            f"{name}: answers in {took:.0f} s",
+            tally(status for status, _ in answers),
+            "no 5xx",
+        ),
+        Row("the same: p50 and p99 of those accepted", f"{p50:.2f} and {p99:.2f} s", f"within {DEADLINE} s"),
+        Row("the same: memory of the worker, before and after", growth(before, memory(port)), "flat"),
+    ]
+
+
+def very_many(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
+    """Ask again and again; memory must not grow once all is warm."""
+    closed_loop(port, images, sizes.warm_up, CLIENTS)
+    before = memory(port)
+    closed_loop(port, images, sizes.requests - sizes.warm_up, CLIENTS)
+    name = f"{sizes.requests:,} requests: memory of the worker after {sizes.warm_up:,} of them and at the end"
+    return [Row(name, growth(before, memory(port)), "growth <= 3 %")]
+
+
+def broken(port: int, image: bytes, sizes: Sizes) -> list[Row]:
+    """Send what no sane client sends."""
+    (worker,) = workers(port)
+
+    def send(request: Broken) -> int:
+        return spoken(port, request)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        found = tally(pool.map(send, broken_requests(image, sizes.broken)))
+    alive = is_ready(port) and workers(port) == [worker]
+    verdict = f"{found}; the same process {'answers' if alive else 'is gone'}"
+    return [Row(f"{sizes.broken:,} random and mutated requests", verdict, "no 5xx, service alive")]
+
+
+def killed(port: int, images: Sequence[bytes]) -> list[Row]:
+    """Kill one of two workers while clients ask, each time over a new line, and see who notices."""
+    closed_loop(port, images, 4 * CLIENTS, CLIENTS)
+    old = workers(port)
+    answers: list[tuple[float, int]] = []
+    """When each request began, and its status."""
+    back = 0.0
+
+    def work(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if back:
+                return
+            begun = time.perf_counter()
+            answers.append((begun, status_of(port, images[number % len(images)], keep=False)))
+
+    numbers = count()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        callers = [pool.submit(work, numbers) for _ in range(CLIENTS)]
+        time.sleep(2)
+        kill = time.perf_counter()
+        old[0].kill()
+        while not any(answers_requests(worker, port) for worker in workers(port) if worker not in old):
+            time.sleep(0.05)
+        back = time.perf_counter()
+    for caller in callers:
+        caller.result()
+    meanwhile = [status for begun, status in answers if begun > kill]
+    return [
+        Row(
+            f"kill -9 of one of two workers, {CLIENTS} clients: requests under way then",
+            f"{sum(status == TORN for begun, status in answers if begun <= kill)} torn",
+            "only those on its own lines",
+        ),
+        Row("the same: requests until it was back", tally(meanwhile), "succeed"),
+        Row("the same: a new worker answers after", f"{back - kill:.1f} s", "by itself"),
+    ]
+
+
+def status_of(port: int, image: bytes, *, keep: bool = True) -> int:
+    """Post an image; give the answer's status, or `TORN`."""
+    try:
+        return post(port, image, keep=keep)[0]
+    except (OSError, http.client.HTTPException):
+        return TORN
+
+
+def spoken(port: int, request: Broken) -> int:
+    """Say a request as it is over a line of its own, and nothing more; give the answer's status, or `TORN`."""
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as line:
+        try:
+            line.sendall(request)
+            line.shutdown(socket.SHUT_WR)
+            return http_status(line)
+        except (OSError, http.client.HTTPException):
+            return TORN
+
+
+def http_status(line: socket.socket) -> int:
+    """Read an answer to its end; give its status."""
+    answer = http.client.HTTPResponse(line)
+    answer.begin()
+    answer.read()
+    return answer.status
+
+
+def workers(port: int) -> list[psutil.Process]:
+    """Give the living worker processes of the server on a port."""
+    (server,) = (child for child in psutil.Process().children() if str(port) in child.cmdline())
+    return [child for child in server.children() if is_alive(child)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Say whether a process runs; one that nobody has buried yet does not."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def answers_requests(worker: psutil.Process, port: int) -> bool:
+    """Say whether a worker has taken a request."""
+    with suppress(psutil.NoSuchProcess):
+        lines = worker.net_connections(kind="tcp")
+        return any(line.laddr.port == port and line.status == psutil.CONN_ESTABLISHED for line in lines)
+    return False
+
+
+def memory(port: int) -> float:
+    """Give the resident memory of the one worker, in MB."""
+    (worker,) = workers(port)
+    return float(worker.memory_info().rss) / 1e6
+
+
+def growth(before: float, after: float) -> str:
+    """Say how memory grew."""
+    return f"{before:.0f} and {after:.0f} MB, {(after - before) / before:+.1%}"
+
+
+def tally(statuses: Iterable[int]) -> str:
+    """Count answers by status, such as "200: 31, 429: 8"."""
+    counts = sorted(Counter(statuses).items())
+    return ", ".join(f"{'torn' if status == TORN else status}: {number:,}" for status, number in counts)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Give the rows as a table in Markdown."""
+    conditions = (
+        f"`alserve serve`, {default_model().name}, drawn JPEGs of {SHAPE[1]} x {SHAPE[0]} pixels (the many: {SMALL[1]} x "
+        f"{SMALL[0]}), {CLIENTS} clients where nothing else is said, up to {CONNECTIONS} connections in overload; client "
+        f"and server on the same {available_cores()} cores ({platform.machine()}), Python {platform.python_version()}."
+    )
+    lines = ["| measure | found | goal |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(["# The service under strain", "", conditions, "", *lines, ""])
+
+
+if __name__ == "__main__":
+    main()
