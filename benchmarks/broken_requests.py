@@ -11,7 +11,7 @@ Broken = bytes
 """All of a request, from its first line to the end of its body."""
 
 PAGES = ("/predict", "/segment", "/cam", "/overlay", "/predict_batch")
-QUERIES = ("", "?threshold=0.5", "?threshold=nan", "?threshold=1e999", "?include=mask,,", "?label=%ff%00", "?x=../..")
+QUERIES = (*6 * ("",), "?threshold=0.5", "?threshold=nan", "?include=mask,,", "?label=%ff%00", "?x=../..")
 KINDS = ("image/png", "image/jpg", "text/html; charset=\xff", "multipart/form-data", "application/json", "a/b;" * 50)
 SUFFIXES = (".png", ".jpg", ".webp", ".tiff", ".bmp", ".gif")
 BOUNDARY = b"----boundary"
@@ -31,7 +31,7 @@ def broken_requests(image: bytes, number: int, seed: int = 0) -> Iterator[Broken
     random = np.random.default_rng(seed)
     pixels = cv2.resize(decode(image), (64, 48))
     images = [bytes(cv2.imencode(suffix, pixels)[1]) for suffix in SUFFIXES]
-    ways: list[Callable[[np.random.Generator, bytes], Broken]] = [_noise, _body, _form, _whole]
+    ways: list[Callable[[np.random.Generator, bytes], Broken]] = [_noise, *3 * [_body, _form], _whole]
     for index in range(number):
         yield ways[index % len(ways)](random, images[int(random.integers(len(images)))])
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -188,15 +189,24 @@ def test_every_request_has_an_id_and_a_line_in_the_log(client: httpx.Client, ser
         made = client.post("/predict", content=b"text", headers={REQUEST_ID: odd}).headers[REQUEST_ID]
         assert made != odd
         assert len(made) == 32
-    (log,) = service_folder.glob("server-*.log")
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-
-    (line,) = [line for line in lines if line.get("request_id") == sane]
+    (line,) = log_lines(service_folder, sane)
     assert (line["message"], line["status"]) == ("GET /model", 200)
     assert line["seconds"] >= 0
-    (line,) = [line for line in lines if line.get("request_id") == made]
+    (line,) = log_lines(service_folder, made)
     assert (line["message"], line["status"]) == ("POST /predict", 415)
-    assert not any("/readyz" in line["message"] for line in lines)
+    assert not any("/readyz" in line["message"] for line in log_lines(service_folder))
+
+
+def log_lines(folder: Path, request_id: str | None = None) -> list[dict[str, Any]]:
+    """All lines of the service's log, or those of one request: waited for, as they come after its answer."""
+    (log,) = folder.glob("server-*.log")
+    end = time.monotonic() + 10
+    while True:
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{") and line[-1] == "}"]
+        found = [line for line in lines if request_id in (None, line.get("request_id"))]
+        if found or time.monotonic() > end:
+            return found
+        time.sleep(0.05)
 
 
 def test_the_description_is_that_of_the_service(client: httpx.Client) -> None:

@@ -1,5 +1,6 @@
 """What the service refuses, and that it lives on: bad input, too much, too slow, no token, a stop."""
 
+import select
 import socket
 import subprocess
 import tempfile
@@ -189,6 +190,19 @@ def test_a_body_that_does_not_come_is_not_waited_for(slow: httpx.Client) -> None
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert slow.get("/readyz").status_code == 200
+
+
+def test_a_body_that_trickles_is_not_waited_for_either(slow: httpx.Client) -> None:
+    head = f"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
+    with socket.create_connection((slow.base_url.host, slow.base_url.port), timeout=30) as line:
+        line.sendall(head)
+        start = time.monotonic()
+        for byte in PNG:
+            if select.select([line], [], [], 0.05)[0]:
+                break
+            line.sendall(bytes([byte]))
+        assert line.recv(4096).startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - start < 10
 
 
 def test_overload_is_refused_at_once_and_goes_by(slow: httpx.Client) -> None:
