@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from alserve import __version__
 from alserve.web.answers import Answer, Answers, CamOptions, MaskOptions, Options, PredictOptions, Refusal
-from alserve.web.upload import FIELD, FIELDS
+from alserve.web.upload import FIELD, FIELDS, MAX_IMAGES
 
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """Content-Security-Policy of the page for people, which has a style of its own and no script."""
@@ -83,8 +83,9 @@ def describe_service() -> dict[str, Any]:
 
 def _post(summary: str, options: type[Options], content: dict[str, Any], field: str = FIELD) -> dict[str, Any]:
     file = {"type": "string", "contentMediaType": "application/octet-stream"}
+    files = {"type": "array", "items": file, "minItems": 1, "maxItems": MAX_IMAGES}
     several = field == FIELDS
-    form = {"type": "object", "required": [field], "properties": {field: _list(file) if several else file}}
+    form = {"type": "object", "required": [field], "properties": {field: files if several else file}}
     body = {"multipart/form-data": {"schema": form}}
     return {
         "summary": summary,
@@ -103,10 +104,6 @@ def _post(summary: str, options: type[Options], content: dict[str, Any], field: 
 def _get(summary: str, kind: str) -> dict[str, Any]:
     refusals = {str(status): _refusal(_REFUSALS[status]) for status in (401, 503)}
     return {"summary": summary, "responses": {"200": {"description": summary, "content": {kind: {}}}, **refusals}}
-
-
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
 
 
 def _json(model: str, example: dict[str, Any]) -> dict[str, Any]:
