@@ -194,6 +194,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         _log.critical("not ready: %s", error)
     else:
         MODEL.labels(pipeline.engine.sha256, pipeline.engine.device, pipeline.engine.device_reason).set(1)
+    gc.collect()
     gc.freeze()  # what is there by now stays: looking through it again and again would hold up requests
     yield
 
@@ -202,7 +203,7 @@ def _load(settings: Settings) -> Pipeline:
     """Load and try the model, on the CPU once with all cores and once with one."""
     engine = Engine(default_model(), device=settings.device, threads=settings.cores)
     warm_up(engine)
-    if engine.batch_size > 1 or settings.cores == 1:
+    if (settings.batch or engine.batch_size) > 1 or settings.cores == 1:
         return Pipeline(engine, settings)
     single = Engine(engine.path, device=engine.device, threads=1)
     warm_up(single)

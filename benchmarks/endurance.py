@@ -1,4 +1,4 @@
-"""Wear the service down: too many requests, very many requests, broken requests, a worker killed.
+"""Wear the service down: very many requests, too many requests, broken requests, a worker killed.
 
     python benchmarks/endurance.py
 
@@ -74,7 +74,7 @@ def main() -> None:
         images = [draw(folder / f"{number}.jpg", number) for number in range(16)]
         small = [draw(folder / f"small-{number}.jpg", number, SMALL) for number in range(16)]
         with alserve_server(folder) as port:
-            rows = [*too_many(port, images, sizes), *very_many(port, small, sizes), *broken(port, small[0], sizes)]
+            rows = [*very_many(port, small, sizes), *too_many(port, images, sizes), *broken(port, small[0], sizes)]
         with alserve_server(folder, ALSERVE_WORKERS="2") as port:
             rows += killed(port, images)
     report = table(rows)

@@ -226,12 +226,15 @@ def post(port: int, image: bytes, *, keep: bool = True) -> tuple[int, bytes]:
     connection = connections.setdefault(port, http.client.HTTPConnection("127.0.0.1", port, timeout=120))
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body = head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
+    kept = connection.sock is not None
     try:
         connection.request("POST", "/segment", body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
-        keep = False
+        connection.close()
+        if kept:  # the server closes lines that were idle for some seconds
+            return post(port, image, keep=keep)
         raise
     finally:
         if not keep:
