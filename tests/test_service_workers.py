@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +12,6 @@ import psutil
 import pytest
 from server import serving
 from web import PNG, SERVE, figure
-
-from alserve.errors import OverloadError
-from alserve.predictor import Predictor
-from alserve.web.pipeline import Pipeline
-from alserve.web.settings import Settings
 
 CALLERS = 4
 DYING = 1.0
@@ -96,14 +91,3 @@ def test_a_worker_that_is_killed_is_replaced_and_the_others_go_on(tmp_path: Path
         httpx.post(f"{client.base_url}/segment", content=PNG, timeout=60).raise_for_status()
         wait_for(lambda: len(living_workers(client)) == 2)
         assert not living_workers(client).keys() & old.keys()
-
-
-@pytest.mark.parametrize(("workers", "places"), [(1, 3), (2, 2), (64, 1)])
-def test_workers_share_the_places_for_those_who_wait(predictor: Predictor, workers: int, places: int) -> None:
-    settings = Settings(queue=3, workers=workers)
-    pipeline = Pipeline(predictor.engine, settings)
-    with ExitStack() as held:
-        for _ in range(settings.cores + places):
-            held.enter_context(pipeline.admitted())
-        with pytest.raises(OverloadError), pipeline.admitted():
-            pass

@@ -1,0 +1,60 @@
+"""Who gets a place in the pipeline, and how many cores."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import anyio
+import pytest
+from web import PNG
+
+from alserve.device import available_cores
+from alserve.engine import Engine, Outputs
+from alserve.errors import OverloadError
+from alserve.modelfile import default_model
+from alserve.predictor import Predictor
+from alserve.web.pipeline import Pipeline
+from alserve.web.settings import Settings
+
+
+@pytest.mark.parametrize(("workers", "places"), [(1, 3), (2, 2), (64, 1)])
+def test_workers_share_the_places_for_those_who_wait(predictor: Predictor, workers: int, places: int) -> None:
+    settings = Settings(queue=3, workers=workers)
+    pipeline = Pipeline(predictor.engine, settings)
+    with ExitStack() as held:
+        for _ in range(settings.cores + places):
+            held.enter_context(pipeline.admitted())
+        with pytest.raises(OverloadError), pipeline.admitted():
+            pass
+
+
+class CountingEngine(Engine):
+    """An engine that counts its calls."""
+
+    calls = 0
+
+    def run(self, *images: Any, **more: Any) -> Outputs:
+        self.calls += 1
+        return super().run(*images, **more)
+
+
+@pytest.mark.skipif(available_cores() == 1, reason="with one core nothing runs beside another")
+def test_an_image_alone_gets_all_cores_and_one_among_others_a_single_one() -> None:
+    everything, single = (CountingEngine(default_model(), device="cpu", threads=threads) for threads in (None, 1))
+    labels: list[str] = []
+
+    async def ask(pipeline: Pipeline) -> None:
+        labels.append(await pipeline.answer(PNG, lambda case: case.prediction.label))
+
+    async def alone_and_together() -> None:
+        pipeline = Pipeline(everything, Settings(), single)
+        await ask(pipeline)
+        assert (everything.calls, single.calls) == (1, 0)
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(ask, pipeline)
+
+    anyio.run(alone_and_together)
+
+    assert everything.calls + single.calls == len(labels) == 9
+    assert single.calls > 4
+    assert len(set(labels)) == 1
