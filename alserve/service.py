@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from alserve.engine import Engine
 from alserve.errors import (
@@ -239,13 +240,21 @@ class AlserveService:
         return app.state.pipeline is not None
 
 
+class GatedService(bentoml.Service):  # type: ignore[misc]
+    """BentoML's service behind our gate, which lets BentoML answer the health pages only."""
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:  # noqa: FBT001, FBT002
+        """Give the application that a worker process serves."""
+        return Gate(super().to_asgi(is_main), site=app)
+
+
 service = bentoml.service(
     name="alserve",
+    service_class=GatedService,
     workers=Settings.from_environment().workers,
     http={"host": "127.0.0.1"},  # BentoML's own choice is the whole network; the container sets BENTOML_HOST
-    traffic={"timeout": 7200},  # our own, lower ones stop the network too
+    traffic={"timeout": 5},  # of the health pages; ours have limits of their own, which stop the network too
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
 )(bentoml.asgi_app(app)(AlserveService))
 """What BentoML serves; it starts the worker processes, and starts one anew that died."""
-service.add_asgi_middleware(Gate, site=app)

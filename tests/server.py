@@ -6,10 +6,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 
 START_SECONDS = 90
 STOP_SECONDS = 20
@@ -68,6 +69,18 @@ def serving(command: Sequence[str], folder: Path, **environment: str) -> Iterato
     with socket.socket() as again:  # no worker is left that holds the port
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
+
+
+def living_workers(client: httpx.Client) -> dict[int, psutil.Process]:
+    """The worker processes of the server that `client` asks, by process id."""
+    (server,) = (child for child in psutil.Process().children() if str(client.base_url.port) in child.cmdline())
+    return {child.pid: child for child in server.children() if is_alive(child)}
+
+
+def is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:

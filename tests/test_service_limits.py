@@ -13,7 +13,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server import clean_environment, free_port, serving
+from server import clean_environment, free_port, living_workers, serving
 from starlette.testclient import TestClient
 from web import IMAGE, PNG, SERVE, assert_refused, claiming_png, drawing, encoded, figure, picture, send_raw
 
@@ -88,6 +88,19 @@ def test_a_body_that_is_too_large_is_refused_however_it_comes(client: httpx.Clie
     for answer in (announced, chunked, form):
         assert_refused(answer, 413, "larger than 32 MiB")
     client.post("/predict", content=PNG).raise_for_status()
+
+
+def test_nothing_of_a_refused_request_stays_in_memory(client: httpx.Client) -> None:
+    (worker,) = living_workers(client).values()
+    body = PNG + bytes(150_000)
+
+    def refuse(times: int) -> int:
+        for _ in range(times):
+            assert_refused(client.post("/predict", content=body, params={"shoes": 2}), 422, "shoes")
+        return int(worker.memory_info().rss)
+
+    before = refuse(50)
+    assert refuse(400) - before < 20e6
 
 
 def test_an_announced_size_is_refused_before_the_body_comes(client: httpx.Client) -> None:

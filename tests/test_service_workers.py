@@ -3,14 +3,12 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-import psutil
 import pytest
-from server import serving
+from server import living_workers, serving
 from web import PNG, SERVE, figure
 
 CALLERS = 4
@@ -24,18 +22,6 @@ class Asked(NamedTuple):
     begun: float
     ended: float
     status: int
-
-
-def living_workers(client: httpx.Client) -> dict[int, psutil.Process]:
-    """The worker processes of the server that `client` asks, by process id."""
-    (server,) = (child for child in psutil.Process().children() if str(client.base_url.port) in child.cmdline())
-    return {child.pid: child for child in server.children() if is_alive(child)}
-
-
-def is_alive(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    return False
 
 
 def figure_of_any(client: httpx.Client, series: str) -> float:

@@ -28,11 +28,14 @@ _log = logging.getLogger("alserve.request")
 
 
 class Gate:
-    """ASGI middleware: request id, token, unknown pages, pickled content, log and metrics.
+    """ASGI application before two others: request id, token, unknown pages, pickled content, log and metrics.
+
+    Our own pages are not reached through BentoML's application, which would keep something of every request in memory,
+    answered or not, until its time limit has passed: of one that was refused, the body.
 
     Args:
-        app: What answers the requests that pass.
-        site: The application whose pages there are; `site.state.settings` holds the token.
+        app: BentoML's; it answers the health pages, and starts and stops both.
+        site: What answers all others; `site.state.settings` holds the token.
     """
 
     def __init__(self, app: ASGIApp, *, site: Starlette) -> None:
@@ -60,7 +63,8 @@ class Gate:
         start = perf_counter()
         with IN_PROGRESS.track_inprogress():
             try:
-                await (self._refusal(page, headers) or self._app)(scope, receive, noting)
+                answering = self._app if page in HEALTH else self._site
+                await (self._refusal(page, headers) or answering)(scope, receive, noting)
             finally:
                 seconds = perf_counter() - start
                 REQUESTS.labels(page or "unknown", status).inc()
