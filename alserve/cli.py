@@ -129,6 +129,13 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")],
     masks: Masks = None,
+    oracle: Annotated[
+        str,
+        typer.Option(
+            metavar="data|folder:DIR",
+            help="Who gives the masks: the data set, or a person, who finds in DIR what to draw and saves it there.",
+        ),
+    ] = "data",
     preset: Annotated[str | None, typer.Option(help="Settings for a kind of data: glas or cub.")] = None,
     method: Annotated[
         str,
@@ -174,6 +181,8 @@ def train(
     OUT then holds model.onnx (exported after every round), rounds.jsonl (one object a round),
     report.html, the settings, and the state that lets a stopped run continue.
 
+    With --oracle folder:DIR it stops when it needs masks and says where to draw them; run the same command again.
+
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """
     _need_training()
@@ -196,7 +205,7 @@ def train(
         "validation_masks": validation_masks,
     }
     settings = Settings.of(preset, {name: value for name, value in given.items() if value is not None})
-    train_run(data, out, settings, masks=masks, device=device, overwrite=overwrite)
+    train_run(data, out, settings, masks=masks, oracle=oracle, device=device, overwrite=overwrite)
 
 
 @app.command(rich_help_panel=TRAIN)

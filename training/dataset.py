@@ -130,6 +130,25 @@ def load_dataset(data: Path, masks: Path | None = None) -> Dataset:
     return Dataset(data, classes, samples)
 
 
+def stem(name: str) -> str:
+    """Give an image's name without its suffix: what its mask is called."""
+    return Path(name).with_suffix("").as_posix()
+
+
+def find_masks(folder: Path) -> dict[str, Path]:
+    """Find all masks below a folder, by their path in it without the suffix.
+
+    Raises:
+        DataError: Two differ in their suffix only.
+    """
+    found: dict[str, Path] = {}
+    for path in _images(folder.rglob("*")):
+        name = stem(path.relative_to(folder).as_posix())
+        if found.setdefault(name, path) != path:
+            raise DataError(f"{path}: {found[name].name} lies beside it, a second mask of the same name; keep one")
+    return found
+
+
 def _name(row: Row) -> str:
     return row[0]
 
@@ -187,15 +206,8 @@ def _attach_masks(rows: list[Row], masks: Path) -> list[Row]:
     """Give every row the mask of the same name below `masks`; a mask that fits no image is an error."""
     if not masks.is_dir():
         raise DataError(f"{masks}: no such folder of masks")
-    found: dict[str, Path] = {}
-    for path in _images(masks.rglob("*")):
-        stem = path.relative_to(masks).with_suffix("").as_posix()
-        if found.setdefault(stem, path) != path:
-            raise DataError(f"{path}: {found[stem].name} lies beside it, a second mask of the same name; keep one")
-    attached = [
-        (name, label, found.get(Path(name).with_suffix("").as_posix(), mask), split)
-        for name, label, mask, split in rows
-    ]
+    found = find_masks(masks)
+    attached = [(name, label, found.get(stem(name), mask), split) for name, label, mask, split in rows]
     used = {mask for _, _, mask, _ in attached}
     if orphans := [path for path in found.values() if path not in used]:
         raise DataError(
