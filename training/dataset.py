@@ -135,8 +135,8 @@ def stem(name: str) -> str:
     return Path(name).with_suffix("").as_posix()
 
 
-def find_masks(folder: Path) -> dict[str, Path]:
-    """Find all masks below a folder, by their path in it without the suffix.
+def find_pictures(folder: Path) -> dict[str, Path]:
+    """Find all pictures below a folder, by their path in it without the suffix: how a mask finds its image.
 
     Raises:
         DataError: Two differ in their suffix only.
@@ -206,7 +206,7 @@ def _attach_masks(rows: list[Row], masks: Path) -> list[Row]:
     """Give every row the mask of the same name below `masks`; a mask that fits no image is an error."""
     if not masks.is_dir():
         raise DataError(f"{masks}: no such folder of masks")
-    found = find_masks(masks)
+    found = find_pictures(masks)
     attached = [(name, label, found.get(stem(name), mask), split) for name, label, mask, split in rows]
     used = {mask for _, _, mask, _ in attached}
     if orphans := [path for path in found.values() if path not in used]:

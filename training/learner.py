@@ -159,7 +159,7 @@ class Learner:
         return [index for asked in state.asked for index in asked if index not in pool.labelled]
 
     def _give_masks(self, pool: Pool, state: State) -> None:
-        """Ask the oracle for the masks that are missing, and move their images into L; forget those it will not draw."""
+        """Ask the oracle for what is missing, and move these images into L; forget those it will not draw."""
         missing = self._missing(pool, state)
         for index, answer in zip(missing, self.oracle.ask([self.samples[index] for index in missing]), strict=True):
             if answer is NoMask.EVER:

@@ -6,10 +6,10 @@ from enum import Enum, auto
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from alserve.errors import DataError
+from alserve.errors import AlserveError, DataError
 from alserve.imageio import read_bytes, write_atomic
 from alserve.terminal import say
-from training.dataset import Dataset, Mask, Sample, find_masks, stem
+from training.dataset import Dataset, Mask, Sample, find_pictures, stem
 from training.settings import Settings
 from training.todo import write_drafts, write_page
 
@@ -73,6 +73,11 @@ def open_oracle(name: str) -> Oracle:
     return SimulatedOracle()
 
 
+def is_marked(masks: Path, name: str, kind: str) -> bool:
+    """Tell whether a person left the file NAME.KIND (skip, empty, full) beside the masks; some editors add .txt."""
+    return any((masks / f"{name}.{kind}{suffix}").exists() for suffix in ("", ".txt"))
+
+
 class SimulatedOracle:
     """Answers from masks that were drawn before."""
 
@@ -123,7 +128,7 @@ class FolderOracle:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.masks = folder / "masks"
-        self._asked: set[str] = set()
+        self._warned = False
 
     def check(self, dataset: Dataset, settings: Settings) -> None:
         """Refuse methods that a person has no part in, a budget larger than the images, and names that clash."""
@@ -162,19 +167,23 @@ class FolderOracle:
 
     def can_answer(self, sample: Sample) -> bool:
         """Tell whether the person did not skip this image."""
-        return not self._marked(sample, "skip")
+        return not is_marked(self.masks, stem(sample.name), "skip")
 
     def ask(self, samples: Sequence[Sample]) -> list[Mask | NoMask]:
         """Read what was drawn so far; a mask that was not asked for is named, once, and left alone."""
-        found = find_masks(self.masks)
+        found = find_pictures(self.masks)
+        answers: list[Mask | NoMask] = []
         faults: list[str] = []
-        answers = [self._answer(sample, found.get(stem(sample.name)), faults) for sample in samples]
+        for sample in samples:
+            try:
+                answers.append(self._answer(sample, found.get(stem(sample.name))))
+            except AlserveError as error:
+                faults.append(str(error))
         if faults:
             more = f"; and {len(faults) - MOST_SAID} more" if len(faults) > MOST_SAID else ""
             raise DataError("; ".join(faults[:MOST_SAID]) + more)
-        if not self._asked:
+        if samples and not self._warned:
             self._warn_of_strays(found, {stem(sample.name) for sample in samples})
-        self._asked |= {stem(sample.name) for sample in samples}
         return answers
 
     def request(self, samples: Sequence[Sample], model: Path | None) -> None:
@@ -195,35 +204,28 @@ class FolderOracle:
         count = "1 mask" if len(samples) == 1 else f"{len(samples)} masks"
         say(f"{count} to draw: open {page}, save them in {self.masks}, then run the same command again")
 
-    def _answer(self, sample: Sample, path: Path | None, faults: list[str]) -> Mask | NoMask:
-        skipped = self._marked(sample, "skip")
+    def _answer(self, sample: Sample, path: Path | None) -> Mask | NoMask:
+        skipped = is_marked(self.masks, stem(sample.name), "skip")
         if path is None:
             return NoMask.EVER if skipped else NoMask.YET
-        try:
-            if skipped:
-                raise DataError(f"{path}: the image is marked as skipped as well; remove the mask or the .skip file")
-            if read_bytes(path).startswith(JPEG):
-                raise DataError(f"{path}: a JPEG blurs the outline; save the mask as PNG")
-            mask = replace(sample, mask=path).read()[1]
-            assert mask is not None  # noqa: S101  for mypy: a mask was named
-            for kind, fault in (("empty", not mask.any()), ("full", mask.all())):
-                if fault and not self._marked(sample, kind):
-                    side = "foreground" if kind == "empty" else "background"
-                    raise DataError(
-                        f"{path}: has no {side}; draw it, or if that is right, put an empty file "
-                        f"{path.with_suffix(f'.{kind}').name} beside it"
-                    )
-        except DataError as error:
-            faults.append(str(error))
-            return NoMask.YET
+        if skipped:
+            raise DataError(f"{path}: the image is marked as skipped as well; remove the mask or the .skip file")
+        mask = replace(sample, mask=path).read()[1]
+        if mask is None or read_bytes(path).startswith(JPEG):
+            raise DataError(f"{path}: a JPEG blurs the outline; save the mask as PNG")
+        self._check_one_sided(path, sample, mask)
         return mask
 
-    def _marked(self, sample: Sample, kind: str) -> bool:
-        """Tell whether there is a marker; editors like to add .txt to its name."""
-        marker = self.masks / f"{stem(sample.name)}.{kind}"
-        return marker.exists() or marker.with_name(f"{marker.name}.txt").exists()
+    def _check_one_sided(self, path: Path, sample: Sample, mask: Mask) -> None:
+        for kind, side, fault in (("empty", "foreground", not mask.any()), ("full", "background", mask.all())):
+            if fault and not is_marked(self.masks, stem(sample.name), kind):
+                raise DataError(
+                    f"{path}: has no {side}; draw it, or if that is right, put an empty file "
+                    f"{path.with_suffix(f'.{kind}').name} beside it"
+                )
 
     def _warn_of_strays(self, found: dict[str, Path], asked: set[str]) -> None:
+        self._warned = True
         strays = [str(path) for name, path in found.items() if name not in asked]
         if strays:
             more = f" and {len(strays) - MOST_SAID} more" if len(strays) > MOST_SAID else ""
