@@ -172,6 +172,8 @@ class FolderOracle:
     def ask(self, samples: Sequence[Sample]) -> list[Mask | NoMask]:
         """Read what was drawn so far; a mask that was not asked for is named, once, and left alone."""
         found = find_pictures(self.masks)
+        if samples and not self._warned:
+            self._warn_of_strays(found, {stem(sample.name) for sample in samples})
         answers: list[Mask | NoMask] = []
         faults: list[str] = []
         for sample in samples:
@@ -182,8 +184,6 @@ class FolderOracle:
         if faults:
             more = f"; and {len(faults) - MOST_SAID} more" if len(faults) > MOST_SAID else ""
             raise DataError("; ".join(faults[:MOST_SAID]) + more)
-        if samples and not self._warned:
-            self._warn_of_strays(found, {stem(sample.name) for sample in samples})
         return answers
 
     def request(self, samples: Sequence[Sample], model: Path | None) -> None:
@@ -196,9 +196,9 @@ class FolderOracle:
             copy = self.folder / "images" / sample.name
             if not copy.exists():
                 write_atomic(copy, read_bytes(sample.image))
+            (self.masks / sample.name).parent.mkdir(parents=True, exist_ok=True)
         if model:
             write_drafts(wanted, model)
-        self.masks.mkdir(parents=True, exist_ok=True)
         page = self.folder / "todo.html"
         write_page(page, wanted)
         count = "1 mask" if len(samples) == 1 else f"{len(samples)} masks"
