@@ -11,11 +11,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from pycocotools import mask as coco
 
-from alserve.errors import DataError, ImageError
-from alserve.imageio import decode_mask, read_bytes
+from alserve.errors import DataError
 from alserve.terminal import say
 from training.brush import decode_brush, encode_brush
-from training.dataset import Mask, find_pictures
+from training.dataset import Mask, find_pictures, read_mask
 
 FOREGROUND = "foreground"
 """The one label of drafts."""
@@ -92,11 +91,7 @@ def _reason(error: Exception) -> str:
 
 def _read_pictures(folder: Path) -> Iterator[Annotation]:
     for path in find_pictures(folder).values():
-        try:
-            mask = decode_mask(read_bytes(path))
-        except ImageError as error:
-            raise DataError(f"{path}: {error}") from None
-        yield Annotation(path.relative_to(folder).as_posix(), mask)
+        yield Annotation(path.relative_to(folder).as_posix(), read_mask(path))
 
 
 def _read_coco(content: dict[str, Any]) -> Iterator[Annotation]:

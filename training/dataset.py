@@ -45,13 +45,22 @@ class Sample:
         image = _decode(decode, self.image)
         if self.mask is None:
             return image, None
-        mask = _decode(decode_mask, self.mask)
+        mask = read_mask(self.mask)
         if mask.shape != image.shape[:2]:
             raise DataError(
                 f"{self.mask}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {self.image} has "
                 f"{image.shape[1]} x {image.shape[0]}; they must be equal"
             )
         return image, mask
+
+
+def read_mask(path: Path) -> Mask:
+    """Read a mask of any size: bool [height, width].
+
+    Raises:
+        DataError: The file cannot be used.
+    """
+    return _decode(decode_mask, path)
 
 
 def _decode(decoder: Callable[[bytes], Result], path: Path) -> Result:

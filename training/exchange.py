@@ -6,10 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from alserve.errors import DataError
-from alserve.imageio import decode_mask, encode_png, peek_shape, read_bytes, to_grey, write_atomic
+from alserve.imageio import encode_png, peek_shape, read_bytes, to_grey, write_atomic
 from alserve.terminal import say
 from training.annotations import UPLOADED, Draft, coco_file, label_studio_tasks, read_annotations
-from training.dataset import Mask, find_pictures, load_dataset, stem
+from training.dataset import Mask, find_pictures, load_dataset, read_mask, stem
 from training.oracle import is_marked
 
 MOST_SAID = 4
@@ -56,7 +56,8 @@ def import_masks(source: Path, out: Path, data: Path | None = None, *, overwrite
             raise DataError(f"{path}: is there already, and differs; replace it with --overwrite")
     for path, content in files.items():
         write_atomic(path, content)
-    print(f"{len(files)} masks, in {out}")
+    skipped = sum(not content for content in files.values())
+    print(f"{len(files) - skipped} masks{f', {skipped} skipped' if skipped else ''}, in {out}")
 
 
 def _check_size(name: str, mask: Mask, image: Path) -> None:
@@ -108,7 +109,7 @@ def export_masks(folder: Path, out: Path, kind: Literal["coco", "label-studio"],
         )
     content = coco_file(drafts) if kind == "coco" else label_studio_tasks(drafts, prefix)
     write_atomic(out, json.dumps(content).encode())
-    print(f"{len(drafts)} images, {sum(draft.mask is not None for draft in drafts)} with a draft, in {out}")
+    print(f"{len(drafts)} to draw, {sum(draft.mask is not None for draft in drafts)} with a draft, in {out}")
 
 
 def _drafts(folder: Path) -> Iterator[Draft]:
@@ -117,5 +118,7 @@ def _drafts(folder: Path) -> Iterator[Draft]:
         shape = peek_shape(image)
         if name in done or is_marked(folder / "masks", name, "skip") or shape is None:
             continue
-        mask = decode_mask(read_bytes(drafts[name])) if name in drafts else None
+        mask = read_mask(drafts[name]) if name in drafts else None
+        if mask is not None:
+            _check_size(str(drafts[name]), mask, image)
         yield Draft(image.relative_to(folder / "images").as_posix(), shape, mask)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from alserve.geometry import resize
-from alserve.imageio import decode_mask, encode_jpeg, encode_png, read_bytes, to_grey, write_atomic
+from alserve.imageio import encode_jpeg, encode_png, to_grey, write_atomic
 from alserve.predictor import load
 from alserve.render import overlay
-from training.dataset import Sample, stem
+from training.dataset import Sample, read_mask, stem
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -74,7 +74,7 @@ def _task(sample: Sample, draft: Path) -> Task:
     image, _ = sample.read()
     pictures = {"Image": image}
     if draft.exists():
-        mask = decode_mask(read_bytes(draft))
+        mask = read_mask(draft)
         pictures["Draft"] = overlay(image, mask) if mask.shape == image.shape[:2] else image
     urls = {caption: _data_url(picture) for caption, picture in pictures.items()}
     return Task(sample.name, stem(sample.name), image.shape[0], image.shape[1], urls)
