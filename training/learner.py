@@ -217,7 +217,7 @@ class Learner:
         if tests := self.dataset.split("test"):
             with self.timed(state.round, "test"):
                 figures = measure(load(path, device="cpu", threads=1), tests)
-            known = {"test_dice": figures.dice, "test_accuracy": figures.accuracy}
+            known = {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
             provenance = spec.provenance.model_copy(update=known)
             stamp(path, spec.model_copy(update={"provenance": provenance}))
             record |= {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
