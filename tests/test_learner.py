@@ -46,7 +46,7 @@ def test_other_data_or_another_size_are_counted_anew(make: Make) -> None:
     first = make()
     first.nearest()
     (kept,) = first.run.cache.iterdir()
-    for other in (make("data", fingerprint="y"), make("size", short_side=96)):
+    for other in (make("other", fingerprint="y"), make("size", short_side=96)):
         other.run.cache.mkdir()
         other.run.cache.joinpath(kept.name).write_bytes(b"would be an error if it were read")
         other.nearest()
