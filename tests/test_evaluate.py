@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_pixels_are_those_of_all_images_together(
     labels = torch.tensor([sample.label for sample in samples])
     known = multiclass_calibration_error(torch.from_numpy(np.stack(scores)), labels, 2, n_bins=15)
     assert figures.ece_scores == pytest.approx(float(known), abs=1e-5)
+
+
+def test_memory_does_not_grow_with_the_images(predictor: Predictor, samples: tuple[Sample, ...]) -> None:
+    def peak(times: int) -> int:
+        tracemalloc.start()
+        measure(predictor, samples * times)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    pixels = samples[0].read()[0].nbytes
+    assert peak(6) - peak(1) < 10 * pixels  # of 60 images more
 
 
 def test_the_command_prints_writes_and_draws(
