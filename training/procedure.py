@@ -52,9 +52,10 @@ def learn(learner: Learner, run: Run, settings: Settings) -> None:
 def describe(record: Mapping[str, Any]) -> str:
     """Say a round's figures in one line."""
     measured = [(name, record.get(f"test_{name}")) for name in ("dice", "accuracy")]
+    pseudo_dice = record.get("pseudo_dice")
     figures = [
         f"{record['masks_used']} masks",
-        f"{record['pseudo_labels']} pseudo-masks",
+        f"{record['pseudo_labels']} pseudo-masks{'' if pseudo_dice is None else f' (Dice {100 * pseudo_dice:.1f} %)'}",
         f"threshold {record['threshold']:.2f}",
         *(f"test {name} {100 * value:.1f} %" for name, value in measured if value is not None),
     ]
