@@ -145,8 +145,8 @@ def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
     values = _imdecode(data, cv2.IMREAD_UNCHANGED).astype(np.bool_)
     if values.ndim == 2:  # noqa: PLR2004
         return values
-    coloured: npt.NDArray[np.bool_] = values[..., :3].any(axis=-1)
-    painted: npt.NDArray[np.bool_] = values[..., 3:].all(axis=-1)  # without alpha: everywhere
+    coloured = np.asarray(values[..., :3].any(axis=-1))
+    painted = np.asarray(values[..., 3:].all(axis=-1))  # without alpha: everywhere
     return painted if not (coloured & painted).any() and not painted.all() else coloured & painted
 
 

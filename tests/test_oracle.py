@@ -317,7 +317,7 @@ def test_a_run_keeps_its_kind_of_oracle(table: Path, walked: dict[str, Any]) -> 
         train_run(drawn, walked["run"], TWO_ROUNDS.model_copy(update={"method": "wsl"}))
 
 
-def test_classes_that_are_skipped_altogether(data: Path, tmp_path: Path) -> None:
+def test_classes_that_are_skipped_altogether(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The round goes on without them; when nothing at all is drawn, that is said."""
     dataset, tiny, masks = load_dataset(data), settings(UNTRAINED, rounds=1), tmp_path / "work" / "masks"
     trainer = Trainer(tiny, "cpu")
@@ -341,4 +341,5 @@ def test_classes_that_are_skipped_altogether(data: Path, tmp_path: Path) -> None
         done, pool = gather()
         assert done
         assert pool.labelled == {3}
+        assert "class a: no image is left to ask for; round 1 has 0 of 1 new masks" in capsys.readouterr().err
         assert run.load_state().asked == [[3]]

@@ -165,9 +165,15 @@ class Learner:
             self._give_masks(pool, state)
         missing = [self.samples[index] for index in self._missing(pool, state)]
         self.oracle.request(missing, self.run.model if state.records else None)
-        if not missing and not pool.labelled and self.settings.schedule[0]:
+        if missing:
+            return False
+        if not pool.labelled and self.settings.schedule[0]:
             raise DataError(f"{self.dataset.source}: every image was skipped; allow some again, or use --method wsl")
-        return not missing
+        for label, name in enumerate(self.dataset.classes):
+            given, wanted = len(pool.of_class(label, state.asked[-1])), self.settings.schedule[state.round - 1]
+            if given < wanted:
+                say(f"class {name}: no image is left to ask for; round {state.round} has {given} of {wanted} new masks")
+        return True
 
     def _missing(self, pool: Pool, state: State) -> list[int]:
         """Images that were asked for and are not in L."""
