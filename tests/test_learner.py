@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from drawn import UNTRAINED, settings
 
 from alserve.geometry import resize_mask
 from training.dataset import load_dataset
 from training.fit import Trainer
-from training.learner import Learner
+from training.learner import Learner, weights_of
 from training.oracle import SimulatedOracle
-from training.run import Run
+from training.run import Run, State
 from training.synthetic import draw_dataset
 
 Make = Callable[..., Learner]
@@ -75,3 +76,14 @@ def test_pseudo_masks_are_compared_with_the_truth_and_the_truth_is_not_kept(make
     assert learner._pseudo_dice({1: mask, 6: np.zeros(learner.images[6].shape[:2], np.bool_)}) == 0.5
     assert learner._pseudo_dice({}) is None
     assert not learner.masks
+
+
+def test_an_image_of_p_that_the_oracle_drew_is_learned_from_its_true_mask_only(make: Make) -> None:
+    learner = make(passes=1)
+    theta0 = weights_of(learner.trainer.new_network(2, 0))
+    mask = np.ones(learner.images[0].shape[:2], np.bool_)
+    stale, fresh = State(), State()
+    stale.asked = fresh.asked = [[0, 4]]
+    stale.pseudo, fresh.pseudo = {0: mask, 1: mask}, {1: mask}
+    first, second = (weights_of(learner.train(theta0, learner.new_pool(state), state)) for state in (stale, fresh))
+    assert all(torch.equal(first[name], second[name]) for name in second)

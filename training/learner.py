@@ -196,7 +196,7 @@ class Learner:
         """
         net = self.network(theta0)
         alone = state.passes == 0 and self.settings.passes_a_round > 1
-        pseudo = {} if alone else state.pseudo
+        pseudo = {} if alone else {index: state.pseudo[index] for index in pool.pseudo}
         if pool.labelled:
             seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
             name = f"round {state.round}, pass {state.passes + 1}"
