@@ -98,7 +98,7 @@ def train_run(
     run = Run(out, settings, source=data, masks=masks, fingerprint=dataset.fingerprint(), overwrite=overwrite)
     with run:
         learn(Learner(dataset, SimulatedOracle(), trainer, run), run, settings)
-        report_run(out, data, out / "report.html", masks=masks)
+        report_run(out, out / "report.html")
     say(f"{run.model} is the model, {out / 'report.html'} shows what it learned")
     return run.model
 
