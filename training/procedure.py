@@ -13,6 +13,7 @@ from alserve.errors import DataError, ModelError, RunError
 from alserve.imageio import write_atomic
 from alserve.modelfile import Precision
 from alserve.terminal import print_facts, progress, say
+from training.cache import theta0_file
 from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
 from training.learner import Learner, weights_of
@@ -69,6 +70,7 @@ def train_run(
     masks: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    cache: Path | None = None,
 ) -> Path:
     """Learn from a data set, by rounds; a run that was stopped continues.
 
@@ -79,6 +81,7 @@ def train_run(
         masks: See `training.dataset.load_dataset`.
         device: "auto", "cpu" or "cuda".
         overwrite: Drop what an earlier run left in `out`.
+        cache: Folder through which runs share what they would all compute.
 
     Returns:
         The model file.
@@ -95,7 +98,9 @@ def train_run(
             show(done)
     check_budget(dataset, settings)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
-    run = Run(out, settings, source=data, masks=masks, fingerprint=dataset.fingerprint(), overwrite=overwrite)
+    fingerprint = dataset.fingerprint()
+    shared = theta0_file(cache, trainer, fingerprint) if cache else None
+    run = Run(out, settings, source=data, masks=masks, fingerprint=fingerprint, overwrite=overwrite, shared=shared)
     with run:
         learn(Learner(dataset, SimulatedOracle(), trainer, run), run, settings)
         report_run(out, out / "report.html")

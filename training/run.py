@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -53,6 +54,7 @@ class Run:
         masks: Its folder of masks.
         fingerprint: The data set's fingerprint.
         overwrite: Drop what an earlier run left there.
+        shared: File through which runs that would train the same theta0 hand it to each other.
 
     Raises:
         RunError: The folder holds a run of other data or other settings, something else than a run, or a run that
@@ -68,8 +70,10 @@ class Run:
         masks: Path | None = None,
         fingerprint: str,
         overwrite: bool = False,
+        shared: Path | None = None,
     ) -> None:
         self.folder = folder
+        self._shared = shared
         self.fingerprint = fingerprint
         config = {
             "source": str(source.absolute()),
@@ -143,13 +147,28 @@ class Run:
                 f"{self.folder}: this run has other settings ({changes}); give those to continue it, {instead}"
             )
 
+    @contextmanager
+    def sharing_theta0(self) -> Iterator[None]:
+        """Let no other run that shares theta0 train it meanwhile: what one has made is there for the next."""
+        if self._shared:
+            self._shared.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._shared.with_suffix(".lock")):
+                yield
+        else:
+            yield
+
     def load_theta0(self) -> Weights | None:
-        """Read the weights that every pass starts from; None before they were trained."""
+        """Read the weights that every pass starts from; None before they were trained, here or by one that shares."""
+        if not self.theta0.is_file() and self._shared and self._shared.is_file():
+            write_atomic(self.theta0, self._shared.read_bytes())
         return load_file(self.theta0) if self.theta0.is_file() else None
 
     def save_theta0(self, weights: Weights) -> None:
         """Save the weights that every pass starts from."""
-        write_atomic(self.theta0, save(_contiguous(weights)))
+        content = save(_contiguous(weights))
+        write_atomic(self.theta0, content)
+        if self._shared:
+            write_atomic(self._shared, content)
 
     def load_state(self) -> State:
         """Read where the run is; a fresh one is at its start."""

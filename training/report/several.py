@@ -102,7 +102,9 @@ def _galleries(groups: Sequence[Group], spec: ModelSpec) -> Iterator[tuple[Group
     """Show what the first run of every group asked for, where its data set is still where it was."""
     asking = [(group, run) for group in groups if not group.is_bound for run in group.runs[:1]]
     dataset = open_dataset(asking[0][1], spec.classes) if asking else None
-    for group, run in asking if dataset else ():
+    if dataset is None:
+        return
+    for group, run in asking:
         rounds = asked_rounds(load(run.model, device="cpu"), dataset, run.rounds, MOST_ASKED)
         if rounds:
             yield group, run, rounds
