@@ -1,5 +1,6 @@
 """Experiments as a user runs them: several methods and seeds, killed, hindered, continued, reported."""
 
+import io
 import json
 import re
 import shutil
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,11 @@ from test_cli import Cli, assert_refused
 
 from alserve.errors import DataError
 from training.cache import NOT_IN_THETA0, theta0_file
-from training.experiment import read_experiment, settings_of
+from training.experiment import read_experiment, run_experiment, settings_of
 from training.fit import Trainer
 from training.learner import weights_of
 from training.procedure import train_run
+from training.report.page import DASH
 from training.run import read_rounds
 from training.settings import Settings
 from training.synthetic import draw_dataset
@@ -52,17 +56,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def alone(folder: Path) -> Path:
-    """One of its runs, made beforehand and without it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    out = folder / "out" / "plain-1"
-    train_run(folder / "data" / "data.csv", out, settings(ONE_ROUND, **METHODS["plain"], seed=1))
-    torch.set_num_threads(threads)
-    return out
-
-
 def kill_worker(name: str, when: Path) -> None:
     """Kill a run of this process's experiment without warning, as soon as something is there."""
     while not when.exists():
@@ -71,40 +64,66 @@ def kill_worker(name: str, when: Path) -> None:
     worker.kill()
 
 
-def classified(run: Path) -> bool:
-    return '"classifier"' in (run / "timings.jsonl").read_text()
+@dataclass(frozen=True)
+class Story:
+    """An experiment with one run made beforehand, alone, and another killed; and the same command again."""
+
+    out: Path
+    failures: list[list[str]]
+    said: list[str]
 
 
-def test_a_run_that_is_killed_stops_no_other_and_continues(folder: Path, alone: Path, cli: Cli) -> None:
-    out = folder / "out"
-    command = ("experiment", folder / "experiment.yaml", "--out", out, "--jobs", 2)
-    killer = threading.Thread(target=kill_worker, args=("spread-0", out / "spread-0" / "state" / "theta0.safetensors"))
+@pytest.fixture(scope="module")
+def story(folder: Path) -> Story:
+    out, threads = folder / "out", torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = settings(ONE_ROUND, **METHODS["plain"], seed=1)
+    train_run(folder / "data" / "data.csv", out / "plain-1", alone)
+    torch.set_num_threads(threads)
+    story = Story(out, [], [])
+    landmark = out / "spread-0" / "state" / "theta0.safetensors"
+    killer = threading.Thread(target=kill_worker, args=("spread-0", landmark), daemon=True)
     killer.start()
-    code, _, said = cli(*command)
-    killer.join()
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as said:
+            patch.setenv("OMP_NUM_THREADS", "1")
+            story.failures.append(run_experiment(folder / "experiment.yaml", out, jobs=2))
+        story.said.append(said.getvalue())
+    killer.join(60)
+    return story
+
+
+def test_a_run_that_is_killed_stops_no_other_and_continues(story: Story) -> None:
+    log = story.out / "logs" / "spread-0.log"
+    assert story.failures == [[f"spread-0 failed: ended by SIGKILL (see {log})"], []]
+    assert "1 of 4 runs were finished before" in story.said[0]
+    assert all(f"alserve: {name}: round 1: 2 masks" in story.said[0] for name in ("spread-1", "plain-0"))
+    assert "3 of 4 runs were finished before" in story.said[1]
+    assert "alserve: spread-0: round 1: 2 masks" in story.said[1]
+    assert "alserve: spread-1: round 1: 2 masks" not in story.said[1]
+    assert "| spread | 2 |" in (story.out / "results.md").read_text()
+    assert "round 1, pass 1: " in log.read_text()
+
+
+def test_what_runs_share_is_what_each_would_have_made(story: Story) -> None:
+    def theta0(name: str) -> bytes:
+        return (story.out / name / "state" / "theta0.safetensors").read_bytes()
+
+    shared = {file.read_bytes() for file in (story.out / "cache").glob("theta0-*.safetensors")}
+    assert shared == {theta0("spread-0"), theta0("spread-1")}
+    assert theta0("plain-0") == theta0("spread-0")
+    assert theta0("plain-1") == theta0("spread-1")  # made alone
+    timings = [(story.out / name / "timings.jsonl").read_text() for name in ("spread-0", "plain-0")]
+    assert ["classifier" in lines for lines in timings].count(True) == 1
+
+
+def test_a_run_that_cannot_be_is_said_at_the_end(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "out" / "plain-0").mkdir(parents=True)
+    (tmp_path / "out" / "plain-0" / "notes.txt").write_text("mine")
+    path = write_config(tmp_path, settings=ONE_ROUND, methods={"plain": METHODS["plain"]})
+    code, _, said = cli("experiment", path, "--out", tmp_path / "out", "--data", folder / "data" / "data.csv")
     assert code == 1
-    assert "1 of 4 runs were finished before" in said
-    assert all(f"alserve: {name}: round 1: 2 masks" in said for name in ("spread-1", "plain-0"))
-    log = out / "logs" / "spread-0.log"
-    assert said.splitlines()[-1] == f"alserve: spread-0 failed: ended by SIGKILL (see {log})"
-    assert "spread-0" not in (out / "results.md").read_text()
-
-    code, _, said = cli(*command)
-    assert code == 0
-    assert "3 of 4 runs were finished before" in said
-    assert "spread-0: round 1: 2 masks" in said
-    assert "failed" not in said
-    assert "| spread | 2 |" in (out / "results.md").read_text()
-
-    assert [classified(out / name) for name in ("spread-0", "spread-1", "plain-0")].count(True) == 2  # one a seed
-
-
-def test_what_runs_share_is_what_each_would_have_made(folder: Path, alone: Path) -> None:
-    out, path = folder / "out", "state/theta0.safetensors"
-    shared = {file.read_bytes() for file in (out / "cache").glob("theta0-*.safetensors")}
-    assert shared == {(out / name / path).read_bytes() for name in ("spread-0", "spread-1")}
-    assert (out / "plain-0" / path).read_bytes() == (out / "spread-0" / path).read_bytes()
-    assert (alone / path).read_bytes() == (out / "spread-1" / path).read_bytes()
+    assert f"alserve: plain-0 failed: {tmp_path / 'out' / 'plain-0'}: is not empty" in said.splitlines()[-1]
 
 
 def test_a_worker_ends_with_whom_it_works_for() -> None:
@@ -118,11 +137,11 @@ def test_a_worker_ends_with_whom_it_works_for() -> None:
 
 
 @pytest.fixture
-def longer(folder: Path, alone: Path, tmp_path: Path) -> Path:
+def longer(story: Story, tmp_path: Path) -> Path:
     """The experiment's runs, with a second round in which 'spread' gains 10 and 12 points, 'plain' 2 and 0."""
     for name, gain in (("spread-0", 0.1), ("spread-1", 0.12), ("plain-0", 0.02), ("plain-1", 0.0)):
         run = tmp_path / "longer" / name
-        shutil.copytree(folder / "out" / name, run)
+        shutil.copytree(story.out / name, run)
         config, (record,) = json.loads((run / "config.json").read_text()), read_rounds(run)
         config["settings"]["rounds"] = 2
         first = {**record, "test_dice": 0.8, "pseudo_dice": 0.75 if "spread" in name else None}
@@ -137,7 +156,7 @@ def test_the_report_of_an_experiment(longer: Path, cli: Cli) -> None:
     assert (code, said.strip()) == (0, str(longer / "report.html"))
     table = (longer / "results.md").read_text()
     assert "| spread | 2 | 4 | 91.0 ± 1.4 | 50.0 ± 0.0 | 85.5 ± 0.7 | +5.0 (n = 2) |" in table
-    assert "| plain | 2 | 4 | 81.0 ± 1.4 | 50.0 ± 0.0 | 80.5 ± 0.7 | – |" in table
+    assert f"| plain | 2 | 4 | 81.0 ± 1.4 | 50.0 ± 0.0 | 80.5 ± 0.7 | {DASH} |" in table
     page = (longer / "report.html").read_text()
     for words in ("from 2 to 4 masks", "85.5 ± 0.7", "Against plain", "75.0 ± 0.0", "Round 1: 2 images", "seeds 0, 1"):
         assert words in page, words

@@ -166,9 +166,9 @@ class Run:
     def save_theta0(self, weights: Weights) -> None:
         """Save the weights that every pass starts from."""
         content = save(_contiguous(weights))
-        write_atomic(self.theta0, content)
-        if self._shared:
-            write_atomic(self._shared, content)
+        for path in (self._shared, self.theta0):
+            if path:
+                write_atomic(path, content)
 
     def load_state(self) -> State:
         """Read where the run is; a fresh one is at its start."""
