@@ -258,6 +258,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to. Left out: DIR, if there is only one.", show_default=False)
     ] = None,
+    between: Annotated[
+        str | None,
+        typer.Option(metavar="M-N", help="Compare areas from M to N masks. Left out: as far as all finished runs go."),
+    ] = None,
 ) -> None:
     """Show what runs learned: one HTML page, figures, and for several runs a table.
 
@@ -269,7 +273,7 @@ def report(
     _need_training()
     from training.report import report_folders  # noqa: PLC0415
 
-    print(report_folders(folders, out))
+    print(report_folders(folders, out, between=between))
 
 
 @app.command(rich_help_panel=USE)

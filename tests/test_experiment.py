@@ -20,10 +20,12 @@ import yaml
 from drawn import UNTRAINED, example, settings
 from test_cli import Cli, assert_refused
 
+from alserve.device import available_cores
 from alserve.errors import DataError
 from training.cache import NOT_IN_THETA0, theta0_file
 from training.experiment import read_experiment, run_experiment, settings_of
 from training.fit import Trainer
+from training.jobs import places
 from training.learner import weights_of
 from training.procedure import train_run
 from training.report.page import DASH
@@ -136,6 +138,16 @@ def test_a_worker_ends_with_whom_it_works_for() -> None:
         assert worker.stderr.read() == b""
 
 
+def test_runs_at_once_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = available_cores()
+    assert list(places(1, [])) == [{"OMP_NUM_THREADS": str(cores)}]
+    assert list(places(3 * cores, [])) == [{"OMP_NUM_THREADS": "1"}] * 3 * cores
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in places(3, ["4", "7"])] == ["4", "7", "4"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert [place["OMP_NUM_THREADS"] for place in places(2, [])] == ["5", "5"]
+
+
 @pytest.fixture
 def longer(story: Story, tmp_path: Path) -> Path:
     """The experiment's runs, with a second round in which 'spread' gains 10 and 12 points, 'plain' 2 and 0."""
@@ -161,6 +173,11 @@ def test_the_report_of_an_experiment(longer: Path, cli: Cli) -> None:
     for words in ("from 2 to 4 masks", "85.5 ± 0.7", "Against plain", "75.0 ± 0.0", "Round 1: 2 images", "seeds 0, 1"):
         assert words in page, words
     assert "Ablation" not in page
+    assert cli("report", longer, "--between", "2-3")[0] == 0
+    assert (
+        "| spread | 2 | 4 | 91.0 ± 1.4 | 50.0 ± 0.0 | 82.7 ± 0.4 | +2.5 (n = 2) |"
+        in (longer / "results.md").read_text()
+    )
     addresses = re.findall(r'(?:src|srcset|href)="([^"]{0,20})', page)
     assert len(addresses) >= 6
     assert all(address.startswith("data:image/") for address in addresses)
@@ -215,6 +232,8 @@ def test_report_refuses(longer: Path, tmp_path: Path, cli: Cli) -> None:
     other = longer / "plain-0"
     assert_refused(cli("report", tmp_path), "holds no training run", "alserve experiment")
     assert_refused(cli("report", other, longer / "plain-1"), "--out")
+    for text in ("24-8", "8", "eight-24"):
+        assert_refused(cli("report", longer, "--between", text), f"--between {text}", "8-24")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "fingerprint": "f"}))
     assert_refused(cli("report", longer, "--out", tmp_path / "new"), "learned from other data")

@@ -43,16 +43,16 @@ def run_jobs(jobs: Sequence[Job], logs: Path, at_once: int, done: Callable[[Job,
         done: Called as each ends, with what went wrong, if anything did.
     """
     running: set[Process] = set()
-    places: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
-    for place in _places(at_once, {job.device for job in jobs}):
-        places.put(place)
+    free: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
+    for place in places(at_once, _gpus() if any(job.device != "cpu" for job in jobs) else []):
+        free.put(place)
 
     def work(job: Job) -> str | None:
-        place = places.get()
+        place = free.get()
         try:
             return _run(job, logs / f"{job.name}.log", {**os.environ, **place}, running)
         finally:
-            places.put(place)
+            free.put(place)
 
     with ThreadPoolExecutor(at_once) as pool:
         futures = {pool.submit(work, job): job for job in jobs}
@@ -90,12 +90,20 @@ def _last_words(log: Path) -> str:
     return lines[-1].removeprefix("alserve: ") if lines else "it said nothing"
 
 
-def _places(at_once: int, devices: set[str]) -> Iterator[dict[str, str]]:
-    """Give the environment variables of each of the runs at once: its share of the cores, and a GPU in turn."""
+def places(at_once: int, gpus: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Give the environment variables of each of the runs at once: its share of the cores, and a GPU in turn.
+
+    Args:
+        at_once: How many there are.
+        gpus: Names of the GPUs, as CUDA_VISIBLE_DEVICES takes them; none on the CPU.
+    """
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_cores() // at_once))
-    count = torch.cuda.device_count() if devices != {"cpu"} else 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    gpus = visible.split(",")[:count]
     for number in range(at_once):
-        gpu = {"CUDA_VISIBLE_DEVICES": gpus[number % count]} if count else {}
+        gpu = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
         yield {"OMP_NUM_THREADS": threads, **gpu}
+
+
+def _gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return numbers[: torch.cuda.device_count()]

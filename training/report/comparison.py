@@ -49,10 +49,12 @@ class Comparison:
     Args:
         groups: At least one, each with a finished round.
         published: What was published on these data.
+        between: Masks from where to where the areas are taken; as far as all finished runs go if left out.
     """
 
     groups: Sequence[Group]
     published: Published | None = None
+    between: tuple[int, int] | None = None
 
     @property
     def bounds(self) -> list[Group]:
@@ -66,7 +68,9 @@ class Comparison:
 
     @cached_property
     def span(self) -> tuple[int, int] | None:
-        """Masks from where to where the areas are taken: what all finished runs have in common; None where nothing."""
+        """Masks from where to where the areas are taken; None where finished runs have nothing in common."""
+        if self.between:
+            return self.between
         curves = [run.points("test_dice") for group in self.learners for run in group.runs if run.finished]
         curves = [curve for curve in curves if curve]
         start = max((curve[0][0] for curve in curves), default=0)
@@ -93,12 +97,19 @@ class Comparison:
         found = []
         for method, query in dict.fromkeys((group.method, group.query) for group in self.groups):
             members = [group for group in self.groups if (group.method, group.query) == (method, query)]
-            names = dict.fromkeys(name for group in members for name in group.settings)
-            varied = [name for name in names if len({repr(group.settings.get(name)) for group in members}) > 1]
-            if varied:
+            if varied := _varied(members):
                 title = method if query == "random" else f"{method}, query {query}"
-                found.append(Ablation(title, tuple(varied), tuple(members)))
+                found.append(Ablation(title, varied, tuple(members)))
         return found
+
+    def varied(self) -> tuple[str, ...]:
+        """Name the settings in which the groups differ."""
+        return _varied(self.groups)
+
+    def in_common(self) -> dict[str, object]:
+        """Give the settings in which they do not."""
+        varied = self.varied()
+        return {name: value for name, value in self.groups[0].settings.items() if name not in varied}
 
     def area(self, run: Finding) -> float | None:
         """Give a run's area under test Dice over the common span; None where it does not reach over it."""
@@ -133,3 +144,8 @@ class Comparison:
         if group.is_bound:
             return points[0][1] if points else None
         return area_under(points, *self.span) if self.span else None
+
+
+def _varied(groups: Sequence[Group]) -> tuple[str, ...]:
+    names = dict.fromkeys(name for group in groups for name in group.settings)
+    return tuple(name for name in names if len({repr(group.settings.get(name)) for group in groups}) > 1)

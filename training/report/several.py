@@ -19,13 +19,14 @@ MOST_ASKED = 24
 """So many of the images that the oracle was asked for are shown at most, of each group."""
 
 
-def report_several(runs: Sequence[Finding], out: Path, *, title: str) -> Path:
+def report_several(runs: Sequence[Finding], out: Path, *, title: str, between: tuple[int, int] | None = None) -> Path:
     """Write `report.html`, `results.md` and `figures/` of runs on the same data.
 
     Args:
         runs: At least one with a finished round.
         out: Folder for all of it.
         title: Heading.
+        between: Masks from where to where the areas are taken.
 
     Returns:
         The page.
@@ -36,7 +37,7 @@ def report_several(runs: Sequence[Finding], out: Path, *, title: str) -> Path:
         f"{run.folder} is not finished: round {len(run.rounds) + 1} comes next." for run in runs if not run.finished
     ]
     spec = load(begun[0].model, device="cpu").spec
-    comparison = Comparison(groups, published_for(spec))
+    comparison = Comparison(groups, published_for(spec), between)
     curves = _curves(comparison)
     for name, options in curves.items():
         for kind in ("svg", "png"):
