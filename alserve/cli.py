@@ -233,6 +233,7 @@ def experiment(
     data: Annotated[
         Path | None, typer.Option(help="Folder or CSV, as for 'train', in place of the file's.", show_default=False)
     ] = None,
+    masks: Masks = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once; they share the cores, and the GPUs in turn.")] = 1,
     device: Annotated[str, typer.Option(help="Where to train: auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -246,7 +247,7 @@ def experiment(
     _need_training()
     from training.experiment import run_experiment  # noqa: PLC0415
 
-    failures = run_experiment(config, out, data=data, jobs=jobs, device=device)
+    failures = run_experiment(config, out, data=data, masks=masks, jobs=jobs, device=device)
     for failure in failures:
         print(f"alserve: {failure}", file=sys.stderr)
     raise typer.Exit(int(bool(failures)))

@@ -170,7 +170,7 @@ def test_the_report_of_an_experiment(longer: Path, cli: Cli) -> None:
     assert "| spread | 2 | 4 | 91.0 ± 1.4 | 50.0 ± 0.0 | 85.5 ± 0.7 | +5.0 (n = 2) |" in table
     assert f"| plain | 2 | 4 | 81.0 ± 1.4 | 50.0 ± 0.0 | 80.5 ± 0.7 | {DASH} |" in table
     page = (longer / "report.html").read_text()
-    for words in ("from 2 to 4 masks", "85.5 ± 0.7", "Against plain", "75.0 ± 0.0", "Round 1: 2 images", "seeds 0, 1"):
+    for words in ("from 2 to 4 masks", "85.5 ± 0.7", "Against plain", "75.0 ± 0.0", "Round 1: 2 images", "<td>0, 1</td>"):
         assert words in page, words
     assert "Ablation" not in page
     assert cli("report", longer, "--between", "2-3")[0] == 0
@@ -218,6 +218,18 @@ def test_unfinished_runs_and_data_that_are_gone(longer: Path, cli: Cli) -> None:
     assert "spread-1 is not finished: round 1 comes next." in page
     assert "| plain | 1 | 4 | 82.0 |" in table
     assert "What was asked for" not in page
+
+
+def test_runs_without_test_masks_are_shown_without_curves(longer: Path, cli: Cli) -> None:
+    for path in longer.glob("*/rounds.jsonl"):
+        records = [{**json.loads(line), "test_dice": None} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert cli("report", longer)[0] == 0
+    table, page = (longer / "results.md").read_text(), (longer / "report.html").read_text()
+    assert f"| spread | 2 | 4 | {DASH} | 50.0 ± 0.0 |\n" in table
+    assert "What each mask brought" not in page
+    assert "None" not in page
+    assert not list((longer / "figures").glob("dice.*"))
 
 
 def test_the_report_of_one_run(longer: Path, tmp_path: Path, cli: Cli) -> None:

@@ -86,7 +86,13 @@ def settings_of(experiment: Experiment, method: str, seed: int, where: str = "")
 
 
 def run_experiment(
-    config: Path, out: Path, *, data: Path | None = None, jobs: int = 1, device: str = "auto"
+    config: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    masks: Path | None = None,
+    jobs: int = 1,
+    device: str = "auto",
 ) -> list[str]:
     """Train what is not trained yet, several runs at once, and write the report of all.
 
@@ -94,6 +100,7 @@ def run_experiment(
         config: The experiment's file.
         out: Folder for it all: a run NAME-SEED each, `logs/`, `cache/`, and the report.
         data: The data set, in place of the file's.
+        masks: Its folder of masks.
         jobs: Runs at once. They share this machine's cores, and its GPUs in turn.
         device: See `training.fit.Trainer`.
 
@@ -108,7 +115,8 @@ def run_experiment(
     source = data or (config.parent / experiment.data if experiment.data else None)
     if source is None:
         raise DataError(f"{config}: says no 'data', and --data is not given")
-    masks = config.parent / experiment.masks if experiment.masks and data is None else None
+    if experiment.masks and data is None and masks is None:
+        masks = config.parent / experiment.masks
     dataset = load_dataset(source, masks)
     for method in experiment.methods:
         settings = settings_of(experiment, method, experiment.seeds[0])

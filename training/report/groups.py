@@ -182,4 +182,5 @@ def group_runs(runs: Sequence[Finding]) -> tuple[list[Group], list[str]]:
 
 
 def _place(group: Group) -> tuple[int, bool, bool]:
-    return ORDER.index(group.method), group.query != "random", group.name != group.published_as
+    place = ORDER.index(group.method) if group.method in ORDER else len(ORDER)
+    return place, group.query != "random", group.name != group.published_as
