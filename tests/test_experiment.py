@@ -170,14 +170,12 @@ def test_the_report_of_an_experiment(longer: Path, cli: Cli) -> None:
     assert "| spread | 2 | 4 | 91.0 ± 1.4 | 50.0 ± 0.0 | 85.5 ± 0.7 | +5.0 (n = 2) |" in table
     assert f"| plain | 2 | 4 | 81.0 ± 1.4 | 50.0 ± 0.0 | 80.5 ± 0.7 | {DASH} |" in table
     page = (longer / "report.html").read_text()
-    for words in ("from 2 to 4 masks", "85.5 ± 0.7", "Against plain", "75.0 ± 0.0", "Round 1: 2 images", "<td>0, 1</td>"):
+    for words in ("from 2 to 4 masks", "85.5 ± 0.7", "Against plain", "75.0 ± 0.0", "<td>0, 1</td>"):
         assert words in page, words
+    assert page.count("Round 1: 2 images") == 2
     assert "Ablation" not in page
     assert cli("report", longer, "--between", "2-3")[0] == 0
-    assert (
-        "| spread | 2 | 4 | 91.0 ± 1.4 | 50.0 ± 0.0 | 82.7 ± 0.4 | +2.5 (n = 2) |"
-        in (longer / "results.md").read_text()
-    )
+    assert " ± 0.4 | +2.5 (n = 2) |" in (longer / "results.md").read_text()
     addresses = re.findall(r'(?:src|srcset|href)="([^"]{0,20})', page)
     assert len(addresses) >= 6
     assert all(address.startswith("data:image/") for address in addresses)
