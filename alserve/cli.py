@@ -284,11 +284,20 @@ def evaluate(
     masks: Masks = None,
     split: Annotated[str, typer.Option(help="Which images: train, valid or test.")] = "test",
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+    worst: Annotated[
+        Path | None, typer.Option(help="Also draw the ten images of the lowest Dice, as a picture: .png or .jpg.")
+    ] = None,
 ) -> None:
-    """Measure a model file on labelled images: Dice, IoU, accuracy, at the images' own size."""
+    """Measure a model file on labelled images, at their own size.
+
+    Dice with its 95 % interval, IoU and accuracy, of all images and class by class; PxAP of mask and CAM, and how far
+    probabilities and scores are from the frequencies they claim to be (calibration error).
+
+    Example: alserve evaluate tissue.onnx tissue.csv --json figures.json --worst worst.png
+    """
     from training.evaluate import evaluate_file  # noqa: PLC0415
 
-    evaluate_file(model, data, masks=masks, split=split, json_path=json)
+    evaluate_file(model, data, masks=masks, split=split, json_path=json, worst=worst)
 
 
 @app.command(rich_help_panel=USE)

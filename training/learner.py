@@ -1,7 +1,8 @@
 """The verbs of Algorithm 1 on one data set: query, train, choose a threshold, pseudo-label, publish."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -10,20 +11,24 @@ from importlib.metadata import version
 import numpy as np
 from torch import Tensor
 
+from alserve.device import available_cores
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.imageio import peek_shape
 from alserve.modelfile import ModelSpec, Provenance
+from alserve.parallel import ordered_map
 from alserve.predictor import load
+from alserve.terminal import say
 from training.dataset import Dataset, Image, Mask, Sample
 from training.evaluate import measure
 from training.export import export_model, stamp
 from training.fit import Example, Trainer, derive_seed
+from training.metrics import dice
 from training.network import JointNet
 from training.oracle import Oracle
 from training.pool import Pool
 from training.query import STRATEGIES, Float
 from training.run import Run, State, Weights
-from training.similarity import neighbours
+from training.similarity import describe_once, neighbours
 from training.threshold import best_threshold, otsu_threshold
 
 CAM_PERCENTILES = (2, 98)
@@ -113,7 +118,17 @@ class Learner:
 
     def nearest(self) -> list[list[int]]:
         """Find every image's neighbours within its class; only pseudo-labels need them."""
-        return neighbours(self.images, self.labels, self.settings.k) if self.settings.learns_from_pseudo else []
+        if not self.settings.learns_from_pseudo:
+            return []
+        k, sizes = self.settings.k, Counter(self.labels)
+        if small := [label for label in sorted(sizes) if sizes[label] <= k]:
+            others = f", and so have {len(small) - 1} more classes" if small[1:] else ""
+            say(
+                f"k is {k:g}, and class {self.dataset.classes[small[0]]} has only {sizes[small[0]]} images{others}: "
+                "there every image is a neighbour of all others"
+            )
+        source = f"{self.run.fingerprint}, short side {self.settings.short_side}"
+        return neighbours(describe_once(self.images, self.run.cache, source), self.labels, k)
 
     def query(self, pool: Pool, theta0: Weights, state: State) -> list[int]:
         """Steps 1 and 2d: choose the images to ask for, so many per class; for full supervision, all there are."""
@@ -202,12 +217,28 @@ class Learner:
         predicted = self.trainer.predict(net, [self.images[index] for index in members])
         return {index: probability > threshold for index, (probability, _) in zip(members, predicted, strict=True)}
 
+    def _pseudo_dice(self, pseudo: Mapping[int, Mask]) -> float | None:
+        """Measure pseudo-masks, at the working size, where the data set has a true mask; None where it has none.
+
+        A true mask is read here to compare with and is let go: nothing learns from it, and no oracle was asked, so it
+        is not in the budget. What is learned from is in `masks` and in P.
+        """
+        known = [index for index in sorted(pseudo) if self.samples[index].mask is not None]
+        truths = ordered_map(lambda index: self.samples[index].read()[1], known, available_cores())
+        found = [
+            dice(pseudo[index], resize_mask(truth, pseudo[index].shape))
+            for index, truth in zip(known, truths, strict=True)
+            if truth is not None
+        ]
+        return sum(found) / len(found) if found else None
+
     def publish(self, net: JointNet, pool: Pool, state: State) -> dict[str, object]:
         """Export the round's model, measure it on the test images as it is served, and give the round's record."""
         record: dict[str, object] = {
             "round": state.round,
             "masks_used": len(pool.labelled) + len(self.valid),
             "pseudo_labels": len(pool.pseudo),
+            "pseudo_dice": self._pseudo_dice(state.pseudo),
             "threshold": state.threshold,
             "asked": [self.samples[index].name for index in state.asked[-1]],
         }
@@ -219,7 +250,7 @@ class Learner:
         if tests := self.dataset.split("test"):
             with self.timed(state.round, "test"):
                 figures = measure(load(path, device="cpu", threads=1), tests)
-            known = {"test_dice": figures.dice, "test_accuracy": figures.accuracy}
+            known = {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
             provenance = spec.provenance.model_copy(update=known)
             stamp(path, spec.model_copy(update={"provenance": provenance}))
             record |= {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}

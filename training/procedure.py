@@ -53,9 +53,10 @@ def learn(learner: Learner, run: Run, settings: Settings) -> None:
 def describe(record: Mapping[str, Any]) -> str:
     """Say a round's figures in one line."""
     measured = [(name, record.get(f"test_{name}")) for name in ("dice", "accuracy")]
+    pseudo_dice = record.get("pseudo_dice")
     figures = [
         f"{record['masks_used']} masks",
-        f"{record['pseudo_labels']} pseudo-masks",
+        f"{record['pseudo_labels']} pseudo-masks{'' if pseudo_dice is None else f' (Dice {100 * pseudo_dice:.1f} %)'}",
         f"threshold {record['threshold']:.2f}",
         *(f"test {name} {100 * value:.1f} %" for name, value in measured if value is not None),
     ]
@@ -166,12 +167,15 @@ def export_run(
         _export_reduced(model, out, precision, _dataset_of(run, config, data), force=force)
         return
     write_atomic(out, model.read_bytes())
+    from training.reduce import blank_speed  # noqa: PLC0415  slow to import
+
     worst = max(figure.max_difference for figure in spec.parity)
     made = spec.provenance
-    figures = {"test Dice": made.test_dice, "test accuracy": made.test_accuracy}
+    figures = {"test Dice": made.test_dice, "test IoU": made.test_iou, "test accuracy": made.test_accuracy}
     measured = "".join(f"{name} {100 * value:.1f} %; " for name, value in figures.items() if value is not None)
     say(
         f"{out}: {', '.join(spec.classes)}; {made.masks_used} masks; {measured}"
+        f"{out.stat().st_size / 1e6:.2f} MB; {blank_speed(out)} images/s on one thread; "
         f"largest difference from the trained network {worst:.1e}"
     )
 

@@ -130,6 +130,11 @@ class Run:
         """The state after the last pass that was finished."""
         return self.folder / "state" / "latest.safetensors"
 
+    @property
+    def cache(self) -> Path:
+        """Folder of what depends on the data alone, in files named by all that it depends on."""
+        return self.folder / "state"
+
     def _clear(self) -> None:
         """Remove what a run wrote, and nothing else that may lie in the folder."""
         shutil.rmtree(self.folder / "state", ignore_errors=True)
