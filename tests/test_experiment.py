@@ -117,6 +117,7 @@ def test_what_runs_share_is_what_each_would_have_made(story: Story) -> None:
     assert theta0("plain-1") == theta0("spread-1")  # made alone
     timings = [(story.out / name / "timings.jsonl").read_text() for name in ("spread-0", "plain-0")]
     assert ["classifier" in lines for lines in timings].count(True) == 1
+    assert len(list((story.out / "cache").glob("colours-*.npz"))) == 1
 
 
 def test_a_run_that_cannot_be_is_said_at_the_end(folder: Path, tmp_path: Path, cli: Cli) -> None:

@@ -132,8 +132,8 @@ class Run:
 
     @property
     def cache(self) -> Path:
-        """Folder of what depends on the data alone, in files named by all that it depends on."""
-        return self.folder / "state"
+        """Folder of what depends on the data alone, in files named by all that it depends on; runs may share it."""
+        return self._shared.parent if self._shared else self.folder / "state"
 
     def _clear(self) -> None:
         """Remove what a run wrote, and nothing else that may lie in the folder."""
