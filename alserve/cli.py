@@ -49,6 +49,13 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class Format(StrEnum):
+    """Whose file drafts go out in."""
+
+    COCO = "coco"
+    LABEL_STUDIO = "label-studio"
+
+
 class DataSet(StrEnum):
     """A published data set."""
 
@@ -129,6 +136,13 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")],
     masks: Masks = None,
+    oracle: Annotated[
+        str,
+        typer.Option(
+            metavar="data|folder:DIR",
+            help="Who gives the masks: the data set, or a person, who finds in DIR what to draw and saves it there.",
+        ),
+    ] = "data",
     preset: Annotated[str | None, typer.Option(help="Settings for a kind of data: glas or cub.")] = None,
     method: Annotated[
         str,
@@ -174,6 +188,8 @@ def train(
     OUT then holds model.onnx (exported after every round), rounds.jsonl (one object a round),
     report.html, the settings, and the state that lets a stopped run continue.
 
+    With --oracle folder:DIR it stops when it needs masks and says where to draw them; run the same command again.
+
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """
     _need_training()
@@ -196,7 +212,54 @@ def train(
         "validation_masks": validation_masks,
     }
     settings = Settings.of(preset, {name: value for name, value in given.items() if value is not None})
-    train_run(data, out, settings, masks=masks, device=device, overwrite=overwrite)
+    train_run(data, out, settings, masks=masks, oracle=oracle, device=device, overwrite=overwrite)
+
+
+masks_app = typer.Typer(no_args_is_help=True, help="Carry masks and drafts between annotation programs and folders.")
+app.add_typer(masks_app, name="masks", rich_help_panel=TRAIN)
+
+
+@masks_app.command("import")
+def import_masks(
+    source: Annotated[
+        Path, typer.Argument(help="A folder of masks from a paint program, a COCO file, or Label Studio's JSON export.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the masks: PNG, 0 and 255.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The data set: masks get its images' names, and must have their sizes.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there and differ.")] = False,
+) -> None:
+    """Take in masks that were drawn in an annotation program.
+
+    Any label, and any value that is not zero, is foreground. An image skipped in Label Studio is skipped here as well.
+
+    Example: alserve masks import project.json --out drawing/masks --data tissue.csv
+    """
+    _need_training()
+    from training.exchange import import_masks as run  # noqa: PLC0415
+
+    run(source, out, data, overwrite=overwrite)
+
+
+@masks_app.command("export")
+def export_masks(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of 'train --oracle folder:DIR'.")],
+    out: Annotated[Path, typer.Option(help="The JSON file to write.")],
+    format: Annotated[Format, typer.Option(help="Whose: coco or label-studio.")] = Format.COCO,  # noqa: A002
+    prefix: Annotated[
+        str, typer.Option(help="Label Studio: what comes before an image's path in the address it loads.")
+    ] = "/data/local-files/?d=",
+) -> None:
+    """Hand out what is to be drawn, with the drafts, to an annotation program.
+
+    Example: alserve masks export drawing --out drafts.json --format label-studio
+    """
+    _need_training()
+    from training.exchange import export_masks as run  # noqa: PLC0415
+
+    run(folder, out, format.value, prefix)
 
 
 @app.command(rich_help_panel=TRAIN)

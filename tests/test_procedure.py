@@ -206,9 +206,16 @@ def kill_when(there: Callable[[], bool], words: Sequence[str]) -> None:
 def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(table: Path, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     words = command(table, out, PROPAGATION.model_dump_json())
-    for landmark in ("state/theta0.safetensors", "state/latest.safetensors", "model.onnx"):
-        assert not (out / landmark).exists()
-        kill_when((out / landmark).exists, words)
+    latest = out / "state" / "latest.safetensors"
+    landmarks: list[Callable[[], bool]] = [
+        (out / "state" / "theta0.safetensors").exists,
+        latest.exists,  # what is asked for
+        lambda: latest.stat().st_size > 1_000_000,  # the network after a pass
+        (out / "model.onnx").exists,
+    ]
+    for landmark in landmarks:
+        assert not landmark()
+        kill_when(landmark, words)
     subprocess.run(words, check=True, capture_output=True)
     for name in ("rounds.jsonl", "model.onnx", "state/theta0.safetensors", "state/latest.safetensors"):
         assert (out / name).read_bytes() == (run / name).read_bytes(), name

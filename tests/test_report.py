@@ -10,13 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
+from alserve import Predictor
 from alserve.geometry import resize
+from alserve.imageio import encode_png, to_grey, write_atomic
 from alserve.modelfile import ModelSpec, Parity, Provenance
 from alserve.predictor import Prediction
+from training.dataset import load_dataset
 from training.report import ReportCase, write_report
-from training.report.cases import AskedRound
+from training.report.cases import AskedRound, asked_rounds
 from training.report.figures import Curve, draw_curves
+from training.report.groups import Finding
 from training.report.page import DASH
+from training.synthetic import draw_dataset
 from training.tissue import CLASSES, draw_tissue
 
 ROUNDS = [
@@ -208,3 +213,29 @@ def test_a_png_is_opaque() -> None:
 def test_a_curve_passes_over_rounds_without_a_dice() -> None:
     gaps = [{"round": 0, "masks_used": 8, "test_dice": None}, *ROUNDS]
     assert Curve.of_rounds("a", gaps) == Curve.of_rounds("a", ROUNDS)
+
+
+def test_what_a_person_drew_is_shown(tmp_path: Path, predictor: Predictor) -> None:
+    table = draw_dataset(tmp_path / "data", seed=0, train_per_class=2, test_per_class=0, size=(64, 96))
+    bare = load_dataset(tmp_path / "data" / "images")
+    drawn, waiting = (sample.name for sample in bare.samples[:2])
+    truth = {sample.name: sample.read()[1] for sample in load_dataset(table).samples}[f"images/{drawn}"]
+    assert truth is not None
+    write_atomic(tmp_path / "person" / "masks" / Path(drawn).with_suffix(".png"), encode_png(to_grey(truth)))
+    config = {"oracle": f"folder:{tmp_path / 'person'}"}
+    run = Finding(tmp_path, config, [{"round": 1, "asked": [drawn, waiting]}, {"round": 2, "asked": []}])
+    (asked,) = asked_rounds(predictor, bare, run, most=8)
+    assert (asked.number, asked.count) == (1, 2)
+    assert [case.name for case in asked.cases] == [drawn, waiting]
+    np.testing.assert_array_equal(asked.cases[0].truth, truth)
+    assert asked.cases[1].truth is None
+
+
+def test_some_images_of_every_round_are_shown(tmp_path: Path, predictor: Predictor) -> None:
+    dataset = load_dataset(draw_dataset(tmp_path, seed=0, train_per_class=6, test_per_class=0, size=(64, 96)))
+    names = [sample.name for sample in dataset.samples]
+    run = Finding(tmp_path, {}, [{"round": 1, "asked": names[:9]}, {"round": 2, "asked": [*names[9:], "gone"]}])
+    first, second = asked_rounds(predictor, dataset, run, most=6)
+    assert [case.name for case in first.cases] == names[:9:3]
+    assert (first.count, second.count) == (9, 4)
+    assert [case.name for case in second.cases] == names[9:]

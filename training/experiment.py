@@ -15,6 +15,7 @@ from alserve.terminal import progress, say
 from training.dataset import load_dataset
 from training.fit import Trainer
 from training.jobs import Job, run_jobs
+from training.oracle import SimulatedOracle
 from training.procedure import check_budget, describe
 from training.report import report_folders
 from training.run import read_config, read_rounds
@@ -120,7 +121,7 @@ def run_experiment(
     dataset = load_dataset(source, masks)
     for method in experiment.methods:
         settings = settings_of(experiment, method, experiment.seeds[0])
-        check_budget(dataset, settings)
+        check_budget(dataset, settings, SimulatedOracle())
         Trainer(settings, device)  # a device that cannot be used: nothing is begun
     fingerprint = dataset.fingerprint()
     planned = [

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from alserve.device import available_cores
+from alserve.errors import DataError
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.imageio import peek_shape
 from alserve.modelfile import ModelSpec, Provenance
@@ -24,7 +25,7 @@ from training.export import export_model, stamp
 from training.fit import Example, Trainer, derive_seed
 from training.metrics import dice
 from training.network import JointNet
-from training.oracle import Oracle
+from training.oracle import NoMask, Oracle
 from training.pool import Pool
 from training.query import STRATEGIES, Float
 from training.run import Run, State, Weights
@@ -74,10 +75,8 @@ class Learner:
         image, _mask = sample.read()
         return resize(image, self._working_shape(image))
 
-    def _ask(self, samples: Sequence[Sample]) -> list[Mask]:
-        """Ask the oracle; give the masks at the working size."""
-        masks = self.oracle.ask(samples)
-        return [resize_mask(mask, self._working_shape(mask)) for mask in masks]
+    def _working_mask(self, mask: Mask) -> Mask:
+        return resize_mask(mask, self._working_shape(mask))
 
     @contextmanager
     def timed(self, round_: int, what: str) -> Iterator[None]:
@@ -112,8 +111,9 @@ class Learner:
             frozenset(i for i, sample in enumerate(self.samples) if self.oracle.can_answer(sample)),
         )
         for asked in state.asked:
-            self.give_masks(pool, asked)
+            pool.ask(asked)
         pool.add_pseudo(state.pseudo.keys())
+        self._give_masks(pool, state)
         return pool
 
     def nearest(self) -> list[list[int]]:
@@ -131,23 +131,65 @@ class Learner:
         return neighbours(describe_once(self.images, self.run.cache, source), self.labels, k)
 
     def query(self, pool: Pool, theta0: Weights, state: State) -> list[int]:
-        """Steps 1 and 2d: choose the images to ask for, so many per class; for full supervision, all there are."""
+        """Choose images to ask for until the round has so many per class; for full supervision, all there are."""
         if self.settings.method == "full":
             return sorted(pool.askable)
-        wanted = self.settings.schedule[state.round - 1]
+        asked = [index for indices in state.asked[state.round - 1 :] for index in indices]
         choose, view = STRATEGIES[self.settings.query], ModelView(self, theta0, state)
         chosen: list[int] = []
         for label in range(len(self.dataset.classes)):
+            wanted = self.settings.schedule[state.round - 1] - len(pool.of_class(label, asked))
+            wanted = min(wanted, len(pool.of_class(label, pool.unlabelled & pool.askable)))
             if wanted:
                 rng = np.random.default_rng(derive_seed(self.settings.seed, 1, state.round, label))
                 labelled = pool.of_class(label, pool.labelled)
                 chosen += choose(view, pool.candidates(label, wanted), labelled, wanted, rng)
         return sorted(chosen)
 
-    def give_masks(self, pool: Pool, asked: Sequence[int]) -> None:
-        """Ask the oracle for masks, and move their images into L."""
-        self.masks.update(zip(asked, self._ask([self.samples[index] for index in asked]), strict=True))
-        pool.add_masks(asked)
+    def gather_masks(self, pool: Pool, theta0: Weights, state: State) -> bool:
+        """Steps 1 and 2d: query, and the oracle gives masks, until L has grown by the round's budget.
+
+        What is asked for is saved first, so that a person is never asked for something else instead. Images that the
+        oracle will not draw are replaced by others, as long as their class has some.
+
+        Returns:
+            False where a person has to draw first: the same run goes on when it is started again.
+
+        Raises:
+            DataError: No image is left that the oracle would draw.
+        """
+        if len(state.asked) < state.round:
+            state.asked.append([])
+        while chosen := self.query(pool, theta0, state):
+            state.asked[-1] = sorted([*state.asked[-1], *chosen])
+            self.run.save_state(state)
+            pool.ask(chosen)
+            self._give_masks(pool, state)
+        missing = [self.samples[index] for index in self._missing(pool, state)]
+        self.oracle.request(missing, self.run.model if state.records else None)
+        if missing:
+            return False
+        if not pool.labelled and self.settings.schedule[0]:
+            raise DataError(f"{self.dataset.source}: every image was skipped; allow some again, or use --method wsl")
+        for label, name in enumerate(self.dataset.classes):
+            given, wanted = len(pool.of_class(label, state.asked[-1])), self.settings.schedule[state.round - 1]
+            if given < wanted:
+                say(f"class {name}: no image is left to ask for; round {state.round} has {given} of {wanted} new masks")
+        return True
+
+    def _missing(self, pool: Pool, state: State) -> list[int]:
+        """Images that were asked for and are not in L."""
+        return [index for asked in state.asked for index in asked if index not in pool.labelled]
+
+    def _give_masks(self, pool: Pool, state: State) -> None:
+        """Ask the oracle for what is missing, and move these images into L; forget those it will not draw."""
+        missing = self._missing(pool, state)
+        for index, answer in zip(missing, self.oracle.ask([self.samples[index] for index in missing]), strict=True):
+            if answer is NoMask.EVER:
+                state.asked = [[other for other in asked if other != index] for asked in state.asked]
+            elif not isinstance(answer, NoMask):
+                self.masks[index] = self._working_mask(answer)
+                pool.add_masks([index])
 
     def train(self, theta0: Weights, pool: Pool, state: State) -> JointNet:
         """Steps 2a and 2b: from theta0, train on L and P.
@@ -185,7 +227,8 @@ class Learner:
             return otsu_threshold([probability for probability, _ in self.trainer.predict(net, self.images)])
         if self.valid:
             images = [self._working(sample) for sample in self.valid]
-            return best_threshold([p for p, _ in self.trainer.predict(net, images)], self._ask(self.valid))
+            truths = [self._working_mask(mask) for sample in self.valid if (mask := sample.read()[1]) is not None]
+            return best_threshold([p for p, _ in self.trainer.predict(net, images)], truths)
         if state.passes + 1 == self.settings.passes_a_round and len(pool.labelled) > 1:
             return self._cross_validate(theta0, pool, state)
         return MORE_LIKELY_THAN_NOT

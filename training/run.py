@@ -34,7 +34,7 @@ class State:
     passes: int = 0
     """Passes of this round that are done."""
     asked: list[list[int]] = field(default_factory=list)
-    """Images the oracle was asked for, one list a round."""
+    """Images the oracle was asked for, one list a round, without those that it would not draw."""
     threshold: float = 0.5
     records: list[dict[str, Any]] = field(default_factory=list)
     """What `rounds.jsonl` holds."""
@@ -52,6 +52,7 @@ class Run:
         settings: What to learn with.
         source: The data set, to be found again.
         masks: Its folder of masks.
+        oracle: Who gives the masks, see `training.oracle.open_oracle`.
         fingerprint: The data set's fingerprint.
         overwrite: Drop what an earlier run left there.
         shared: File through which runs that would train the same theta0 hand it to each other.
@@ -68,6 +69,7 @@ class Run:
         *,
         source: Path,
         masks: Path | None = None,
+        oracle: str = "data",
         fingerprint: str,
         overwrite: bool = False,
         shared: Path | None = None,
@@ -78,6 +80,7 @@ class Run:
         config = {
             "source": str(source.absolute()),
             "masks": str(masks.absolute()) if masks else None,
+            "oracle": oracle,
             "fingerprint": fingerprint,
             "settings": settings.model_dump(mode="json"),
         }
@@ -145,6 +148,8 @@ class Run:
         instead = "name another --out, or replace it with --overwrite"
         if before["fingerprint"] != now["fingerprint"]:
             raise RunError(f"{self.folder}: this run belongs to other data ({before['source']}); {instead}")
+        if _kind(oracle := before.get("oracle", "data")) != _kind(now["oracle"]):
+            raise RunError(f"{self.folder}: the masks of this run come from --oracle {oracle}; give that, {instead}")
         old, new = before["settings"], now["settings"]
         if changed := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
             changes = ", ".join(f"{name} was {old.get(name)}, now {new.get(name)}" for name in changed)
@@ -224,6 +229,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, AttributeError):
         raise RunError(f"{path}: is damaged, or not a run's; name another --out") from None
     return config
+
+
+def _kind(oracle: str) -> str:
+    """Give what comes before the colon: a person's folder may be moved."""
+    return oracle.partition(":")[0]
 
 
 def _visible(path: Path) -> bool:

@@ -1,9 +1,8 @@
 """Images with what a model says of them, for the contact sheets of a page."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +11,9 @@ from alserve.errors import AlserveError
 from alserve.predictor import Prediction, Predictor
 from alserve.render import panels
 from alserve.terminal import say
-from training.dataset import Dataset, Sample, load_dataset
+from training.dataset import Dataset, Sample, find_pictures, load_dataset, stem
 from training.metrics import dice
+from training.oracle import FolderOracle, open_oracle
 from training.report.groups import Finding
 
 Pixels = npt.NDArray[np.uint8]
@@ -98,26 +98,31 @@ def choose_cases(predictor: Predictor, dataset: Dataset, most: int) -> list[Repo
     return [_case(predictor, sample) for sample in chosen[:most]]
 
 
-def asked_rounds(
-    predictor: Predictor, dataset: Dataset, rounds: Sequence[Mapping[str, Any]], most: int
-) -> list[AskedRound]:
+def asked_rounds(predictor: Predictor, dataset: Dataset, run: Finding, most: int) -> list[AskedRound]:
     """Show what the oracle was asked for, some images of every round, as the model sees them now.
 
     Args:
         predictor: The model, with the data set's classes.
         dataset: Images with their classes.
-        rounds: Lines of `rounds.jsonl`.
+        run: What it was that asked.
         most: How many images, at most.
     """
-    samples = {sample.name: sample for sample in dataset.samples}
-    each = max(1, most // max(1, len(rounds)))
+    samples = _with_drawn_masks(dataset.samples, run)
+    each = max(1, most // max(1, len(run.rounds)))
     found = []
-    for record in rounds:
+    for record in run.rounds:
         there = [samples[name] for name in record["asked"] if name in samples]
         shown = there[:: -(-len(there) // each) or 1][: min(each, most)]
         most -= len(shown)
         found.append(AskedRound(record["round"], len(record["asked"]), [_case(predictor, it) for it in shown]))
     return [asked for asked in found if asked.count]
+
+
+def _with_drawn_masks(samples: Sequence[Sample], run: Finding) -> dict[str, Sample]:
+    """Give the images by name, with a person's masks where a person drew the run's."""
+    oracle = open_oracle(run.config.get("oracle", "data"))
+    drawn = find_pictures(oracle.masks) if isinstance(oracle, FolderOracle) else {}
+    return {sample.name: replace(sample, mask=drawn.get(stem(sample.name), sample.mask)) for sample in samples}
 
 
 def _case(predictor: Predictor, sample: Sample) -> ReportCase:

@@ -106,6 +106,6 @@ def _galleries(groups: Sequence[Group], spec: ModelSpec) -> Iterator[tuple[Group
     if dataset is None:
         return
     for group, run in asking:
-        rounds = asked_rounds(load(run.model, device="cpu"), dataset, run.rounds, MOST_ASKED)
+        rounds = asked_rounds(load(run.model, device="cpu"), dataset, run, MOST_ASKED)
         if rounds:
             yield group, run, rounds

@@ -81,6 +81,6 @@ def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
         spec=predictor.spec,
         settings=run.settings,
         cases=choose_cases(predictor, dataset, MOST_CASES) if dataset else (),
-        asked=asked_rounds(predictor, dataset, run.rounds, MOST_ASKED) if dataset else (),
+        asked=asked_rounds(predictor, dataset, run, MOST_ASKED) if dataset else (),
         model=str(run.model),
     )
