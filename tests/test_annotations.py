@@ -21,6 +21,7 @@ from alserve.errors import DataError
 from alserve.imageio import decode_mask, write_atomic
 from training.annotations import Draft, coco_file, label_studio_tasks, read_annotations
 from training.brush import decode_brush, encode_brush
+from training.coco import decode_region
 
 Mask = npt.NDArray[np.bool_]
 
@@ -84,6 +85,19 @@ def test_damaged_brush_bytes_are_an_error_or_a_mask_of_the_right_shape(mask: Mas
     data[place % len(data)] ^= 0x55
     with suppress(ValueError):
         assert decode_brush(data, (mask.shape[0], mask.shape[1])).shape == mask.shape
+
+
+@given(MASKS, st.integers(0, 2**16))
+def test_run_lengths_as_pycocotools_writes_them_and_damaged_ones(mask: Mask, seed: int) -> None:
+    height, width = mask.shape
+    text = coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+    np.testing.assert_array_equal(decode_region({"size": [height, width], "counts": text}, (height, width)), mask)
+    rng = np.random.default_rng(seed)
+    damaged = list(text)
+    damaged[rng.integers(len(text))] = chr(rng.integers(256))
+    with suppress(ValueError, OverflowError):
+        region = {"size": [height, width], "counts": "".join(damaged)}
+        assert decode_region(region, (height, width)).shape == mask.shape
 
 
 @given(st.lists(MASKS, min_size=1, max_size=4))
@@ -202,7 +216,11 @@ def test_masks_from_any_paint_program(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(annotation.mask, mask)
 
 
-COCO = {"images": [{"id": 1, "file_name": "1.png", "height": 4, "width": 5}], "annotations": [], "categories": []}
+COCO: dict[str, Any] = {
+    "images": [{"id": 1, "file_name": "1.png", "height": 4, "width": 5}],
+    "annotations": [],
+    "categories": [],
+}
 
 
 def coco_with(segmentation: object) -> dict[str, Any]:
@@ -221,13 +239,20 @@ def task_with(**region: Any) -> list[dict[str, Any]]:
         (b'{"images": [', ["is no JSON file, or ends too early"]),
         (b"[1, 2]", ["neither a COCO file nor", "not 'JSON-MIN'"]),
         (coco_with([[1, 2, 3, 4]]), ["1.png", "fewer than three corners"]),
+        (coco_with([[1, 2, 3, 4, 1e9, 5]]), ["1.png", "out of the image"]),
+        (coco_with([]), ["1.png", "without polygons"]),
         (coco_with({"size": [4, 5], "counts": [3, 4]}), ["1.png", "do not add up to 4 x 5"]),
+        (coco_with({"size": [4, 5], "counts": [2**63 - 1, 2**63 - 1, 22]}), ["1.png", "do not add up"]),
         (coco_with({"size": [5, 4], "counts": [20]}), ["1.png", "of size [5, 4], not [4, 5]"]),
-        (coco_with({"size": [4, 5], "counts": "zzzzzzzz"}), ["a mask cannot be read"]),
+        (coco_with({"size": [4, 5], "counts": "zzzzzzzz"}), ["1.png", "'z' in run lengths"]),
+        (coco_with({"size": [4, 5], "counts": "ooo"}), ["1.png", "run lengths end too early"]),
+        (coco_with({"size": [4, 5], "counts": ["a"]}), ["1.png"]),
         ({**COCO, "annotations": [{"image_id": 3, "segmentation": [[1, 1, 2, 2, 3, 1]]}]}, ["no image with id 3"]),
         ({**COCO, "annotations": [{"image_id": 1}]}, ["'segmentation' is missing"]),
         (task_with(value={"format": "rle", "rle": encode_brush(SQUARE)}), ["hold 54 pixels, the image 20"]),
         (task_with(value={"format": "rle", "rle": encode_brush(SQUARE[:4, :5])[:-2]}), ["end too early"]),
+        ({**COCO, "images": [{**COCO["images"][0], "width": 10**9}]}, ["is said to have 1000000000 x 4 pixels"]),
+        ([{"data": {"image": 3}, "annotations": [{"result": []}]}], ["a task names no image"]),
         (task_with(value={"format": "rle", "rle": [300]}), ["a mask cannot be read"]),
         (task_with(value={"format": "rle", "rle": []}, image_rotation=90), ["1.png", "annotate it upright"]),
         (task_with(type="polygonlabels", value={}), ["polygonlabels", "use the brush"]),
@@ -304,6 +329,7 @@ def test_export_gives_what_is_still_to_be_drawn_with_its_draft(cli: Cli, tmp_pat
     (annotation,) = content["annotations"]
     np.testing.assert_array_equal(coco.decode(annotation["segmentation"]), blob())
     assert annotation["area"] == blob().sum()
+    assert annotation["bbox"] == coco.toBbox(annotation["segmentation"]).tolist()
 
     write_atomic(tmp_path / "masks" / "a" / "2.skip.txt", b"")
     code, said, _ = cli("masks", "export", tmp_path, "--out", tmp_path / "ls.json", "--format", "label-studio")

@@ -9,18 +9,17 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
-from pycocotools import mask as coco
 
 from alserve.errors import DataError
+from alserve.imageio import MAX_PIXELS
 from alserve.terminal import say
+from alserve.web.rle import encode_rle
 from training.brush import decode_brush, encode_brush
+from training.coco import decode_region
 from training.dataset import Mask, find_pictures, read_mask
 
 FOREGROUND = "foreground"
 """The one label of drafts."""
-
-POLYGON_NUMBERS = 6
-"""A polygon has three corners at least, of two numbers each."""
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio sets before the name of an uploaded file."""
@@ -85,6 +84,13 @@ def read_annotations(source: Path) -> Iterator[Annotation]:
         raise DataError(f"{source}: a mask cannot be read ({_reason(error)})") from None
 
 
+def _checked_shape(height: Any, width: Any) -> tuple[int, int]:  # noqa: ANN401  whatever the JSON holds
+    shape = int(height), int(width)
+    if min(shape) < 1 or shape[0] * shape[1] > MAX_PIXELS:
+        raise ValueError(f"an image is said to have {width} x {height} pixels")
+    return shape
+
+
 def _reason(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
@@ -99,29 +105,16 @@ def _read_coco(content: dict[str, Any]) -> Iterator[Annotation]:
     for annotation in content["annotations"]:
         regions.setdefault(annotation["image_id"], []).append(annotation["segmentation"])
     for image in content["images"]:
-        shape = (int(image["height"]), int(image["width"]))
-        masks = [_decode_coco(region, shape, image["file_name"]) for region in regions.pop(image["id"], ())]
+        shape = _checked_shape(image["height"], image["width"])
+        name = image["file_name"].replace("\\", "/")
+        try:
+            masks = [decode_region(region, shape) for region in regions.pop(image["id"], ())]
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{name}: {error}") from None
         if masks:
-            yield Annotation(image["file_name"].replace("\\", "/"), np.logical_or.reduce(masks))
+            yield Annotation(name, np.asarray(np.logical_or.reduce(masks)))
     if regions:
         raise ValueError(f"there is no image with id {next(iter(regions))}")
-
-
-def _decode_coco(region: Any, shape: tuple[int, int], name: str) -> Mask:  # noqa: ANN401  whatever the JSON holds
-    height, width = shape
-    if isinstance(region, list):
-        if not region or any(len(corners) < POLYGON_NUMBERS or len(corners) % 2 for corners in region):
-            raise ValueError(f"{name}: a polygon has fewer than three corners")
-        runs = coco.merge(coco.frPyObjects(region, height, width))
-    elif tuple(region["size"]) != shape:
-        raise ValueError(f"{name}: its run lengths are of size {region['size']}, not {list(shape)}")
-    elif isinstance(region["counts"], list):
-        if sum(region["counts"]) != height * width or min(region["counts"]) < 0:
-            raise ValueError(f"{name}: its run lengths do not add up to {height} x {width} pixels")
-        runs = coco.frPyObjects(region, height, width)
-    else:
-        runs = {"size": [height, width], "counts": region["counts"].encode()}
-    return np.asarray(coco.decode(runs), np.bool_)
 
 
 def _read_label_studio(tasks: Sequence[dict[str, Any]]) -> Iterator[Annotation]:
@@ -149,7 +142,7 @@ def _painted(results: Sequence[dict[str, Any]], name: str) -> list[Mask]:
         if value.get("format") == "rle":
             if result.get("image_rotation"):
                 raise ValueError(f"{name}: was turned in Label Studio; annotate it upright")
-            shape = (int(result["original_height"]), int(result["original_width"]))
+            shape = _checked_shape(result["original_height"], result["original_width"])
             masks.append(decode_brush(value["rle"], shape))
         elif result["type"] in {"polygonlabels", "rectanglelabels", "ellipselabels", "polygon", "rectangle", "ellipse"}:
             raise ValueError(f"{name}: holds a {result['type']} region; use the brush, or export as COCO")
@@ -158,7 +151,10 @@ def _painted(results: Sequence[dict[str, Any]], name: str) -> list[Mask]:
 
 def _image_of(task: dict[str, Any]) -> str:
     """Give the image's path: below the root of local files, or in the address that it was loaded from."""
-    address = task["data"].get("image") or next(v for v in task["data"].values() if isinstance(v, str))
+    addresses = [task["data"].get("image"), *task["data"].values()]
+    address = next((address for address in addresses if isinstance(address, str)), None)
+    if address is None:
+        raise ValueError("a task names no image")
     parts = urlsplit(address)
     path = parse_qs(parts.query).get("d", [unquote(parts.path)])[0].replace("\\", "/")
     folder, _, file = path.rpartition("/")
@@ -174,15 +170,16 @@ def coco_file(drafts: Iterable[Draft]) -> dict[str, Any]:
         height, width = draft.shape
         images.append({"id": number, "file_name": draft.name, "height": height, "width": width})
         if draft.mask is not None and draft.mask.any():
-            runs = coco.encode(np.asfortranarray(draft.mask, np.uint8))
+            rows, columns = (np.flatnonzero(draft.mask.any(axis=axis)) for axis in (1, 0))
+            top, left = int(rows[0]), int(columns[0])
             annotations.append(
                 {
                     "id": number,
                     "image_id": number,
                     "category_id": 1,
-                    "segmentation": {"size": [height, width], "counts": runs["counts"].decode()},
-                    "area": int(coco.area(runs)),
-                    "bbox": coco.toBbox(runs).tolist(),
+                    "segmentation": encode_rle(draft.mask),
+                    "area": int(draft.mask.sum()),
+                    "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
                     "iscrowd": 1,
                 }
             )

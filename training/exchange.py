@@ -57,7 +57,8 @@ def import_masks(source: Path, out: Path, data: Path | None = None, *, overwrite
     for path, content in files.items():
         write_atomic(path, content)
     skipped = sum(not content for content in files.values())
-    print(f"{len(files) - skipped} masks{f', {skipped} skipped' if skipped else ''}, in {out}")
+    masks = len(files) - skipped
+    print(f"{masks} mask{'' if masks == 1 else 's'}{f', {skipped} skipped' if skipped else ''}, in {out}")
 
 
 def _check_size(name: str, mask: Mask, image: Path) -> None:
