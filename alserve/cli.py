@@ -289,6 +289,57 @@ def export(
     export_run(run, out, precision.value, data=data, force=force)
 
 
+@app.command(rich_help_panel=TRAIN)
+def experiment(
+    config: Annotated[Path, typer.Argument(help="YAML file: data, preset, settings, methods, seeds.")],
+    out: Annotated[Path, typer.Option(help="Folder for all runs; the same command again continues.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder or CSV, as for 'train', in place of the file's.", show_default=False)
+    ] = None,
+    masks: Masks = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once; they share the cores, and the GPUs in turn.")] = 1,
+    device: Annotated[str, typer.Option(help="Where to train: auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Compare methods over seeds: a run of each, what they share computed once, and a report of all.
+
+    OUT then holds a run NAME-SEED for each, report.html, results.md, figures/ and logs/. A run that fails stops no
+    other; the exit code is 1 then.
+
+    Example: alserve experiment benchmarks/glas.yaml --data glas/data.csv --out runs/glas --jobs 2
+    """
+    _need_training()
+    from training.experiment import run_experiment  # noqa: PLC0415
+
+    failures = run_experiment(config, out, data=data, masks=masks, jobs=jobs, device=device)
+    for failure in failures:
+        print(f"alserve: {failure}", file=sys.stderr)
+    raise typer.Exit(int(bool(failures)))
+
+
+@app.command(rich_help_panel=TRAIN)
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Runs, or an experiment's folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to. Left out: DIR, if there is only one.", show_default=False)
+    ] = None,
+    between: Annotated[
+        str | None,
+        typer.Option(metavar="M-N", help="Compare areas from M to N masks. Left out: as far as all finished runs go."),
+    ] = None,
+) -> None:
+    """Show what runs learned: one HTML page, figures, and for several runs a table.
+
+    Runs that differ by their seed alone are one line, with its spread; finished runs are compared by the area under
+    Dice against masks.
+
+    Example: alserve report runs/tissue runs/tissue-random --out compared
+    """
+    _need_training()
+    from training.report import report_folders  # noqa: PLC0415
+
+    print(report_folders(folders, out, between=between))
+
+
 @app.command(rich_help_panel=USE)
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model file.")],

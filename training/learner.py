@@ -87,13 +87,15 @@ class Learner:
 
     def theta0(self) -> Weights:
         """Step 0: train encoder and CAM head on all images with their classes; the decoder is new."""
-        if (weights := self.run.load_theta0()) is None:
-            seed = derive_seed(self.settings.seed, 0)
-            net = self.trainer.new_network(len(self.dataset.classes), seed)
-            with self.timed(0, "classifier"):
-                self.trainer.train_classifier(net, [self._example(index) for index in range(len(self.images))], seed)
-            weights = weights_of(net)
-            self.run.save_theta0(weights)
+        with self.run.sharing_theta0():
+            if (weights := self.run.load_theta0()) is None:
+                seed = derive_seed(self.settings.seed, 0)
+                net = self.trainer.new_network(len(self.dataset.classes), seed)
+                examples = [self._example(index) for index in range(len(self.images))]
+                with self.timed(0, "classifier"):
+                    self.trainer.train_classifier(net, examples, seed)
+                weights = weights_of(net)
+                self.run.save_theta0(weights)
         return weights
 
     def network(self, weights: Weights) -> JointNet:

@@ -13,6 +13,7 @@ from alserve.errors import DataError, ModelError, RunError
 from alserve.imageio import write_atomic
 from alserve.modelfile import Precision
 from alserve.terminal import print_facts, progress, say
+from training.cache import theta0_file
 from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
 from training.learner import Learner, weights_of
@@ -77,6 +78,7 @@ def train_run(
     oracle: str = "data",
     device: str = "auto",
     overwrite: bool = False,
+    cache: Path | None = None,
 ) -> Path:
     """Learn from a data set, by rounds; a run that was stopped, or waits for a person's masks, continues.
 
@@ -88,6 +90,7 @@ def train_run(
         oracle: Who gives the masks, see `training.oracle.open_oracle`.
         device: "auto", "cpu" or "cuda".
         overwrite: Drop what an earlier run left in `out`.
+        cache: Folder through which runs share what they would all compute.
 
     Returns:
         The model file; it is not there yet where a person has to draw the first masks.
@@ -105,19 +108,21 @@ def train_run(
             show(done)
     check_budget(dataset, settings, giver)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
+    fingerprint = dataset.fingerprint()
     run = Run(
         out,
         settings,
         source=data,
         masks=masks,
         oracle=oracle,
-        fingerprint=dataset.fingerprint(),
+        fingerprint=fingerprint,
         overwrite=overwrite,
+        shared=theta0_file(cache, trainer, fingerprint) if cache else None,
     )
     with run:
         if not learn(Learner(dataset, giver, trainer, run), run, settings):
             return run.model
-        report_run(out, data, out / "report.html", masks=masks)
+        report_run(out, out / "report.html")
     say(f"{run.model} is the model, {out / 'report.html'} shows what it learned")
     return run.model
 

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -54,6 +55,7 @@ class Run:
         oracle: Who gives the masks, see `training.oracle.open_oracle`.
         fingerprint: The data set's fingerprint.
         overwrite: Drop what an earlier run left there.
+        shared: File through which runs that would train the same theta0 hand it to each other.
 
     Raises:
         RunError: The folder holds a run of other data or other settings, something else than a run, or a run that
@@ -70,8 +72,10 @@ class Run:
         oracle: str = "data",
         fingerprint: str,
         overwrite: bool = False,
+        shared: Path | None = None,
     ) -> None:
         self.folder = folder
+        self._shared = shared
         self.fingerprint = fingerprint
         config = {
             "source": str(source.absolute()),
@@ -131,8 +135,8 @@ class Run:
 
     @property
     def cache(self) -> Path:
-        """Folder of what depends on the data alone, in files named by all that it depends on."""
-        return self.folder / "state"
+        """Folder of what depends on the data alone, in files named by all that it depends on; runs may share it."""
+        return self._shared.parent if self._shared else self.folder / "state"
 
     def _clear(self) -> None:
         """Remove what a run wrote, and nothing else that may lie in the folder."""
@@ -153,13 +157,28 @@ class Run:
                 f"{self.folder}: this run has other settings ({changes}); give those to continue it, {instead}"
             )
 
+    @contextmanager
+    def sharing_theta0(self) -> Iterator[None]:
+        """Let no other run that shares theta0 train it meanwhile: what one has made is there for the next."""
+        if self._shared:
+            self._shared.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._shared.with_suffix(".lock")):
+                yield
+        else:
+            yield
+
     def load_theta0(self) -> Weights | None:
-        """Read the weights that every pass starts from; None before they were trained."""
+        """Read the weights that every pass starts from; None before they were trained, here or by one that shares."""
+        if not self.theta0.is_file() and self._shared and self._shared.is_file():
+            write_atomic(self.theta0, self._shared.read_bytes())
         return load_file(self.theta0) if self.theta0.is_file() else None
 
     def save_theta0(self, weights: Weights) -> None:
         """Save the weights that every pass starts from."""
-        write_atomic(self.theta0, save(_contiguous(weights)))
+        content = save(_contiguous(weights))
+        for path in (self._shared, self.theta0):
+            if path:
+                write_atomic(path, content)
 
     def load_state(self) -> State:
         """Read where the run is; a fresh one is at its start."""
