@@ -49,6 +49,13 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class Format(StrEnum):
+    """Whose file drafts go out in."""
+
+    COCO = "coco"
+    LABEL_STUDIO = "label-studio"
+
+
 class DataSet(StrEnum):
     """A published data set."""
 
@@ -129,6 +136,13 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")],
     masks: Masks = None,
+    oracle: Annotated[
+        str,
+        typer.Option(
+            metavar="data|folder:DIR",
+            help="Who gives the masks: the data set, or a person, who finds in DIR what to draw and saves it there.",
+        ),
+    ] = "data",
     preset: Annotated[str | None, typer.Option(help="Settings for a kind of data: glas or cub.")] = None,
     method: Annotated[
         str,
@@ -174,6 +188,8 @@ def train(
     OUT then holds model.onnx (exported after every round), rounds.jsonl (one object a round),
     report.html, the settings, and the state that lets a stopped run continue.
 
+    With --oracle folder:DIR it stops when it needs masks and says where to draw them; run the same command again.
+
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """
     _need_training()
@@ -196,7 +212,54 @@ def train(
         "validation_masks": validation_masks,
     }
     settings = Settings.of(preset, {name: value for name, value in given.items() if value is not None})
-    train_run(data, out, settings, masks=masks, device=device, overwrite=overwrite)
+    train_run(data, out, settings, masks=masks, oracle=oracle, device=device, overwrite=overwrite)
+
+
+masks_app = typer.Typer(no_args_is_help=True, help="Carry masks and drafts between annotation programs and folders.")
+app.add_typer(masks_app, name="masks", rich_help_panel=TRAIN)
+
+
+@masks_app.command("import")
+def import_masks(
+    source: Annotated[
+        Path, typer.Argument(help="A folder of masks from a paint program, a COCO file, or Label Studio's JSON export.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the masks: PNG, 0 and 255.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The data set: masks get its images' names, and must have their sizes.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that are there and differ.")] = False,
+) -> None:
+    """Take in masks that were drawn in an annotation program.
+
+    Any label, and any value that is not zero, is foreground. An image skipped in Label Studio is skipped here as well.
+
+    Example: alserve masks import project.json --out drawing/masks --data tissue.csv
+    """
+    _need_training()
+    from training.exchange import import_masks as run  # noqa: PLC0415
+
+    run(source, out, data, overwrite=overwrite)
+
+
+@masks_app.command("export")
+def export_masks(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of 'train --oracle folder:DIR'.")],
+    out: Annotated[Path, typer.Option(help="The JSON file to write.")],
+    format: Annotated[Format, typer.Option(help="Whose: coco or label-studio.")] = Format.COCO,  # noqa: A002
+    prefix: Annotated[
+        str, typer.Option(help="Label Studio: what comes before an image's path in the address it loads.")
+    ] = "/data/local-files/?d=",
+) -> None:
+    """Hand out what is to be drawn, with the drafts, to an annotation program.
+
+    Example: alserve masks export drawing --out drafts.json --format label-studio
+    """
+    _need_training()
+    from training.exchange import export_masks as run  # noqa: PLC0415
+
+    run(folder, out, format.value, prefix)
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -226,6 +289,57 @@ def export(
     export_run(run, out, precision.value, data=data, force=force)
 
 
+@app.command(rich_help_panel=TRAIN)
+def experiment(
+    config: Annotated[Path, typer.Argument(help="YAML file: data, preset, settings, methods, seeds.")],
+    out: Annotated[Path, typer.Option(help="Folder for all runs; the same command again continues.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder or CSV, as for 'train', in place of the file's.", show_default=False)
+    ] = None,
+    masks: Masks = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once; they share the cores, and the GPUs in turn.")] = 1,
+    device: Annotated[str, typer.Option(help="Where to train: auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Compare methods over seeds: a run of each, what they share computed once, and a report of all.
+
+    OUT then holds a run NAME-SEED for each, report.html, results.md, figures/ and logs/. A run that fails stops no
+    other; the exit code is 1 then.
+
+    Example: alserve experiment benchmarks/glas.yaml --data glas/data.csv --out runs/glas --jobs 2
+    """
+    _need_training()
+    from training.experiment import run_experiment  # noqa: PLC0415
+
+    failures = run_experiment(config, out, data=data, masks=masks, jobs=jobs, device=device)
+    for failure in failures:
+        print(f"alserve: {failure}", file=sys.stderr)
+    raise typer.Exit(int(bool(failures)))
+
+
+@app.command(rich_help_panel=TRAIN)
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Runs, or an experiment's folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to. Left out: DIR, if there is only one.", show_default=False)
+    ] = None,
+    between: Annotated[
+        str | None,
+        typer.Option(metavar="M-N", help="Compare areas from M to N masks. Left out: as far as all finished runs go."),
+    ] = None,
+) -> None:
+    """Show what runs learned: one HTML page, figures, and for several runs a table.
+
+    Runs that differ by their seed alone are one line, with its spread; finished runs are compared by the area under
+    Dice against masks.
+
+    Example: alserve report runs/tissue runs/tissue-random --out compared
+    """
+    _need_training()
+    from training.report import report_folders  # noqa: PLC0415
+
+    print(report_folders(folders, out, between=between))
+
+
 @app.command(rich_help_panel=USE)
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model file.")],
@@ -233,11 +347,20 @@ def evaluate(
     masks: Masks = None,
     split: Annotated[str, typer.Option(help="Which images: train, valid or test.")] = "test",
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+    worst: Annotated[
+        Path | None, typer.Option(help="Also draw the ten images of the lowest Dice, as a picture: .png or .jpg.")
+    ] = None,
 ) -> None:
-    """Measure a model file on labelled images: Dice, IoU, accuracy, at the images' own size."""
+    """Measure a model file on labelled images, at their own size.
+
+    Dice with its 95 % interval, IoU and accuracy, of all images and class by class; PxAP of mask and CAM, and how far
+    probabilities and scores are from the frequencies they claim to be (calibration error).
+
+    Example: alserve evaluate tissue.onnx tissue.csv --json figures.json --worst worst.png
+    """
     from training.evaluate import evaluate_file  # noqa: PLC0415
 
-    evaluate_file(model, data, masks=masks, split=split, json_path=json)
+    evaluate_file(model, data, masks=masks, split=split, json_path=json, worst=worst)
 
 
 @app.command(rich_help_panel=USE)

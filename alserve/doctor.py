@@ -43,6 +43,7 @@ def print_model(path: Path) -> None:
                 f"{made.masks_used} (of {made.train_images} training images, {made.rounds} rounds)",
             ),
             ("test Dice", _measured(made.test_dice)),
+            ("test IoU", _measured(made.test_iou)),
             ("test accuracy", _measured(made.test_accuracy)),
             ("seed", str(made.seed)),
             ("data fingerprint", made.data_fingerprint),

@@ -129,6 +129,9 @@ def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
 def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
     """Decode a mask: every value that is not zero is foreground, in any channel but alpha.
 
+    Of a layer that was painted on, which is transparent elsewhere, what is transparent is background; where nothing but
+    black was painted there, black is foreground.
+
     Args:
         data: The bytes of an image file.
 
@@ -139,8 +142,12 @@ def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
         ImageError: As for `decode`.
     """
     check_header(data)
-    foreground = _imdecode(data, cv2.IMREAD_UNCHANGED).astype(np.bool_)
-    return foreground if foreground.ndim == 2 else np.logical_or.reduce(foreground[..., :3], axis=-1)  # noqa: PLR2004
+    values = _imdecode(data, cv2.IMREAD_UNCHANGED).astype(np.bool_)
+    if values.ndim == 2:  # noqa: PLR2004
+        return values
+    coloured = np.asarray(values[..., :3].any(axis=-1))
+    painted = np.asarray(values[..., 3:].all(axis=-1))  # without alpha: everywhere
+    return painted if not (coloured & painted).any() and not painted.all() else coloured & painted
 
 
 def decode_grey(data: bytes) -> npt.NDArray[np.uint8]:

@@ -53,6 +53,7 @@ class Provenance(_Frozen):
     """Every mask an expert gave, those of validation images included."""
     train_images: int
     test_dice: float | None = None
+    test_iou: float | None = None
     test_accuracy: float | None = None
     data_fingerprint: str
     versions: dict[str, str]

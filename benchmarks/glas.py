@@ -14,14 +14,12 @@ from typing import Any
 from alserve.device import available_cores
 from alserve.imageio import write_atomic
 from training.procedure import train_run
-from training.report import learning_curve
+from training.report.figures import Curve, draw_curves
+from training.report.published import published
 from training.run import TIMINGS, read_rounds
 from training.settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
-
-PUBLISHED = {8: 67.20, 10: 71.03, 12: 74.08, 14: 76.53, 16: 77.64, 67: 86.53}
-"""Test Dice, %, mean of five seeds: label propagation at 8 to 16 masks, full supervision at 67 (arXiv:2010.04889)."""
 
 METHODS: dict[str, dict[str, Any]] = {
     "label-propagation": {"method": "label-propagation", "rounds": 5},
@@ -45,21 +43,30 @@ def main() -> None:
             runs[name] = arguments.out / f"{method}-{seed}"
             train_run(arguments.data, runs[name], Settings.of("glas", {**values, "seed": seed}))
     write_atomic(RESULTS / "glas.md", table(runs, arguments.conditions).encode())
-    curves = {name: read_rounds(folder) for name, folder in runs.items() if not name.startswith("full")}
+    names = [name for name in runs if not name.startswith("full")]
+    curves = [Curve.of_rounds(name, read_rounds(runs[name]), look) for look, name in enumerate(names)]
     (full,) = [read_rounds(folder)[0]["test_dice"] for name, folder in runs.items() if name == "full, seed 0"]
-    references = {"all 67 masks, ours": full, "all 67 masks, published": PUBLISHED[67] / 100}
-    write_atomic(RESULTS / "glas.svg", learning_curve(curves, references=references))
+    bounds = {"all 67 masks, ours": full}, {"all 67 masks, published": published_dice()[67] / 100}
+    write_atomic(RESULTS / "glas.svg", draw_curves(curves, bounds=bounds[0], published_bounds=bounds[1]))
+
+
+def published_dice() -> dict[int, float]:
+    """Give the published test Dice, %, by masks: label propagation, and full supervision at 67."""
+    (found,) = [found for found in published() if found.name == "GlaS"]
+    points = dict(found.points("label-propagation")) | {67: found.points("full")[0][1]}
+    return {masks: round(100 * dice, 2) for masks, dice in points.items()}
 
 
 def table(runs: dict[str, Path], conditions: str) -> str:
     """Give the figures of the runs as a table in Markdown."""
     rows = ["| run | masks | test Dice, % | published, % | test accuracy, % | pseudo-masks | threshold |"]
     rows.append("|---|---|---|---|---|---|---|")
+    behind = published_dice()
     for name, folder in runs.items():
         for record in read_rounds(folder):
             masks = record["masks_used"]
             rows.append(
-                f"| {name} | {masks} | {100 * record['test_dice']:.1f} | {PUBLISHED.get(masks, '')} | "
+                f"| {name} | {masks} | {100 * record['test_dice']:.1f} | {behind.get(masks, '')} | "
                 f"{100 * record['test_accuracy']:.1f} | {record['pseudo_labels']} | {record['threshold']:.2f} |"
             )
     return "\n".join(

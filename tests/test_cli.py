@@ -55,7 +55,10 @@ def assert_refused(result: Captured, *words: str) -> None:
     assert all(word in err for word in words), err
 
 
-@pytest.mark.parametrize("command", [(), ("segment",), ("serve",), ("info",), ("doctor",), ("train",), ("demo",)])
+@pytest.mark.parametrize(
+    "command",
+    [(), ("segment",), ("serve",), ("info",), ("doctor",), ("train",), ("demo",), ("experiment",), ("report",)],
+)
 def test_help(cli: Cli, command: tuple[str, ...]) -> None:
     code, out, _ = cli(*command, "--help")
     assert code == 0

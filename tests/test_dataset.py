@@ -11,6 +11,7 @@ from pictures import encoded, picture
 from alserve.errors import DataError
 from alserve.imageio import write_atomic
 from training.dataset import Dataset, load_dataset
+from training.oracle import SimulatedOracle
 from training.procedure import check_budget
 from training.settings import Settings
 
@@ -239,7 +240,7 @@ def test_the_fingerprint_tells_data_apart_but_not_places(table: Path, folder: Pa
 
 def budget(folder: Path, **settings: object) -> Callable[[], None]:
     dataset: Dataset = load_dataset(folder, folder.parent / "masks")
-    return lambda: check_budget(dataset, Settings.model_validate(settings))
+    return lambda: check_budget(dataset, Settings.model_validate(settings), SimulatedOracle())
 
 
 def test_the_budget(folder: Path) -> None:
@@ -265,4 +266,4 @@ def test_one_class_only(folder: Path) -> None:
 
 def test_a_class_that_is_only_tested(table: Path) -> None:
     with pytest.raises(DataError, match="class malignant has no image in split 'train'"):
-        check_budget(load_dataset(table), Settings(initial=1, rounds=1))
+        check_budget(load_dataset(table), Settings(initial=1, rounds=1), SimulatedOracle())

@@ -16,13 +16,16 @@ from drawn import UNTRAINED, settings
 
 from alserve import load
 from alserve.errors import RunError
-from alserve.geometry import resize, working_shape
+from alserve.geometry import resize, resize_mask, working_shape
+from alserve.imageio import decode, encode_png, write_atomic
 from alserve.modelfile import ModelSpec
 from training.dataset import load_dataset
 from training.evaluate import measure
+from training.metrics import dice
+from training.procedure import describe as describe_round
 from training.procedure import train_run
-from training.run import read_rounds
-from training.similarity import neighbours, within_reach
+from training.run import Run, State, read_rounds
+from training.similarity import describe, neighbours, within_reach
 from training.synthetic import draw_dataset
 
 PER_CLASS = 6
@@ -93,7 +96,7 @@ def test_images_near_a_labelled_one_carry_pseudo_masks(table: Path, rounds: list
     samples = load_dataset(table).split("train")
     images = [sample.read()[0] for sample in samples]
     images = [resize(image, working_shape(*image.shape[:2], PROPAGATION.short_side)) for image in images]
-    nearest = neighbours(images, [sample.label for sample in samples], PROPAGATION.k)
+    nearest = neighbours(describe(images), [sample.label for sample in samples], PROPAGATION.k)
     places = {sample.name: index for index, sample in enumerate(samples)}
     labelled: set[int] = set()
     pseudo: set[int] = set()
@@ -108,6 +111,47 @@ def test_images_near_a_labelled_one_carry_pseudo_masks(table: Path, rounds: list
         pseudo |= set(within_reach(set(range(len(samples))) - labelled, labelled, nearest))
         assert record["pseudo_labels"] == len(pseudo)
     assert 0 < rounds[0]["pseudo_labels"] < 2 * PER_CLASS - 4  # k excludes some
+
+
+def state_of(table: Path, out: Path) -> State:
+    fingerprint = load_dataset(table).fingerprint()
+    with Run(out, PROPAGATION, source=table, fingerprint=fingerprint) as run:
+        return run.load_state()
+
+
+def test_pseudo_masks_are_measured_where_the_truth_is_known(
+    table: Path, run: Path, rounds: list[dict[str, Any]]
+) -> None:
+    train = load_dataset(table).split("train")
+    found = []
+    for index, mask in state_of(table, run).pseudo.items():
+        truth = train[index].read()[1]
+        assert truth is not None
+        found.append(dice(mask, resize_mask(truth, mask.shape)))
+    assert len(found) == rounds[-1]["pseudo_labels"]
+    assert rounds[-1]["pseudo_dice"] == pytest.approx(np.mean(found))
+    assert f"pseudo-masks (Dice {100 * np.mean(found):.1f} %)" in describe_round(rounds[-1])
+
+
+def test_true_masks_that_nobody_asked_for_teach_nothing(
+    table: Path, rounds: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """The first round again where those masks are other ones: another figure for P, and nothing else."""
+    asked = rounds[0]["asked"]
+
+    def spoil(line: dict[str, str]) -> dict[str, str]:
+        if line["split"] == "test" or line["image"] in asked:
+            return line
+        image = decode((table.parent / line["image"]).read_bytes())
+        name = line["mask"].replace("masks/", "spoilt/")
+        write_atomic(table.parent / name, encode_png(np.full(image.shape[:2], 255, np.uint8)))
+        return {**line, "mask": name}
+
+    spoilt = rewrite(table, "spoilt.csv", spoil)
+    train_run(spoilt, tmp_path / "run", settings(UNTRAINED, initial=2, rounds=1))
+    (again,) = read_rounds(tmp_path / "run")
+    assert again["pseudo_dice"] != rounds[0]["pseudo_dice"]
+    assert {**again, "pseudo_dice": 0} == {**rounds[0], "pseudo_dice": 0}
 
 
 def test_what_a_run_leaves(run: Path, rounds: list[dict[str, Any]]) -> None:
@@ -162,9 +206,16 @@ def kill_when(there: Callable[[], bool], words: Sequence[str]) -> None:
 def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(table: Path, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     words = command(table, out, PROPAGATION.model_dump_json())
-    for landmark in ("state/theta0.safetensors", "state/latest.safetensors", "model.onnx"):
-        assert not (out / landmark).exists()
-        kill_when((out / landmark).exists, words)
+    latest = out / "state" / "latest.safetensors"
+    landmarks: list[Callable[[], bool]] = [
+        (out / "state" / "theta0.safetensors").exists,
+        latest.exists,  # what is asked for
+        lambda: latest.stat().st_size > 1_000_000,  # the network after a pass
+        (out / "model.onnx").exists,
+    ]
+    for landmark in landmarks:
+        assert not landmark()
+        kill_when(landmark, words)
     subprocess.run(words, check=True, capture_output=True)
     for name in ("rounds.jsonl", "model.onnx", "state/theta0.safetensors", "state/latest.safetensors"):
         assert (out / name).read_bytes() == (run / name).read_bytes(), name
@@ -175,7 +226,7 @@ def test_without_any_mask_and_with_another_seed(table: Path, run: Path, tmp_path
     train_run(bare, tmp_path / "run", settings(UNTRAINED, method="wsl", seed=1))
     (record,) = read_rounds(tmp_path / "run")
     assert (record["masks_used"], record["pseudo_labels"], record["asked"]) == (0, 0, [])
-    assert record.get("test_dice") is None
+    assert record.get("test_dice") is record["pseudo_dice"] is None
     assert 0 <= record["test_accuracy"] <= 1
     assert 0.05 <= record["threshold"] <= 0.99
     predictor = load(tmp_path / "run" / "model.onnx", device="cpu")

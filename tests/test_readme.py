@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from alserve.imageio import write_atomic
+from training.experiment import read_experiment
 from training.synthetic import draw_dataset
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -16,8 +17,17 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 MORE = {"train": "--steps 2 --classifier-steps 2 --short-side 64 --passes 1", "export": "--force"}
 """Added to the README's commands: its training takes minutes, and what few steps teach may not survive 8 bits."""
 
-RUN_ELSEWHERE = ("make ", "pip install", "alserve serve", "curl ", "alserve package", "bentoml ", "docker run")
-"""Console commands that do not run here: the Makefile's run in CI, the service's in other tests, Docker's nowhere."""
+RUN_ELSEWHERE = (
+    "make ",
+    "pip install",
+    "alserve serve",
+    "curl ",
+    "alserve package",
+    "alserve experiment",
+    "bentoml ",
+    "docker run",
+)
+"""Console commands that do not run here: the Makefile's run in CI, others in tests of their own, Docker's nowhere."""
 
 
 def blocks(language: str) -> list[str]:
@@ -57,6 +67,12 @@ def test_other_commands_are_those_run_elsewhere() -> None:
     console = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
     assert console
     assert [line for line in console if not line.startswith(RUN_ELSEWHERE)] == []
+
+
+def test_the_experiment_is_one(tmp_path: Path) -> None:
+    (text,) = blocks("yaml")
+    (tmp_path / "compare.yaml").write_text(text)
+    assert list(read_experiment(tmp_path / "compare.yaml").methods) == ["random", "core-set", "label-propagation"]
 
 
 def test_pictures_are_there() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,10 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
+from alserve import Predictor
 from alserve.geometry import resize
+from alserve.imageio import encode_png, to_grey, write_atomic
 from alserve.modelfile import ModelSpec, Parity, Provenance
 from alserve.predictor import Prediction
-from training.report import DASH, ReportCase, learning_curve, write_report
+from training.dataset import load_dataset
+from training.report import ReportCase, write_report
+from training.report.cases import AskedRound, asked_rounds
+from training.report.figures import Curve, draw_curves
+from training.report.groups import Finding
+from training.report.page import DASH
+from training.synthetic import draw_dataset
 from training.tissue import CLASSES, draw_tissue
 
 ROUNDS = [
@@ -88,18 +97,26 @@ def test_the_page_holds_figures_pictures_and_commands(tmp_path: Path, spec: Mode
         spec=spec,
         settings={"initial": 4, "crop": None},
         cases=[case],
-        asked=[("round 1, asked.png", case.image)],
+        asked=[AskedRound(1, 9, [drawn_case(spec, "asked.png")])],
         model="out put/model.onnx",
     )
     page = Page(path.read_text())
     shown = page.text.replace("\N{NARROW NO-BREAK SPACE}", " ")
     for figure in ("84.3 %", "88.2 %", "91.2 %", "95.8 %", "0.41", "of 48", "3 min 03 s", "regular 75.0 %"):
         assert figure in shown
-    for fact in ("✗ is irregular", "Dice 100.0 %", "5eed5eed", "2.99.1", "3.0e-06", "round 1, asked.png"):
+    for fact in (
+        "✗ is irregular",
+        "Dice 100.0 %",
+        "5eed5eed",
+        "2.99.1",
+        "3.0e-06",
+        "Round 1: 9 images, 1 of them shown",
+        "asked.png",
+    ):
         assert fact in shown
     assert "alserve segment IMAGES --out results --model 'out put/model.onnx'" in shown
     assert "alserve serve --model 'out put/model.onnx'" in shown
-    assert page.tags.count("img") == 1 + 4 + 1
+    assert page.tags.count("img") == 1 + 4 + 4
 
 
 def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path, spec: ModelSpec) -> None:
@@ -126,7 +143,7 @@ def test_names_are_escaped(tmp_path: Path, spec: ModelSpec) -> None:
         spec=hostile,
         settings={evil: evil},
         cases=[drawn_case(hostile, name=evil, label=evil + "other")],
-        asked=[(evil, drawn_case(spec).image)],
+        asked=[AskedRound(1, 1, [drawn_case(hostile, name=evil)])],
         model=evil,
     )
     page = Page(path.read_text())
@@ -157,19 +174,68 @@ def test_what_was_not_measured_is_a_dash_and_has_no_curve(
     assert not any("svg" in address for address in page.addresses)
 
 
-def test_the_learning_curve_is_the_same_svg_each_time() -> None:
-    curve = learning_curve({"a": ROUNDS}, references={"all masks": 0.93})
-    assert curve.rstrip().endswith(b"</svg>")
-    assert curve == learning_curve({"a": ROUNDS}, references={"all masks": 0.93})
+def test_how_good_pseudo_masks_are_is_shown_where_it_was_measured(tmp_path: Path, spec: ModelSpec) -> None:
+    path = tmp_path / "report.html"
+    for rounds, shown in ((ROUNDS, False), ([*ROUNDS[:2], {**ROUNDS[2], "pseudo_dice": 0.7654}], True)):
+        write_report(path, title="t", rounds=rounds, spec=spec, settings={})
+        assert ("76.5" in Page(path.read_text()).text) is shown
+        assert ("Their Dice" in Page(path.read_text()).text) is shown
+
+
+def test_figures_are_the_same_each_time_and_show_all_they_are_given() -> None:
+    curve = Curve.of_rounds("a", ROUNDS)
+    drawn = draw_curves([curve], bounds={"all masks": 0.93})
+    assert drawn.rstrip().endswith(b"</svg>")
+    assert drawn == draw_curves([curve], bounds={"all masks": 0.93})
+    spread = Curve("a", [(masks, value, 0.02) for masks, value, _ in curve.points])
     others = [
-        learning_curve({"a": ROUNDS}),
-        learning_curve({"a": ROUNDS}, references={"all masks": 0.94}),
-        learning_curve({"a": ROUNDS, "b": ROUNDS}, references={"all masks": 0.93}),
-        learning_curve({"a": ROUNDS}, references={"all masks": 0.93}, dark=True),
+        draw_curves([curve]),
+        draw_curves([curve], bounds={"all masks": 0.94}),
+        draw_curves([curve], published_bounds={"all masks": 0.93}),
+        draw_curves([curve], bounds={"all masks": 0.93}, measure="Other"),
+        draw_curves([curve], bounds={"all masks": 0.93}, dark=True),
+        draw_curves([curve, curve], bounds={"all masks": 0.93}),
+        draw_curves([spread], bounds={"all masks": 0.93}),
+        draw_curves([replace(curve, published=[(8, 0.6), (12, 0.7)])], bounds={"all masks": 0.93}),
+        draw_curves([replace(curve, look=1)], bounds={"all masks": 0.93}),
     ]
-    assert len({curve, *others}) == 5
+    assert len({drawn, *others}) == 10
 
 
-def test_the_curve_passes_over_rounds_without_a_dice() -> None:
+def test_a_png_is_opaque() -> None:
+    curve = Curve.of_rounds("a", ROUNDS)
+    pictures = [draw_curves([curve], dark=dark, kind="png") for dark in (False, True)]
+    assert pictures[0] == draw_curves([curve], kind="png")
+    decoded = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in pictures]
+    assert [int(np.median(picture)) for picture in decoded if picture is not None] == [255, 0]
+
+
+def test_a_curve_passes_over_rounds_without_a_dice() -> None:
     gaps = [{"round": 0, "masks_used": 8, "test_dice": None}, *ROUNDS]
-    assert learning_curve({"a": gaps}) == learning_curve({"a": ROUNDS})
+    assert Curve.of_rounds("a", gaps) == Curve.of_rounds("a", ROUNDS)
+
+
+def test_what_a_person_drew_is_shown(tmp_path: Path, predictor: Predictor) -> None:
+    table = draw_dataset(tmp_path / "data", seed=0, train_per_class=2, test_per_class=0, size=(64, 96))
+    bare = load_dataset(tmp_path / "data" / "images")
+    drawn, waiting = (sample.name for sample in bare.samples[:2])
+    truth = {sample.name: sample.read()[1] for sample in load_dataset(table).samples}[f"images/{drawn}"]
+    assert truth is not None
+    write_atomic(tmp_path / "person" / "masks" / Path(drawn).with_suffix(".png"), encode_png(to_grey(truth)))
+    config = {"oracle": f"folder:{tmp_path / 'person'}"}
+    run = Finding(tmp_path, config, [{"round": 1, "asked": [drawn, waiting]}, {"round": 2, "asked": []}])
+    (asked,) = asked_rounds(predictor, bare, run, most=8)
+    assert (asked.number, asked.count) == (1, 2)
+    assert [case.name for case in asked.cases] == [drawn, waiting]
+    np.testing.assert_array_equal(asked.cases[0].truth, truth)
+    assert asked.cases[1].truth is None
+
+
+def test_some_images_of_every_round_are_shown(tmp_path: Path, predictor: Predictor) -> None:
+    dataset = load_dataset(draw_dataset(tmp_path, seed=0, train_per_class=6, test_per_class=0, size=(64, 96)))
+    names = [sample.name for sample in dataset.samples]
+    run = Finding(tmp_path, {}, [{"round": 1, "asked": names[:9]}, {"round": 2, "asked": [*names[9:], "gone"]}])
+    first, second = asked_rounds(predictor, dataset, run, most=6)
+    assert [case.name for case in first.cases] == names[:9:3]
+    assert (first.count, second.count) == (9, 4)
+    assert [case.name for case in second.cases] == names[9:]

@@ -50,6 +50,20 @@ def test_a_folder_is_segmented_with_the_model_that_comes_along(alserve: Run, tmp
         assert set(np.unique(decode((results / "masks" / name).read_bytes()))) <= {0, 255}
 
 
+def test_a_model_is_measured(alserve: Run, programs: Path, tmp_path: Path) -> None:
+    for kind in ("images/regular", "images/irregular", "masks/regular"):
+        path = tmp_path / kind / "1.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(np.full((60, 80, 3), 128, np.uint8)))
+    model = next(programs.parent.glob("**/alserve/models/demo.onnx"))
+
+    done = alserve("evaluate", model, "images", "--masks", "masks", "--split", "train", "--worst", "worst.png")
+
+    assert done.returncode == 0, done.stderr
+    assert "PxAP" in done.stdout
+    assert decode((tmp_path / "worst.png").read_bytes()).size
+
+
 def test_the_service_answers(programs: Path, tmp_path: Path) -> None:
     with serving([str(programs / "alserve"), "serve"], tmp_path) as client:
         picture = encode_png(np.full((60, 80, 3), 128, np.uint8))

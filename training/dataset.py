@@ -45,13 +45,22 @@ class Sample:
         image = _decode(decode, self.image)
         if self.mask is None:
             return image, None
-        mask = _decode(decode_mask, self.mask)
+        mask = read_mask(self.mask)
         if mask.shape != image.shape[:2]:
             raise DataError(
                 f"{self.mask}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {self.image} has "
                 f"{image.shape[1]} x {image.shape[0]}; they must be equal"
             )
         return image, mask
+
+
+def read_mask(path: Path) -> Mask:
+    """Read a mask of any size: bool [height, width].
+
+    Raises:
+        DataError: The file cannot be used.
+    """
+    return _decode(decode_mask, path)
 
 
 def _decode(decoder: Callable[[bytes], Result], path: Path) -> Result:
@@ -130,6 +139,25 @@ def load_dataset(data: Path, masks: Path | None = None) -> Dataset:
     return Dataset(data, classes, samples)
 
 
+def stem(name: str) -> str:
+    """Give an image's name without its suffix: what its mask is called."""
+    return Path(name).with_suffix("").as_posix()
+
+
+def find_pictures(folder: Path) -> dict[str, Path]:
+    """Find all pictures below a folder, by their path in it without the suffix: how a mask finds its image.
+
+    Raises:
+        DataError: Two differ in their suffix only.
+    """
+    found: dict[str, Path] = {}
+    for path in _images(folder.rglob("*")):
+        name = stem(path.relative_to(folder).as_posix())
+        if found.setdefault(name, path) != path:
+            raise DataError(f"{path}: {found[name].name} lies beside it, a second mask of the same name; keep one")
+    return found
+
+
 def _name(row: Row) -> str:
     return row[0]
 
@@ -187,15 +215,8 @@ def _attach_masks(rows: list[Row], masks: Path) -> list[Row]:
     """Give every row the mask of the same name below `masks`; a mask that fits no image is an error."""
     if not masks.is_dir():
         raise DataError(f"{masks}: no such folder of masks")
-    found: dict[str, Path] = {}
-    for path in _images(masks.rglob("*")):
-        stem = path.relative_to(masks).with_suffix("").as_posix()
-        if found.setdefault(stem, path) != path:
-            raise DataError(f"{path}: {found[stem].name} lies beside it, a second mask of the same name; keep one")
-    attached = [
-        (name, label, found.get(Path(name).with_suffix("").as_posix(), mask), split)
-        for name, label, mask, split in rows
-    ]
+    found = find_pictures(masks)
+    attached = [(name, label, found.get(stem(name), mask), split) for name, label, mask, split in rows]
     used = {mask for _, _, mask, _ in attached}
     if orphans := [path for path in found.values() if path not in used]:
         raise DataError(

@@ -66,7 +66,7 @@ def run_demo(out: Path, *, seed: int) -> None:
     say("asking the service about one of them")
     answer = ask_service(model, min(images.glob("*/test-*")))
     write_atomic(out / "answer.json", json.dumps(answer, indent=2).encode())
-    report_run(out / "run", data, out / "report.html", title="alserve demo")
+    report_run(out / "run", out / "report.html", title="alserve demo")
     cases = choose_cases(load(model, device="cpu"), load_dataset(data), SHEET_ROWS)
     sheet = contact_sheet([(f"{case.prediction.label}  {case.score:.0%}", case.pictures()) for case in cases])
     write_atomic(out / "contact_sheet.jpg", encode_jpeg(sheet))

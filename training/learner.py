@@ -1,7 +1,8 @@
 """The verbs of Algorithm 1 on one data set: query, train, choose a threshold, pseudo-label, publish."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -10,20 +11,25 @@ from importlib.metadata import version
 import numpy as np
 from torch import Tensor
 
+from alserve.device import available_cores
+from alserve.errors import DataError
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.imageio import peek_shape
 from alserve.modelfile import ModelSpec, Provenance
+from alserve.parallel import ordered_map
 from alserve.predictor import load
+from alserve.terminal import say
 from training.dataset import Dataset, Image, Mask, Sample
 from training.evaluate import measure
 from training.export import export_model, stamp
 from training.fit import Example, Trainer, derive_seed
+from training.metrics import dice
 from training.network import JointNet
-from training.oracle import Oracle
+from training.oracle import NoMask, Oracle
 from training.pool import Pool
 from training.query import STRATEGIES, Float
 from training.run import Run, State, Weights
-from training.similarity import neighbours
+from training.similarity import describe_once, neighbours
 from training.threshold import best_threshold, otsu_threshold
 
 CAM_PERCENTILES = (2, 98)
@@ -69,10 +75,8 @@ class Learner:
         image, _mask = sample.read()
         return resize(image, self._working_shape(image))
 
-    def _ask(self, samples: Sequence[Sample]) -> list[Mask]:
-        """Ask the oracle; give the masks at the working size."""
-        masks = self.oracle.ask(samples)
-        return [resize_mask(mask, self._working_shape(mask)) for mask in masks]
+    def _working_mask(self, mask: Mask) -> Mask:
+        return resize_mask(mask, self._working_shape(mask))
 
     @contextmanager
     def timed(self, round_: int, what: str) -> Iterator[None]:
@@ -83,13 +87,15 @@ class Learner:
 
     def theta0(self) -> Weights:
         """Step 0: train encoder and CAM head on all images with their classes; the decoder is new."""
-        if (weights := self.run.load_theta0()) is None:
-            seed = derive_seed(self.settings.seed, 0)
-            net = self.trainer.new_network(len(self.dataset.classes), seed)
-            with self.timed(0, "classifier"):
-                self.trainer.train_classifier(net, [self._example(index) for index in range(len(self.images))], seed)
-            weights = weights_of(net)
-            self.run.save_theta0(weights)
+        with self.run.sharing_theta0():
+            if (weights := self.run.load_theta0()) is None:
+                seed = derive_seed(self.settings.seed, 0)
+                net = self.trainer.new_network(len(self.dataset.classes), seed)
+                examples = [self._example(index) for index in range(len(self.images))]
+                with self.timed(0, "classifier"):
+                    self.trainer.train_classifier(net, examples, seed)
+                weights = weights_of(net)
+                self.run.save_theta0(weights)
         return weights
 
     def network(self, weights: Weights) -> JointNet:
@@ -105,32 +111,85 @@ class Learner:
             frozenset(i for i, sample in enumerate(self.samples) if self.oracle.can_answer(sample)),
         )
         for asked in state.asked:
-            self.give_masks(pool, asked)
+            pool.ask(asked)
         pool.add_pseudo(state.pseudo.keys())
+        self._give_masks(pool, state)
         return pool
 
     def nearest(self) -> list[list[int]]:
         """Find every image's neighbours within its class; only pseudo-labels need them."""
-        return neighbours(self.images, self.labels, self.settings.k) if self.settings.learns_from_pseudo else []
+        if not self.settings.learns_from_pseudo:
+            return []
+        k, sizes = self.settings.k, Counter(self.labels)
+        if small := [label for label in sorted(sizes) if sizes[label] <= k]:
+            others = f", and so have {len(small) - 1} more classes" if small[1:] else ""
+            say(
+                f"k is {k:g}, and class {self.dataset.classes[small[0]]} has only {sizes[small[0]]} images{others}: "
+                "there every image is a neighbour of all others"
+            )
+        source = f"{self.run.fingerprint}, short side {self.settings.short_side}"
+        return neighbours(describe_once(self.images, self.run.cache, source), self.labels, k)
 
     def query(self, pool: Pool, theta0: Weights, state: State) -> list[int]:
-        """Steps 1 and 2d: choose the images to ask for, so many per class; for full supervision, all there are."""
+        """Choose images to ask for until the round has so many per class; for full supervision, all there are."""
         if self.settings.method == "full":
             return sorted(pool.askable)
-        wanted = self.settings.schedule[state.round - 1]
+        asked = [index for indices in state.asked[state.round - 1 :] for index in indices]
         choose, view = STRATEGIES[self.settings.query], ModelView(self, theta0, state)
         chosen: list[int] = []
         for label in range(len(self.dataset.classes)):
+            wanted = self.settings.schedule[state.round - 1] - len(pool.of_class(label, asked))
+            wanted = min(wanted, len(pool.of_class(label, pool.unlabelled & pool.askable)))
             if wanted:
                 rng = np.random.default_rng(derive_seed(self.settings.seed, 1, state.round, label))
                 labelled = pool.of_class(label, pool.labelled)
                 chosen += choose(view, pool.candidates(label, wanted), labelled, wanted, rng)
         return sorted(chosen)
 
-    def give_masks(self, pool: Pool, asked: Sequence[int]) -> None:
-        """Ask the oracle for masks, and move their images into L."""
-        self.masks.update(zip(asked, self._ask([self.samples[index] for index in asked]), strict=True))
-        pool.add_masks(asked)
+    def gather_masks(self, pool: Pool, theta0: Weights, state: State) -> bool:
+        """Steps 1 and 2d: query, and the oracle gives masks, until L has grown by the round's budget.
+
+        What is asked for is saved first, so that a person is never asked for something else instead. Images that the
+        oracle will not draw are replaced by others, as long as their class has some.
+
+        Returns:
+            False where a person has to draw first: the same run goes on when it is started again.
+
+        Raises:
+            DataError: No image is left that the oracle would draw.
+        """
+        if len(state.asked) < state.round:
+            state.asked.append([])
+        while chosen := self.query(pool, theta0, state):
+            state.asked[-1] = sorted([*state.asked[-1], *chosen])
+            self.run.save_state(state)
+            pool.ask(chosen)
+            self._give_masks(pool, state)
+        missing = [self.samples[index] for index in self._missing(pool, state)]
+        self.oracle.request(missing, self.run.model if state.records else None)
+        if missing:
+            return False
+        if not pool.labelled and self.settings.schedule[0]:
+            raise DataError(f"{self.dataset.source}: every image was skipped; allow some again, or use --method wsl")
+        for label, name in enumerate(self.dataset.classes):
+            given, wanted = len(pool.of_class(label, state.asked[-1])), self.settings.schedule[state.round - 1]
+            if given < wanted:
+                say(f"class {name}: no image is left to ask for; round {state.round} has {given} of {wanted} new masks")
+        return True
+
+    def _missing(self, pool: Pool, state: State) -> list[int]:
+        """Images that were asked for and are not in L."""
+        return [index for asked in state.asked for index in asked if index not in pool.labelled]
+
+    def _give_masks(self, pool: Pool, state: State) -> None:
+        """Ask the oracle for what is missing, and move these images into L; forget those it will not draw."""
+        missing = self._missing(pool, state)
+        for index, answer in zip(missing, self.oracle.ask([self.samples[index] for index in missing]), strict=True):
+            if answer is NoMask.EVER:
+                state.asked = [[other for other in asked if other != index] for asked in state.asked]
+            elif not isinstance(answer, NoMask):
+                self.masks[index] = self._working_mask(answer)
+                pool.add_masks([index])
 
     def train(self, theta0: Weights, pool: Pool, state: State) -> JointNet:
         """Steps 2a and 2b: from theta0, train on L and P.
@@ -139,7 +198,7 @@ class Learner:
         """
         net = self.network(theta0)
         alone = state.passes == 0 and self.settings.passes_a_round > 1
-        pseudo = {} if alone else state.pseudo
+        pseudo = {} if alone else {index: state.pseudo[index] for index in pool.pseudo}
         if pool.labelled:
             seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
             name = f"round {state.round}, pass {state.passes + 1}"
@@ -168,7 +227,8 @@ class Learner:
             return otsu_threshold([probability for probability, _ in self.trainer.predict(net, self.images)])
         if self.valid:
             images = [self._working(sample) for sample in self.valid]
-            return best_threshold([p for p, _ in self.trainer.predict(net, images)], self._ask(self.valid))
+            truths = [self._working_mask(mask) for sample in self.valid if (mask := sample.read()[1]) is not None]
+            return best_threshold([p for p, _ in self.trainer.predict(net, images)], truths)
         if state.passes + 1 == self.settings.passes_a_round and len(pool.labelled) > 1:
             return self._cross_validate(theta0, pool, state)
         return MORE_LIKELY_THAN_NOT
@@ -200,12 +260,28 @@ class Learner:
         predicted = self.trainer.predict(net, [self.images[index] for index in members])
         return {index: probability > threshold for index, (probability, _) in zip(members, predicted, strict=True)}
 
+    def _pseudo_dice(self, pseudo: Mapping[int, Mask]) -> float | None:
+        """Measure pseudo-masks, at the working size, where the data set has a true mask; None where it has none.
+
+        A true mask is read here to compare with and is let go: nothing learns from it, and no oracle was asked, so it
+        is not in the budget. What is learned from is in `masks` and in P.
+        """
+        known = [index for index in sorted(pseudo) if self.samples[index].mask is not None]
+        truths = ordered_map(lambda index: self.samples[index].read()[1], known, available_cores())
+        found = [
+            dice(pseudo[index], resize_mask(truth, pseudo[index].shape))
+            for index, truth in zip(known, truths, strict=True)
+            if truth is not None
+        ]
+        return sum(found) / len(found) if found else None
+
     def publish(self, net: JointNet, pool: Pool, state: State) -> dict[str, object]:
         """Export the round's model, measure it on the test images as it is served, and give the round's record."""
         record: dict[str, object] = {
             "round": state.round,
             "masks_used": len(pool.labelled) + len(self.valid),
             "pseudo_labels": len(pool.pseudo),
+            "pseudo_dice": self._pseudo_dice(state.pseudo),
             "threshold": state.threshold,
             "asked": [self.samples[index].name for index in state.asked[-1]],
         }
@@ -217,7 +293,7 @@ class Learner:
         if tests := self.dataset.split("test"):
             with self.timed(state.round, "test"):
                 figures = measure(load(path, device="cpu", threads=1), tests)
-            known = {"test_dice": figures.dice, "test_accuracy": figures.accuracy}
+            known = {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
             provenance = spec.provenance.model_copy(update=known)
             stamp(path, spec.model_copy(update={"provenance": provenance}))
             record |= {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}

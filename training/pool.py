@@ -13,7 +13,7 @@ class Pool:
     labels: tuple[int, ...]
     """Class of every image in D."""
     askable: frozenset[int]
-    """Images whose mask the oracle can give."""
+    """Images that may be offered to the oracle: it can give their mask, and was not asked for it yet."""
     labelled: set[int] = field(default_factory=set)
     """L: the oracle gave the mask."""
     pseudo: set[int] = field(default_factory=set)
@@ -45,6 +45,10 @@ class Pool:
             raise DataError(f"class {label}: {wanted} masks wanted, but only {len(left)} images are left to ask for")
         unprotected = [index for index in left if index not in self.pseudo]
         return unprotected if len(unprotected) >= wanted else left
+
+    def ask(self, images: Collection[int]) -> None:
+        """Note that the oracle is asked for these images: they are not offered again."""
+        self.askable -= set(images)
 
     def add_masks(self, images: Collection[int]) -> None:
         """Move images into L, and out of P, now that the oracle gave their masks."""

@@ -13,26 +13,32 @@ from alserve.errors import DataError, ModelError, RunError
 from alserve.imageio import write_atomic
 from alserve.modelfile import Precision
 from alserve.terminal import print_facts, progress, say
+from training.cache import theta0_file
 from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
 from training.learner import Learner, weights_of
-from training.oracle import SimulatedOracle
+from training.oracle import Oracle, open_oracle
 from training.report import report_run
 from training.run import Run, read_config
 from training.settings import Settings
 from training.similarity import within_reach
 
 
-def learn(learner: Learner, run: Run, settings: Settings) -> None:
-    """Go through all rounds, from where the state says; it is saved after every pass."""
+def learn(learner: Learner, run: Run, settings: Settings) -> bool:
+    """Go through all rounds, from where the state says; it is saved after every query and every pass.
+
+    Returns:
+        False where a person has to draw masks first.
+    """
     state = run.load_state()
+    if state.round > len(settings.schedule):
+        return True
     theta0 = learner.theta0()  # 0: encoder and CAM head from class labels, a fresh decoder
     pool = learner.new_pool(state)
     nearest = learner.nearest()
     while state.round <= len(settings.schedule):
-        if len(state.asked) < state.round:  # 1 and 2d: the oracle gives masks, L grows
-            state.asked.append(learner.query(pool, theta0, state))
-            learner.give_masks(pool, state.asked[-1])
+        if not learner.gather_masks(pool, theta0, state):  # 1 and 2d: query, the oracle gives masks, L grows
+            return False
         while state.passes < settings.passes_a_round:
             net = learner.train(theta0, pool, state)  # 2a, 2b: from theta0, on L and P
             state.threshold = learner.choose_threshold(net, theta0, pool, state)  # 2c
@@ -47,14 +53,16 @@ def learn(learner: Learner, run: Run, settings: Settings) -> None:
         state.round, state.passes = state.round + 1, 0
         run.save_state(state)
         say(describe(record))
+    return True
 
 
 def describe(record: Mapping[str, Any]) -> str:
     """Say a round's figures in one line."""
     measured = [(name, record.get(f"test_{name}")) for name in ("dice", "accuracy")]
+    pseudo_dice = record.get("pseudo_dice")
     figures = [
         f"{record['masks_used']} masks",
-        f"{record['pseudo_labels']} pseudo-masks",
+        f"{record['pseudo_labels']} pseudo-masks{'' if pseudo_dice is None else f' (Dice {100 * pseudo_dice:.1f} %)'}",
         f"threshold {record['threshold']:.2f}",
         *(f"test {name} {100 * value:.1f} %" for name, value in measured if value is not None),
     ]
@@ -67,69 +75,73 @@ def train_run(
     settings: Settings,
     *,
     masks: Path | None = None,
+    oracle: str = "data",
     device: str = "auto",
     overwrite: bool = False,
+    cache: Path | None = None,
 ) -> Path:
-    """Learn from a data set, by rounds; a run that was stopped continues.
+    """Learn from a data set, by rounds; a run that was stopped, or waits for a person's masks, continues.
 
     Args:
         data: See `training.dataset.load_dataset`.
         out: Folder of the run.
         settings: What to learn with.
         masks: See `training.dataset.load_dataset`.
+        oracle: Who gives the masks, see `training.oracle.open_oracle`.
         device: "auto", "cpu" or "cuda".
         overwrite: Drop what an earlier run left in `out`.
+        cache: Folder through which runs share what they would all compute.
 
     Returns:
-        The model file.
+        The model file; it is not there yet where a person has to draw the first masks.
 
     Raises:
-        DataError: The data do not fit together, or the budget is larger than the pool.
+        DataError: The data do not fit together, a mask cannot be used, or the budget is larger than the pool.
         DeviceError: The device that was asked for cannot be used.
         RunError: `out` holds something else.
     """
     trainer = Trainer(settings, device)
+    giver = open_oracle(oracle)
     dataset = load_dataset(data, masks)
     with progress(len(dataset.samples), "reading the data") as show:
         for done, _ in enumerate(dataset.read_all(), start=1):
             show(done)
-    check_budget(dataset, settings)
+    check_budget(dataset, settings, giver)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
-    run = Run(out, settings, source=data, masks=masks, fingerprint=dataset.fingerprint(), overwrite=overwrite)
+    fingerprint = dataset.fingerprint()
+    run = Run(
+        out,
+        settings,
+        source=data,
+        masks=masks,
+        oracle=oracle,
+        fingerprint=fingerprint,
+        overwrite=overwrite,
+        shared=theta0_file(cache, trainer, fingerprint) if cache else None,
+    )
     with run:
-        learn(Learner(dataset, SimulatedOracle(), trainer, run), run, settings)
-        report_run(out, data, out / "report.html", masks=masks)
+        if not learn(Learner(dataset, giver, trainer, run), run, settings):
+            return run.model
+        report_run(out, out / "report.html")
     say(f"{run.model} is the model, {out / 'report.html'} shows what it learned")
     return run.model
 
 
-def check_budget(dataset: Dataset, settings: Settings) -> None:
-    """Refuse a data set that has too few classes or masks for what the settings ask for.
+def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
+    """Refuse a data set that has too few classes or images for what the settings ask for, or an oracle that cannot.
 
     Raises:
-        DataError: Says which class has how many masks, and how many are wanted.
+        DataError: Says which class has how many, and how many are wanted.
     """
     if len(dataset.classes) < 2:  # noqa: PLR2004
         raise DataError(
             f"{dataset.source}: only one class ({dataset.classes[0]}); at least two are needed to learn from"
         )
+    present = {sample.label for sample in dataset.split("train")}
     for label, name in enumerate(dataset.classes):
-        members = [sample for sample in dataset.split("train") if sample.label == label]
-        masks = sum(sample.mask is not None for sample in members)
-        wanted = max(sum(settings.schedule), int(settings.method == "full"))
-        if not members:
+        if label not in present:
             raise DataError(f"{dataset.source}: class {name} has no image in split 'train'; add some")
-        if masks < wanted:
-            raise DataError(
-                f"{dataset.source}: class {name} has {masks} training images with a mask, but the budget is {wanted} "
-                "a class; ask for less (--initial, --per-round, --rounds), or give more masks (--masks)"
-            )
-    if settings.uses_validation_masks:
-        valid = dataset.split("valid")
-        if not valid or any(sample.mask is None for sample in valid):
-            raise DataError(
-                f"{dataset.source}: --validation-masks needs a mask for every image of split 'valid', and some"
-            )
+    oracle.check(dataset, settings)
 
 
 def export_run(
@@ -161,12 +173,15 @@ def export_run(
         _export_reduced(model, out, precision, _dataset_of(run, config, data), force=force)
         return
     write_atomic(out, model.read_bytes())
+    from training.reduce import blank_speed  # noqa: PLC0415  slow to import
+
     worst = max(figure.max_difference for figure in spec.parity)
     made = spec.provenance
-    figures = {"test Dice": made.test_dice, "test accuracy": made.test_accuracy}
+    figures = {"test Dice": made.test_dice, "test IoU": made.test_iou, "test accuracy": made.test_accuracy}
     measured = "".join(f"{name} {100 * value:.1f} %; " for name, value in figures.items() if value is not None)
     say(
         f"{out}: {', '.join(spec.classes)}; {made.masks_used} masks; {measured}"
+        f"{out.stat().st_size / 1e6:.2f} MB; {blank_speed(out)} images/s on one thread; "
         f"largest difference from the trained network {worst:.1e}"
     )
 

@@ -125,7 +125,7 @@ def compare(full: Predictor, reduced: Predictor, samples: Sequence[Sample]) -> C
         known = values[~np.isnan(values[:, 0])]
         return (None, None) if not len(known) else (float(known[:, 0].mean()), float(known[:, 1].mean()))
 
-    images = [sample.read()[0] for sample in samples[:SPEED_IMAGES]]
+    before, after = speeds((full, reduced), [sample.read()[0] for sample in samples[:SPEED_IMAGES]])
     return Cost(
         split=samples[0].split,
         images=len(rows),
@@ -136,7 +136,7 @@ def compare(full: Predictor, reduced: Predictor, samples: Sequence[Sample]) -> C
         mask_iou=float(np.mean([row["mask_iou"] for row in rows])),
         max_score_difference=float(np.max([row["difference"] for row in rows])),
         megabytes=(_megabytes(full), _megabytes(reduced)),
-        images_per_second=_speeds((full, reduced), images),
+        images_per_second=(before, after),
     )
 
 
@@ -144,17 +144,23 @@ def _megabytes(predictor: Predictor) -> float:
     return round(predictor.engine.path.stat().st_size / 1e6, 2)
 
 
-def _speeds(predictors: tuple[Predictor, Predictor], images: Sequence[Image]) -> tuple[float, float]:
-    """Give the images a second of two models on one thread: medians of rounds in turn, for machines are unsteady."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+def speeds(predictors: Sequence[Predictor], images: Sequence[Image]) -> list[float]:
+    """Give each model's images a second: medians of rounds in turn, for machines are unsteady."""
+    seconds: list[list[float]] = [[] for _ in predictors]
     for _ in range(SPEED_ROUNDS):
         for predictor, taken in zip(predictors, seconds, strict=True):
             start = time.perf_counter()
             for image in images:
                 predictor.predict(image)
             taken.append(time.perf_counter() - start)
-    first, second = (round(len(images) / float(np.median(taken)), 2) for taken in seconds)
-    return first, second
+    return [round(len(images) / float(np.median(taken)), 2) for taken in seconds]
+
+
+def blank_speed(model: Path) -> float:
+    """Give a model's images a second on one thread, for images of its working size that take as long as any other."""
+    predictor = load(model, device="cpu", threads=1)
+    side = predictor.spec.short_side
+    return speeds([predictor], [np.zeros((side, side * 3 // 2, 3), np.uint8)])[0]
 
 
 def loses_too_much(cost: Cost) -> str | None:

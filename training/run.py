@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -33,7 +34,7 @@ class State:
     passes: int = 0
     """Passes of this round that are done."""
     asked: list[list[int]] = field(default_factory=list)
-    """Images the oracle was asked for, one list a round."""
+    """Images the oracle was asked for, one list a round, without those that it would not draw."""
     threshold: float = 0.5
     records: list[dict[str, Any]] = field(default_factory=list)
     """What `rounds.jsonl` holds."""
@@ -51,8 +52,10 @@ class Run:
         settings: What to learn with.
         source: The data set, to be found again.
         masks: Its folder of masks.
+        oracle: Who gives the masks, see `training.oracle.open_oracle`.
         fingerprint: The data set's fingerprint.
         overwrite: Drop what an earlier run left there.
+        shared: File through which runs that would train the same theta0 hand it to each other.
 
     Raises:
         RunError: The folder holds a run of other data or other settings, something else than a run, or a run that
@@ -66,14 +69,18 @@ class Run:
         *,
         source: Path,
         masks: Path | None = None,
+        oracle: str = "data",
         fingerprint: str,
         overwrite: bool = False,
+        shared: Path | None = None,
     ) -> None:
         self.folder = folder
+        self._shared = shared
         self.fingerprint = fingerprint
         config = {
             "source": str(source.absolute()),
             "masks": str(masks.absolute()) if masks else None,
+            "oracle": oracle,
             "fingerprint": fingerprint,
             "settings": settings.model_dump(mode="json"),
         }
@@ -126,6 +133,11 @@ class Run:
         """The state after the last pass that was finished."""
         return self.folder / "state" / "latest.safetensors"
 
+    @property
+    def cache(self) -> Path:
+        """Folder of what depends on the data alone, in files named by all that it depends on; runs may share it."""
+        return self._shared.parent if self._shared else self.folder / "state"
+
     def _clear(self) -> None:
         """Remove what a run wrote, and nothing else that may lie in the folder."""
         shutil.rmtree(self.folder / "state", ignore_errors=True)
@@ -136,6 +148,8 @@ class Run:
         instead = "name another --out, or replace it with --overwrite"
         if before["fingerprint"] != now["fingerprint"]:
             raise RunError(f"{self.folder}: this run belongs to other data ({before['source']}); {instead}")
+        if _kind(oracle := before.get("oracle", "data")) != _kind(now["oracle"]):
+            raise RunError(f"{self.folder}: the masks of this run come from --oracle {oracle}; give that, {instead}")
         old, new = before["settings"], now["settings"]
         if changed := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
             changes = ", ".join(f"{name} was {old.get(name)}, now {new.get(name)}" for name in changed)
@@ -143,13 +157,28 @@ class Run:
                 f"{self.folder}: this run has other settings ({changes}); give those to continue it, {instead}"
             )
 
+    @contextmanager
+    def sharing_theta0(self) -> Iterator[None]:
+        """Let no other run that shares theta0 train it meanwhile: what one has made is there for the next."""
+        if self._shared:
+            self._shared.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._shared.with_suffix(".lock")):
+                yield
+        else:
+            yield
+
     def load_theta0(self) -> Weights | None:
-        """Read the weights that every pass starts from; None before they were trained."""
+        """Read the weights that every pass starts from; None before they were trained, here or by one that shares."""
+        if not self.theta0.is_file() and self._shared and self._shared.is_file():
+            write_atomic(self.theta0, self._shared.read_bytes())
         return load_file(self.theta0) if self.theta0.is_file() else None
 
     def save_theta0(self, weights: Weights) -> None:
         """Save the weights that every pass starts from."""
-        write_atomic(self.theta0, save(_contiguous(weights)))
+        content = save(_contiguous(weights))
+        for path in (self._shared, self.theta0):
+            if path:
+                write_atomic(path, content)
 
     def load_state(self) -> State:
         """Read where the run is; a fresh one is at its start."""
@@ -200,6 +229,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, AttributeError):
         raise RunError(f"{path}: is damaged, or not a run's; name another --out") from None
     return config
+
+
+def _kind(oracle: str) -> str:
+    """Give what comes before the colon: a person's folder may be moved."""
+    return oracle.partition(":")[0]
 
 
 def _visible(path: Path) -> bool:

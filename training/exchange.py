@@ -1,0 +1,125 @@
+"""The commands that carry masks and drafts between annotation programs and folders."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from alserve.errors import DataError
+from alserve.imageio import encode_png, peek_shape, read_bytes, to_grey, write_atomic
+from alserve.terminal import say
+from training.annotations import UPLOADED, Draft, coco_file, label_studio_tasks, read_annotations
+from training.dataset import Mask, find_pictures, load_dataset, read_mask, stem
+from training.oracle import is_marked
+
+MOST_SAID = 4
+"""So many names are given in one message."""
+
+
+def import_masks(source: Path, out: Path, data: Path | None = None, *, overwrite: bool = False) -> None:
+    """Write what an annotation program keeps as masks that `alserve train` reads: PNG, 0 and 255.
+
+    Everything is checked before anything is written. An image that the annotator skipped
+    becomes an empty file NAME.skip.
+
+    Args:
+        source: See `training.annotations.read_annotations`.
+        out: Folder for the masks.
+        data: The data set: masks get the names of its images, and must have their sizes. An image is found by as much
+            of its path as is known, such as the file name.
+        overwrite: Replace masks that are there and differ.
+
+    Raises:
+        DataError: The source cannot be read, nothing in it fits, or something does not.
+    """
+    known = {stem(sample.name): sample.image for sample in load_dataset(data).samples} if data else None
+    files: dict[Path, bytes] = {}
+    strangers: list[str] = []
+    for annotation in read_annotations(source):
+        name = _own_name(annotation.name) if known is None else _find(annotation.name, known)
+        if name is None:
+            strangers.append(annotation.name)
+            continue
+        if known is not None and annotation.mask is not None:
+            _check_size(annotation.name, annotation.mask, known[name])
+        path = out / f"{name}.{'skip' if annotation.mask is None else 'png'}"
+        if path in files:
+            raise DataError(f"{source}: holds two masks of {name}; keep one")
+        files[path] = b"" if annotation.mask is None else encode_png(to_grey(annotation.mask))
+    if strangers:
+        more = f" and {len(strangers) - MOST_SAID} more" if len(strangers) > MOST_SAID else ""
+        say(f"{', '.join(strangers[:MOST_SAID])}{more}: no such image in {data}, left out")
+    if not files:
+        raise DataError(f"{source}: holds no mask{f' of an image in {data}' if data else ''}")
+    for path, content in files.items():
+        if not overwrite and path.is_file() and read_bytes(path) != content:
+            raise DataError(f"{path}: is there already, and differs; replace it with --overwrite")
+    for path, content in files.items():
+        write_atomic(path, content)
+    skipped = sum(not content for content in files.values())
+    masks = len(files) - skipped
+    print(f"{masks} mask{'' if masks == 1 else 's'}{f', {skipped} skipped' if skipped else ''}, in {out}")
+
+
+def _check_size(name: str, mask: Mask, image: Path) -> None:
+    shape = peek_shape(image)
+    if mask.shape != shape:
+        size = f"{shape[1]} x {shape[0]}" if shape else "no readable size"
+        raise DataError(f"{name}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {image} has {size}")
+
+
+def _own_name(name: str) -> str:
+    """Give the path that a mask is written under where no data set says it: never one outside the folder."""
+    path = PurePosixPath(stem(name))
+    return path.name if path.is_absolute() or ".." in path.parts else str(path)
+
+
+def _find(name: str, known: dict[str, Path]) -> str | None:
+    """Find the image of a data set that shares most of the path.
+
+    Raises:
+        DataError: Several share as much.
+    """
+    parts = PurePosixPath(stem(name)).parts
+    tails = ["/".join(parts[first:]) for first in range(len(parts))]
+    for tail in (*tails, UPLOADED.sub("", tails[-1])):
+        hits = [other for other in known if other == tail or other.endswith(f"/{tail}")]
+        if len(hits) > 1:
+            raise DataError(f"{name}: may be {hits[0]} or {hits[1]}; name its folder as well")
+        if hits:
+            return hits[0]
+    return None
+
+
+def export_masks(folder: Path, out: Path, kind: Literal["coco", "label-studio"], prefix: str) -> None:
+    """Write what a person is asked to draw, with the drafts, as a file that annotation programs read.
+
+    Args:
+        folder: That of `alserve train --oracle folder:DIR`.
+        out: The JSON file.
+        kind: COCO, or tasks with predictions for Label Studio.
+        prefix: See `training.annotations.label_studio_tasks`.
+
+    Raises:
+        DataError: Nothing is to be drawn.
+    """
+    drafts = list(_drafts(folder))
+    if not drafts:
+        raise DataError(
+            f"{folder}: nothing is to be drawn here; 'alserve train --oracle folder:{folder}' asks for masks"
+        )
+    content = coco_file(drafts) if kind == "coco" else label_studio_tasks(drafts, prefix)
+    write_atomic(out, json.dumps(content).encode())
+    print(f"{len(drafts)} to draw, {sum(draft.mask is not None for draft in drafts)} with a draft, in {out}")
+
+
+def _drafts(folder: Path) -> Iterator[Draft]:
+    done, drafts = find_pictures(folder / "masks"), find_pictures(folder / "drafts")
+    for name, image in find_pictures(folder / "images").items():
+        shape = peek_shape(image)
+        if name in done or is_marked(folder / "masks", name, "skip") or shape is None:
+            continue
+        mask = read_mask(drafts[name]) if name in drafts else None
+        if mask is not None:
+            _check_size(str(drafts[name]), mask, image)
+        yield Draft(image.relative_to(folder / "images").as_posix(), shape, mask)

@@ -1,0 +1,131 @@
+"""Images with what a model says of them, for the contact sheets of a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from alserve.errors import AlserveError
+from alserve.predictor import Prediction, Predictor
+from alserve.render import panels
+from alserve.terminal import say
+from training.dataset import Dataset, Sample, find_pictures, load_dataset, stem
+from training.metrics import dice
+from training.oracle import FolderOracle, open_oracle
+from training.report.groups import Finding
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportCase:
+    """An image with what the model said of it, and what is true where that is known."""
+
+    name: str
+    image: Pixels
+    """uint8 [height, width, 3], RGB."""
+    prediction: Prediction
+    true_label: str | None = None
+    truth: npt.NDArray[np.bool_] | None = None
+    """The expert's mask, bool [height, width]."""
+
+    @property
+    def dice(self) -> float | None:
+        """Dice of predicted and true mask, 0 to 1; None without a true one."""
+        return None if self.truth is None else dice(self.prediction.mask(), self.truth)
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the label is right; None where the true one is not known."""
+        return None if self.true_label is None else self.true_label == self.prediction.label
+
+    @property
+    def score(self) -> float:
+        """Score of the predicted label, 0 to 1."""
+        return self.prediction.scores[self.prediction.label]
+
+    def pictures(self) -> dict[str, Pixels]:
+        """Give the pictures of the contact sheet, uint8 RGB, by heading."""
+        return panels(self.image, self.prediction, self.truth)
+
+
+@dataclass(frozen=True, eq=False)
+class AskedRound:
+    """What the oracle was asked for in one round."""
+
+    number: int
+    count: int
+    """How many images."""
+    cases: Sequence[ReportCase]
+    """Those that are shown."""
+
+
+def open_dataset(run: Finding, classes: Sequence[str]) -> Dataset | None:
+    """Open the data set that a run learned from; say why, and give None, where there is nothing to be shown from it.
+
+    Args:
+        run: The run.
+        classes: Those that its model knows.
+    """
+    masks = run.config.get("masks")
+    try:
+        dataset = load_dataset(Path(run.config["source"]), Path(masks) if masks else None)
+    except AlserveError as error:
+        say(f"no pictures in the report: {error}")
+        return None
+    if dataset.classes != tuple(classes):
+        say(f"no pictures in the report: {dataset.source} has changed; its classes are {', '.join(dataset.classes)}")
+        return None
+    return dataset
+
+
+def choose_cases(predictor: Predictor, dataset: Dataset, most: int) -> list[ReportCase]:
+    """Choose test images to show, evenly from each class, and predict them; training images where there is no test.
+
+    Args:
+        predictor: The model, with the data set's classes.
+        dataset: Images with their classes.
+        most: How many, at most.
+    """
+    pool = dataset.split("test") or dataset.split("train")
+    each = most // len(dataset.classes) or 1
+    chosen: list[Sample] = []
+    for label in range(len(dataset.classes)):
+        members = [sample for sample in pool if sample.label == label]
+        chosen += members[:: max(1, len(members) // each)][:each]
+    return [_case(predictor, sample) for sample in chosen[:most]]
+
+
+def asked_rounds(predictor: Predictor, dataset: Dataset, run: Finding, most: int) -> list[AskedRound]:
+    """Show what the oracle was asked for, some images of every round, as the model sees them now.
+
+    Args:
+        predictor: The model, with the data set's classes.
+        dataset: Images with their classes.
+        run: What it was that asked.
+        most: How many images, at most.
+    """
+    samples = _with_drawn_masks(dataset.samples, run)
+    each = max(1, most // max(1, len(run.rounds)))
+    found = []
+    for record in run.rounds:
+        there = [samples[name] for name in record["asked"] if name in samples]
+        shown = there[:: -(-len(there) // each) or 1][: min(each, most)]
+        most -= len(shown)
+        found.append(AskedRound(record["round"], len(record["asked"]), [_case(predictor, it) for it in shown]))
+    return [asked for asked in found if asked.count]
+
+
+def _with_drawn_masks(samples: Sequence[Sample], run: Finding) -> dict[str, Sample]:
+    """Give the images by name, with a person's masks where a person drew the run's."""
+    oracle = open_oracle(run.config.get("oracle", "data"))
+    drawn = find_pictures(oracle.masks) if isinstance(oracle, FolderOracle) else {}
+    return {sample.name: replace(sample, mask=drawn.get(stem(sample.name), sample.mask)) for sample in samples}
+
+
+def _case(predictor: Predictor, sample: Sample) -> ReportCase:
+    image, truth = sample.read()
+    (prediction,) = predictor.predict([image])
+    return ReportCase(sample.name, image, prediction, predictor.spec.classes[sample.label], truth)

@@ -1,0 +1,151 @@
+"""What several groups of runs say beside each other: areas, tests against random, bounds, ablations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from training.report.groups import Finding, Group
+from training.report.published import Points, Published
+from training.report.statistics import Paired, Spread, area_under, compare_paired, masks_to_reach, spread_of
+
+SHARES = (0.95, 0.98)
+"""Of full supervision's Dice: what reaching it costs in masks is told."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group's line in the main table. Dice, areas and accuracy are 0 to 1."""
+
+    group: Group
+    masks: int
+    """Masks used in its last round."""
+    dice: Spread | None
+    """Test Dice with these."""
+    accuracy: Spread | None
+    area: Spread | None
+    """Area under Dice against masks; None for a bound."""
+    published: float | None
+    """The published area over the same masks; for a bound, the published Dice."""
+    over_random: Paired | None
+    """Areas against those of random queries on the same seeds."""
+    to_reach: tuple[int | None, ...]
+    """Masks after which the mean is at a share of our own full supervision; see `SHARES`."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Groups that ask and learn in the same way, with settings that differ."""
+
+    title: str
+    varied: tuple[str, ...]
+    """Names of the settings that differ."""
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs on the same data.
+
+    Args:
+        groups: At least one, each with a finished round.
+        published: What was published on these data.
+        between: Masks from where to where the areas are taken; as far as all finished runs go if left out.
+    """
+
+    groups: Sequence[Group]
+    published: Published | None = None
+    between: tuple[int, int] | None = None
+
+    @property
+    def bounds(self) -> list[Group]:
+        """Those without masks and those with all of them."""
+        return [group for group in self.groups if group.is_bound]
+
+    @property
+    def learners(self) -> list[Group]:
+        """Those that ask for masks round by round."""
+        return [group for group in self.groups if not group.is_bound]
+
+    @cached_property
+    def span(self) -> tuple[int, int] | None:
+        """Masks from where to where the areas are taken; None where finished runs have nothing in common."""
+        if self.between:
+            return self.between
+        curves = [run.points("test_dice") for group in self.learners for run in group.runs if run.finished]
+        curves = [curve for curve in curves if curve]
+        start = max((curve[0][0] for curve in curves), default=0)
+        stop = min((curve[-1][0] for curve in curves), default=0)
+        return (start, stop) if start < stop else None
+
+    @property
+    def random(self) -> Group | None:
+        """What the others are tested against: random queries, no pseudo-masks."""
+        return next((group for group in self.learners if group.published_as == "random"), None)
+
+    @cached_property
+    def full(self) -> float | None:
+        """Mean test Dice of full supervision, 0 to 1."""
+        curves = [group.mean_curve("test_dice") for group in self.bounds if group.method == "full"]
+        return max((value for curve in curves for _, value in curve), default=None)
+
+    def rows(self) -> list[Row]:
+        """Give the main table."""
+        return [self._row(group) for group in self.groups]
+
+    def ablations(self) -> list[Ablation]:
+        """Find what was varied within a way to ask and learn."""
+        found = []
+        for method, query in dict.fromkeys((group.method, group.query) for group in self.groups):
+            members = [group for group in self.groups if (group.method, group.query) == (method, query)]
+            if varied := _varied(members):
+                title = method if query == "random" else f"{method}, query {query}"
+                found.append(Ablation(title, varied, tuple(members)))
+        return found
+
+    def varied(self) -> tuple[str, ...]:
+        """Name the settings in which the groups differ."""
+        return _varied(self.groups)
+
+    def in_common(self) -> dict[str, object]:
+        """Give the settings in which they do not."""
+        varied = self.varied()
+        return {name: value for name, value in self.groups[0].settings.items() if name not in varied}
+
+    def area(self, run: Finding) -> float | None:
+        """Give a run's area under test Dice over the common span; None where it does not reach over it."""
+        return area_under(run.points("test_dice"), *self.span) if self.span else None
+
+    def _areas(self, group: Group) -> dict[int, float | None]:
+        return {run.seed: self.area(run) for run in group.runs}
+
+    def _row(self, group: Group) -> Row:
+        dices, accuracies = group.by_budget("test_dice"), group.by_budget("test_accuracy")
+        areas = {} if group.is_bound else self._areas(group)
+        against = self.random if self.random is not group and not group.is_bound else None
+        curve = group.mean_curve("test_dice")
+        goals = [share * self.full for share in SHARES] if self.full and not group.is_bound else []
+        return Row(
+            group=group,
+            masks=max(record["masks_used"] for run in group.runs for record in run.rounds),
+            dice=next(reversed(dices.values()), None),
+            accuracy=next(reversed(accuracies.values()), None),
+            area=spread_of(areas.values()),
+            published=self._published(group),
+            over_random=compare_paired(areas, self._areas(against)) if against else None,
+            to_reach=tuple(masks_to_reach(curve, goal) for goal in goals),
+        )
+
+    def published_points(self, group: Group) -> Points:
+        """Give the published curve of what a group does; empty where nothing was."""
+        return self.published.points(group.published_as) if self.published else []
+
+    def _published(self, group: Group) -> float | None:
+        points = self.published_points(group)
+        if group.is_bound:
+            return points[0][1] if points else None
+        return area_under(points, *self.span) if self.span else None
+
+
+def _varied(groups: Sequence[Group]) -> tuple[str, ...]:
+    names = dict.fromkeys(name for group in groups for name in group.settings)
+    return tuple(name for name in names if len({repr(group.settings.get(name)) for group in groups}) > 1)

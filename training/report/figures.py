@@ -1,0 +1,149 @@
+"""Curves of several runs in one figure: what is measured against the masks used, with its spread over seeds."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+MOST_TICKS = 12
+"""Up to so many budgets are each marked on the axis."""
+
+INK, FAINT = ("#3b3744", "#dcd9e0"), ("#e2dfe6", "#3a3d47")
+"""Of text and of grid lines: on a light ground, on a dark one."""
+COLOURS = (
+    ("#6d3f93", "#1f78a8", "#c0731a", "#2f8a57", "#b0417a", "#5b6270"),
+    ("#c3a3e6", "#7cc4e8", "#f0b96b", "#8fd3a4", "#f09ac0", "#b4bac6"),
+)
+"""Of the curves: on a light ground, on a dark one. Marks tell them apart as well."""
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+
+DOTS = (0, (1, 2))
+DASHES = (0, (5, 4))
+
+PNG_DPI = 160
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure.
+
+    Args:
+        name: What the legend calls it.
+        points: (masks used, mean, standard deviation), 0 to 1, in order of the masks; 0 where there is no spread.
+        published: (masks used, value), 0 to 1: drawn dotted behind it.
+        look: Curves of the same number have the same colour and mark in every figure.
+    """
+
+    name: str
+    points: Sequence[tuple[int, float, float]]
+    published: Sequence[tuple[int, float]] = ()
+    look: int = 0
+
+    @classmethod
+    def of_rounds(cls, name: str, rounds: Sequence[Mapping[str, Any]], look: int = 0) -> Self:
+        """Take the test Dice of one run's rounds, and pass over those where it was not measured."""
+        measured = [record for record in rounds if record.get("test_dice") is not None]
+        return cls(name, [(record["masks_used"], record["test_dice"], 0.0) for record in measured], look=look)
+
+
+def draw_curves(
+    curves: Sequence[Curve],
+    *,
+    measure: str = "Test Dice (%)",
+    bounds: Mapping[str, float] | None = None,
+    published_bounds: Mapping[str, float] | None = None,
+    dark: bool = False,
+    kind: Literal["svg", "png"] = "svg",
+) -> bytes:
+    """Plot a measure against the masks used.
+
+    Args:
+        curves: At least one. A single one gets its values written on, several get a legend.
+        measure: What the values are, in percent.
+        bounds: Value, 0 to 1, by name: dashed lines.
+        published_bounds: The same, dotted, with their names at the right.
+        dark: Draw for a dark ground.
+        kind: An SVG has a transparent ground, a PNG a white one, or a black one.
+
+    Returns:
+        The file; the same input gives the same bytes.
+    """
+    with _style(dark=dark):
+        figure = Figure(figsize=(8, 3.7 if len(curves) == 1 else 4.4), layout="constrained")
+        axes = figure.subplots()
+        for curve in curves:
+            _draw_curve(axes, curve, dark=dark, values=len(curves) == 1)
+        _draw_bounds(axes, bounds or {}, DASHES, at_right=False)
+        _draw_bounds(axes, published_bounds or {}, DOTS, at_right=True)
+        axes.set(xlabel="Masks used", ylabel=measure)
+        axes.margins(x=0.06, y=0.22 if len(curves) == 1 else 0.08)
+        used = sorted({point[0] for curve in curves for point in curve.points})
+        axes.xaxis.set_major_locator(FixedLocator(used) if len(used) <= MOST_TICKS else MaxNLocator(integer=True))
+        axes.grid(axis="y", color=FAINT[dark], linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        if any(curve.published for curve in curves):
+            axes.plot([], [], color=INK[dark], linestyle=DOTS, linewidth=1.6, label="published")
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            figure.legend(frameon=False, loc="outside upper left", ncols=3, handlelength=2.6)
+        buffer = io.BytesIO()
+        if kind == "svg":
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        else:
+            ground = "black" if dark else "white"
+            figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=ground, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@contextmanager
+def _style(*, dark: bool) -> Iterator[None]:
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "alserve",
+        "font.size": 10.5,
+        "text.color": INK[dark],
+        "axes.facecolor": "none",
+        "axes.labelcolor": INK[dark],
+        "axes.edgecolor": FAINT[dark],
+        "xtick.color": INK[dark],
+        "ytick.color": INK[dark],
+    }
+    with rc_context(style):
+        yield
+
+
+def _draw_curve(axes: Axes, curve: Curve, *, dark: bool, values: bool) -> None:
+    colour, mark = COLOURS[dark][curve.look % len(COLOURS[dark])], MARKS[curve.look % len(MARKS)]
+    masks = [point[0] for point in curve.points]
+    means = [100 * point[1] for point in curve.points]
+    if any(point[2] for point in curve.points):
+        low = [100 * (mean - spread) for _, mean, spread in curve.points]
+        high = [100 * (mean + spread) for _, mean, spread in curve.points]
+        axes.fill_between(masks, low, high, color=colour, alpha=0.16, linewidth=0)
+    if curve.published:
+        behind = [(place, 100 * value) for place, value in curve.published]
+        axes.plot(*zip(*behind, strict=True), color=colour, linestyle=DOTS, linewidth=1.6, alpha=0.85, zorder=1.5)
+    axes.plot(masks, means, color=colour, marker=mark, markersize=6, linewidth=2.2, label=curve.name, clip_on=False)
+    for place, mean in zip(masks, means, strict=True) if values else ():
+        text = f"{mean:.1f}"
+        axes.annotate(text, (place, mean), (0, 9), textcoords="offset points", ha="center", weight="bold")
+
+
+def _draw_bounds(axes: Axes, bounds: Mapping[str, float], line: Any, *, at_right: bool) -> None:  # noqa: ANN401
+    for name, value in bounds.items():
+        axes.axhline(100 * value, color="0.55", linewidth=1.1, linestyle=line)
+        axes.annotate(
+            f"{name} {100 * value:.1f}",
+            (int(at_right), 100 * value),
+            (-2 if at_right else 2, 4),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right" if at_right else "left",
+            fontsize=9.5,
+        )

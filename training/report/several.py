@@ -1,0 +1,111 @@
+"""The page, the figures and the tables of several runs beside each other."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alserve.imageio import write_atomic
+from alserve.modelfile import ModelSpec
+from alserve.predictor import load
+from training.report.cases import AskedRound, asked_rounds, open_dataset
+from training.report.comparison import SHARES, Comparison
+from training.report.figures import Curve, draw_curves
+from training.report.groups import Finding, Group, group_runs
+from training.report.page import render
+from training.report.published import Points, published_for
+
+MOST_ASKED = 24
+"""So many of the images that the oracle was asked for are shown at most, of each group."""
+
+
+def report_several(runs: Sequence[Finding], out: Path, *, title: str, between: tuple[int, int] | None = None) -> Path:
+    """Write `report.html`, `results.md` and `figures/` of runs on the same data.
+
+    Args:
+        runs: At least one with a finished round.
+        out: Folder for all of it.
+        title: Heading.
+        between: Masks from where to where the areas are taken.
+
+    Returns:
+        The page.
+    """
+    begun = [run for run in runs if run.rounds]
+    groups, notes = group_runs(begun)
+    notes += [
+        f"{run.folder} is not finished: round {len(run.rounds) + 1} comes next." for run in runs if not run.finished
+    ]
+    spec = load(begun[0].model, device="cpu").spec
+    comparison = Comparison(groups, published_for(spec), between)
+    curves = _curves(comparison)
+    for name, options in curves.items():
+        for kind in ("svg", "png"):
+            write_atomic(out / "figures" / f"{name}.{kind}", draw_curves(**options, kind=kind))
+    values: dict[str, Any] = {
+        "title": title,
+        "classes": spec.classes,
+        "train_images": spec.provenance.train_images,
+        "comparison": comparison,
+        "shares": SHARES,
+        "notes": notes,
+    }
+    page = render(
+        "comparison.html.jinja",
+        **values,
+        curves={
+            name: [draw_curves(**options, dark=dark) for dark in (False, True)] for name, options in curves.items()
+        },
+        galleries=list(_galleries(groups, spec)),
+    )
+    write_atomic(out / "report.html", page.encode())
+    write_atomic(out / "results.md", render("comparison.md.jinja", **values).encode())
+    return out / "report.html"
+
+
+def _curves(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Give what `draw_curves` is to draw, by the figure's name; what was not measured has no figure."""
+    found: dict[str, dict[str, Any]] = {}
+    if dice := _measured(comparison, "test_dice"):
+        ends = {group: group.mean_curve("test_dice") for group in comparison.bounds}
+        behind = {group: comparison.published_points(group) for group in comparison.bounds}
+        found["dice"] = {
+            "curves": [replace(curve, published=_up_to(curve, points)) for curve, points in dice],
+            "bounds": {group.name: points[-1][1] for group, points in ends.items() if points},
+            "published_bounds": {
+                f"{group.name}, published": points[0][1] for group, points in behind.items() if points
+            },
+        }
+    if pseudo := _measured(comparison, "pseudo_dice"):
+        found["pseudo"] = {"curves": [curve for curve, _ in pseudo], "measure": "Dice of the pseudo-masks (%)"}
+    return found
+
+
+def _measured(comparison: Comparison, key: str) -> list[tuple[Curve, Points]]:
+    """Give a measure's curve of each group that has it, and what was published of the first group of its kind."""
+    found = []
+    shown: set[str] = set()
+    for look, group in enumerate(comparison.learners):
+        points = [(masks, spread.mean, spread.std or 0.0) for masks, spread in group.by_budget(key).items()]
+        if points:
+            behind = [] if group.published_as in shown else comparison.published_points(group)
+            found.append((Curve(group.name, points, look=look), behind))
+            shown.add(group.published_as)
+    return found
+
+
+def _up_to(curve: Curve, published: Points) -> Points:
+    """Cut what was published at the curve's last budget."""
+    return [point for point in published if point[0] <= curve.points[-1][0]]
+
+
+def _galleries(groups: Sequence[Group], spec: ModelSpec) -> Iterator[tuple[Group, Finding, list[AskedRound]]]:
+    """Show what the first run of every group asked for, where its data set is still where it was."""
+    asking = [(group, run) for group in groups if not group.is_bound for run in group.runs[:1]]
+    dataset = open_dataset(asking[0][1], spec.classes) if asking else None
+    if dataset is None:
+        return
+    for group, run in asking:
+        rounds = asked_rounds(load(run.model, device="cpu"), dataset, run, MOST_ASKED)
+        if rounds:
+            yield group, run, rounds
