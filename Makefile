@@ -21,6 +21,7 @@ lint: .venv/dev  ## format, style, types
 
 bench: .venv/dev demo  ## folder inference against what one would write today; about half an hour
 	$(BIN)/python benchmarks/folder.py runs/demo/run
+	$(BIN)/python benchmarks/resume.py
 
 format: .venv/dev
 	$(BIN)/ruff format .
