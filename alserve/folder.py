@@ -17,6 +17,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alserve.device import available_cores
 from alserve.errors import DataError, ImageError, RunError
 from alserve.geometry import working_shape
@@ -402,7 +404,7 @@ def _finish(job: Job, row: Row, image: Pixels, prediction: Prediction) -> Row:
     found = {
         "label": prediction.label,
         "scores": prediction.scores,
-        "foreground": float(mask.mean()),
+        "foreground": np.count_nonzero(mask) / mask.size,
         "width": prediction.width,
         "height": prediction.height,
     }

@@ -106,7 +106,7 @@ def stages(model: Path, images: list[Path], out: Path) -> dict[str, float]:
         mask = full.mask()
         write_atomic(out / f"{path.stem}-mask.png", encode_png(to_grey(mask)))
         write_atomic(out / f"{path.stem}-cam.png", encode_png(full.cam_grey()))
-        mask.mean()
+        np.count_nonzero(mask)
         seconds["encode"] += time.perf_counter() - start
     return seconds
 

@@ -147,7 +147,7 @@ def describe(case: Case, options: PredictOptions) -> dict[str, Any]:
         "width": prediction.width,
         "height": prediction.height,
         "threshold": prediction.spec.threshold if options.threshold is None else options.threshold,
-        "foreground": float(mask.mean()),
+        "foreground": np.count_nonzero(mask) / mask.size,
         "warning": case.warning,
     }
     if "mask" in options.include:
