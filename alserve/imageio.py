@@ -179,7 +179,7 @@ def to_grey(values: npt.NDArray[np.bool_] | npt.NDArray[np.float32]) -> npt.NDAr
     """
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * 255
-    return cv2.convertScaleAbs(values, alpha=255).astype(np.uint8, copy=False)
+    return cv2.convertScaleAbs(values.astype(np.float32, copy=False), alpha=255).astype(np.uint8, copy=False)
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
