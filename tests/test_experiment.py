@@ -333,6 +333,9 @@ OTHERS: dict[str, Any] = {
     "k": 3.0,
     "pseudo_weight": 0.1,
     "pseudo_share": 0.2,
+    "pseudo_targets": "soft",
+    "pseudo_pixels": "weighted",
+    "pseudo_flips": True,
     "folds": 5,
     "validation_masks": True,
 }

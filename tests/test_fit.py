@@ -41,6 +41,7 @@ def test_a_crop() -> None:
         "image": (torch.uint8, (3, 32, 32)),
         "label": (torch.int64, ()),
         "mask": (torch.float32, (32, 32)),
+        "belief": (torch.float32, (32, 32)),
         "weight": (torch.float32, ()),
     }
     assert set(item["mask"].unique().tolist()) <= {0.0, 1.0}
@@ -99,6 +100,26 @@ def test_mask_loss_is_the_published_formula() -> None:
     found = mask_loss(torch.tensor(logits), torch.tensor(masks), torch.tensor([1, 1, 0.1, 0]))
     assert float(found) == pytest.approx(expected)
     assert float(mask_loss(torch.tensor(logits), torch.tensor(masks), torch.zeros(4))) == 0
+
+
+def test_a_pixel_that_is_not_believed_teaches_nothing() -> None:
+    logits = torch.zeros(1, 2, 3, requires_grad=True)
+    beliefs = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 1.0]]])
+    mask_loss(logits, torch.ones(1, 2, 3), torch.ones(1), beliefs).backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad, -beliefs / 12)  # sigmoid(0) - 1 = -1/2, six pixels
+
+
+def test_belief_and_soft_masks_are_augmented_with_the_image() -> None:
+    def soft(item: Example) -> Example:
+        assert item.mask is not None
+        grey = np.where(item.mask, np.uint8(204), np.uint8(51))
+        return Example(item.image, item.label, grey, belief=255 - grey)
+
+    for item in Crops([([soft(item) for item in EXAMPLES], 4)], settings(), 10, seed=3):
+        torch.testing.assert_close(item["belief"], 1 - item["mask"])
+        assert set(item["mask"].unique().tolist()) <= {np.float32(0.2), np.float32(0.8)}
+        assert float(((item["image"].float().mean(dim=0) > 100) == (item["mask"] > 0.5)).float().mean()) > 0.9
 
 
 def test_seeds_of_different_places_differ() -> None:

@@ -10,10 +10,12 @@ import torch
 from drawn import UNTRAINED, settings
 
 from alserve.geometry import resize_mask
+from alserve.imageio import to_grey
 from training.dataset import load_dataset
 from training.fit import Trainer
 from training.learner import Learner, weights_of
 from training.oracle import SimulatedOracle
+from training.pseudo import pseudo_mask
 from training.run import Run, State
 from training.synthetic import draw_dataset
 
@@ -72,16 +74,30 @@ def test_pseudo_masks_are_compared_with_the_truth_and_the_truth_is_not_kept(make
     assert truth is not None
     assert truth.any()
     mask = resize_mask(truth, learner.images[1].shape[:2])
-    assert learner._pseudo_dice({1: mask}) == 1
-    assert learner._pseudo_dice({1: mask, 6: np.zeros(learner.images[6].shape[:2], np.bool_)}) == 0.5
+    assert learner._pseudo_dice({1: to_grey(mask)}) == 1
+    assert learner._pseudo_dice({1: to_grey(mask), 6: np.zeros(learner.images[6].shape[:2], np.uint8)}) == 0.5
     assert learner._pseudo_dice({}) is None
     assert not learner.masks
+
+
+def test_a_pseudo_mask_over_all_flips_turns_with_its_image(make: Make) -> None:
+    learner = make("flips", pseudo_flips=True)
+    net = learner.trainer.new_network(2, 0)
+    pool = learner.new_pool(State())
+    pool.add_pseudo({0, 1})
+    learner.images[1] = np.flip(learner.images[0], (0, 1)).copy()
+    found = learner.pseudo_label(net, pool, 0.5)
+    assert np.abs(found[0].astype(int) - np.flip(found[1], (0, 1))).max() <= 1
+    plain = make("plain").pseudo_label(net, pool, 0.5)[0]
+    ((alone, _cams),) = learner.trainer.predict(net, learner.images[:1])
+    np.testing.assert_array_equal(plain, pseudo_mask(alone, 0.5))
+    assert (plain != found[0]).any()
 
 
 def test_an_image_of_p_that_the_oracle_drew_is_learned_from_its_true_mask_only(make: Make) -> None:
     learner = make(passes=1)
     theta0 = weights_of(learner.trainer.new_network(2, 0))
-    mask = np.ones(learner.images[0].shape[:2], np.bool_)
+    mask = np.full(learner.images[0].shape[:2], 255, np.uint8)
     stale, fresh = State(), State()
     stale.asked = fresh.asked = [[0, 4]]
     stale.pseudo, fresh.pseudo = {0: mask, 1: mask}, {1: mask}

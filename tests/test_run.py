@@ -35,7 +35,7 @@ def test_state_comes_back(tmp_path: Path) -> None:
         asked=[[0, 3], [5]],
         threshold=0.37,
         records=[{"round": 1, "test_dice": 0.5, "asked": ["a/ä.png"]}],
-        pseudo={7: rng.random((3, 5)) > 0.5, 2: rng.random((4, 4)) > 0.5},
+        pseudo={7: rng.integers(0, 256, (3, 5), np.uint8), 2: rng.integers(0, 256, (4, 4), np.uint8)},
         weights={"decoder.weight": torch.randn(3, 4, 2, 2).to(memory_format=torch.channels_last)},
     )
     with start(tmp_path / "run") as run:
@@ -47,7 +47,7 @@ def test_state_comes_back(tmp_path: Path) -> None:
     assert found.pseudo.keys() == state.pseudo.keys()
     for index, mask in state.pseudo.items():
         np.testing.assert_array_equal(found.pseudo[index], mask)
-        assert found.pseudo[index].dtype == np.bool_
+        assert found.pseudo[index].dtype == np.uint8
     assert torch.equal(found.weights["decoder.weight"], state.weights["decoder.weight"])
     assert [json.loads(line) for line in (run.folder / "rounds.jsonl").read_text().splitlines()] == state.records
 

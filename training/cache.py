@@ -22,6 +22,9 @@ NOT_IN_THETA0 = frozenset(
         "k",
         "pseudo_weight",
         "pseudo_share",
+        "pseudo_targets",
+        "pseudo_pixels",
+        "pseudo_flips",
         "folds",
         "validation_masks",
     }

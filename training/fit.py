@@ -6,7 +6,7 @@ weights and dropout of the phase's seed. Workers, devices and earlier phases hav
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -26,10 +26,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from alserve.errors import DeviceError
+from alserve.imageio import to_grey
 from training.dataset import Image, Mask
 from training.export import cam_mask
 from training.network import JointNet
 from training.progress import StepBar
+from training.pseudo import Grey
 from training.settings import Settings
 
 Float32 = npt.NDArray[np.float32]
@@ -42,10 +44,19 @@ class Example:
     image: Image
     """uint8 [height, width, 3], RGB."""
     label: int
-    mask: Mask | None = None
-    """bool [height, width]; none where only the class is taught."""
+    mask: Mask | Grey | None = None
+    """bool [height, width], or uint8 in 255ths for a soft one; none where only the class is taught."""
     weight: float = 1.0
     """Weight of the mask's loss: 1 for an expert's, lambda for a pseudo-mask."""
+    belief: Grey | None = None
+    """Weight of each of its pixels: uint8 [height, width], in 255ths; None where all count alike."""
+
+    def layers(self) -> Grey:
+        """Give mask and belief, in 255ths: uint8 [2, height, width]."""
+        sides = self.image.shape[:2]
+        mask = np.zeros(sides, np.bool_) if self.mask is None else self.mask
+        target = mask if mask.dtype == np.uint8 else to_grey(mask.astype(np.bool_))
+        return np.stack([target, np.full(sides, 255, np.uint8) if self.belief is None else self.belief])
 
 
 def derive_seed(*parts: int) -> int:
@@ -90,8 +101,8 @@ def _quarter_turn(picture: Tensor) -> Tensor:
 class Crops(TorchDataset[dict[str, Tensor]]):
     """A sequence of augmented crops; the i-th is the same whenever and wherever it is drawn.
 
-    Each is a dict: image uint8 [3, crop, crop]; label int64; mask float32 [crop, crop], 0 or 1; weight float32, 0 where
-    there is no mask.
+    Each is a dict: image uint8 [3, crop, crop]; label int64; mask and belief float32 [crop, crop], 0 to 1; weight
+    float32, 0 where there is no mask.
 
     Args:
         groups: Examples, and how many slots of every batch they fill. Each group is gone through in random order,
@@ -119,16 +130,18 @@ class Crops(TorchDataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         example = self.examples[index]
         image = tv_tensors.Image(torch.from_numpy(example.image).permute(2, 0, 1))
-        truth = np.zeros(example.image.shape[:2], np.bool_) if example.mask is None else example.mask
-        transform = augmentation(self.crop, truth.shape, upside_down=self.upside_down)
+        layers = tv_tensors.Mask(torch.from_numpy(example.layers()))
+        transform = augmentation(self.crop, (layers.shape[1], layers.shape[2]), upside_down=self.upside_down)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, index))
-            image, mask = transform(image, tv_tensors.Mask(torch.from_numpy(truth.astype(np.uint8))[None]))
+            image, layers = transform(image, layers)
+        mask, belief = layers.as_subclass(Tensor) / 255
         weight = 0.0 if example.mask is None else example.weight
         return {
             "image": image.as_subclass(Tensor),
             "label": torch.tensor(example.label),
-            "mask": mask.as_subclass(Tensor)[0].float(),
+            "mask": mask,
+            "belief": belief,
             "weight": torch.tensor(weight),
         }
 
@@ -211,7 +224,7 @@ class SegmenterPhase(Phase):
         """Give mask loss, weighted an image, plus the cross-entropy where the encoder learns along."""
         with torch.set_grad_enabled(not self.frozen):
             features = self.net.encode(batch["image"])
-        masks = mask_loss(self.net.segment(features).float(), batch["mask"], batch["weight"])
+        masks = mask_loss(self.net.segment(features).float(), batch["mask"], batch["weight"], batch["belief"])
         self.log("loss", masks)
         if self.frozen:
             return masks
@@ -219,20 +232,22 @@ class SegmenterPhase(Phase):
         return masks + functional.cross_entropy(logits.float(), batch["label"])
 
 
-def mask_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, masks: Tensor, weights: Tensor, beliefs: Tensor | float = 1.0) -> Tensor:
     """Give (1/|B|) [sum over L of l(s, y) + lambda sum over P of l(s, y^)] (Belharbi et al., WACV 2021).
 
     l is the pixel-mean binary cross-entropy of one image; |B| counts the images that have a mask of either kind.
 
     Args:
         logits: [batch, height, width].
-        masks: [batch, height, width], 0 or 1.
+        masks: [batch, height, width], 0 to 1.
         weights: [batch]: 1 in L, lambda in P, 0 for an image without a mask.
+        beliefs: [batch, height, width], 0 to 1: what each pixel's entropy counts in the mean (not in the paper).
 
     Returns:
         A scalar; 0 where no image has a mask.
     """
-    losses = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(dim=(1, 2))
+    pixels = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    losses = (pixels * beliefs).mean(dim=(1, 2))
     return (losses * weights).sum() / (weights > 0).sum().clamp(min=1)
 
 
@@ -326,18 +341,20 @@ class Trainer:
         phase.net.eval().cpu()
 
     @torch.no_grad()
-    def predict(self, net: JointNet, images: Sequence[Image]) -> Iterator[tuple[Float32, Float32]]:
+    def predict(self, net: JointNet, images: Iterable[Image]) -> Iterator[tuple[Float32, Float32]]:
         """Give foreground probability [height, width] and CAMs [classes, h, w] of images at the working size."""
         device = self._prepare(net)
-        for image in images:
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
-                logits, cams, mask = net(_batch_of_one(image, device))
-            cams = cams.float()
-            probability = (
-                cam_mask(cams, logits, image.shape[:2]) if self.settings.mask_from_cams else mask.float().sigmoid()
-            )
-            yield probability[0].cpu().numpy(), cams[0].cpu().numpy()
-        net.cpu()
+        try:
+            for image in images:
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+                    logits, cams, mask = net(_batch_of_one(image, device))
+                cams = cams.float()
+                probability = (
+                    cam_mask(cams, logits, image.shape[:2]) if self.settings.mask_from_cams else mask.float().sigmoid()
+                )
+                yield probability[0].cpu().numpy(), cams[0].cpu().numpy()
+        finally:
+            net.cpu()
 
     @torch.no_grad()
     def features(self, net: JointNet, images: Sequence[Image]) -> Float32:

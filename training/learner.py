@@ -27,6 +27,7 @@ from training.metrics import dice
 from training.network import JointNet
 from training.oracle import NoMask, Oracle
 from training.pool import Pool
+from training.pseudo import Grey, belief, foreground, pseudo_mask, target
 from training.query import STRATEGIES, Float
 from training.run import Run, State, Weights
 from training.similarity import describe_once, neighbours
@@ -214,8 +215,12 @@ class Learner:
     def _labelled(self, indices: Sequence[int] | set[int]) -> list[Example]:
         return [Example(self.images[index], self.labels[index], self.masks[index]) for index in sorted(indices)]
 
-    def _example(self, index: int, pseudo: Mask | None = None) -> Example:
-        return Example(self.images[index], self.labels[index], pseudo, self.settings.pseudo_weight)
+    def _example(self, index: int, pseudo: Grey | None = None) -> Example:
+        image, label, settings = self.images[index], self.labels[index], self.settings
+        if pseudo is None:
+            return Example(image, label)
+        mask = target(pseudo, settings.pseudo_targets)
+        return Example(image, label, mask, settings.pseudo_weight, belief(pseudo, settings.pseudo_pixels))
 
     def choose_threshold(self, net: JointNet, theta0: Weights, pool: Pool, state: State) -> float:
         """Step 2c: from held-out masks, by cross-validation inside L; or from split 'valid'.
@@ -254,13 +259,20 @@ class Learner:
                 truths += [self.masks[index] for index in held_out]
         return best_threshold(probabilities, truths)
 
-    def pseudo_label(self, net: JointNet, pool: Pool, threshold: float) -> dict[int, Mask]:
-        """Step 2f: give every image in P the model's mask."""
-        members = sorted(pool.pseudo)
-        predicted = self.trainer.predict(net, [self.images[index] for index in members])
-        return {index: probability > threshold for index, (probability, _) in zip(members, predicted, strict=True)}
+    def pseudo_label(self, net: JointNet, pool: Pool, threshold: float) -> dict[int, Grey]:
+        """Step 2f: give every image in P the model's mask, as it comes or as the mean over the image's flips."""
+        members, ways = sorted(pool.pseudo), self.settings.pseudo_views
+        views = (np.flip(self.images[index], axes).copy() for index in members for axes in ways)
+        predicted = self.trainer.predict(net, views)
 
-    def _pseudo_dice(self, pseudo: Mapping[int, Mask]) -> float | None:
+        def mean() -> Float:
+            turned_back = [np.flip(probability, axes) for axes, (probability, _) in zip(ways, predicted, strict=False)]
+            found: Float = np.stack(turned_back).mean(axis=0)
+            return found
+
+        return {index: pseudo_mask(mean(), threshold) for index in members}
+
+    def _pseudo_dice(self, pseudo: Mapping[int, Grey]) -> float | None:
         """Measure pseudo-masks, at the working size, where the data set has a true mask; None where it has none.
 
         A true mask is read here to compare with and is let go: nothing learns from it, and no oracle was asked, so it
@@ -269,7 +281,7 @@ class Learner:
         known = [index for index in sorted(pseudo) if self.samples[index].mask is not None]
         truths = ordered_map(lambda index: self.samples[index].read()[1], known, available_cores())
         found = [
-            dice(pseudo[index], resize_mask(truth, pseudo[index].shape))
+            dice(foreground(pseudo[index]), resize_mask(truth, pseudo[index].shape))
             for index, truth in zip(known, truths, strict=True)
             if truth is not None
         ]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import safe_open
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from alserve.errors import RunError
 from alserve.imageio import write_atomic
-from training.dataset import Mask
+from training.pseudo import Grey
 from training.settings import Settings
 
 Weights = Mapping[str, Tensor]
@@ -38,8 +37,8 @@ class State:
     threshold: float = 0.5
     records: list[dict[str, Any]] = field(default_factory=list)
     """What `rounds.jsonl` holds."""
-    pseudo: dict[int, Mask] = field(default_factory=dict)
-    """P with its pseudo-masks: bool [height, width], of the working size."""
+    pseudo: dict[int, Grey] = field(default_factory=dict)
+    """P with its pseudo-masks, see `training.pseudo`: uint8 [height, width], of the working size."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     """The network after the last pass."""
 
@@ -193,16 +192,13 @@ class Run:
                 if kind == "weights":
                     state.weights[name] = tensor
                 else:
-                    index, height, width = (int(part) for part in name.split("/"))
-                    bits = np.unpackbits(tensor.numpy(), count=height * width)
-                    state.pseudo[index] = bits.reshape(height, width).astype(bool)
+                    state.pseudo[int(name)] = tensor.numpy()
         return state
 
     def save_state(self, state: State) -> None:
         """Save where the run is, in one file, and the results that follow from it."""
         tensors = {f"weights/{name}": tensor for name, tensor in _contiguous(state.weights).items()}
-        for index, mask in state.pseudo.items():
-            tensors[f"pseudo/{index}/{mask.shape[0]}/{mask.shape[1]}"] = torch.from_numpy(np.packbits(mask))
+        tensors |= {f"pseudo/{index}": torch.from_numpy(mask) for index, mask in state.pseudo.items()}
         fields = {name: value for name, value in vars(state).items() if name not in {"pseudo", "weights"}}
         write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(fields)}))
         lines = "".join(json.dumps(record) + "\n" for record in state.records)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from alserve.errors import DataError
 from alserve.geometry import STRIDE
+from training.pseudo import Pixels, Targets
 from training.query import STRATEGIES
 
 Method = Literal["label-propagation", "random", "wsl", "full"]
@@ -59,6 +60,12 @@ class Settings(BaseModel):
     """lambda: weight of a pseudo-mask's loss; the paper's is 0.1 on GlaS and 0.001 on CUB."""
     pseudo_share: float = Field(0.5, gt=0, lt=1)
     """Share of every batch that is drawn from P."""
+    pseudo_targets: Targets = "hard"
+    """What P teaches: foreground or not (hard), or the probability itself (soft)."""
+    pseudo_pixels: Pixels = "all"
+    """Pixels of P that count: all alike, weighted by how sure the model is, or those alone of which it is certain."""
+    pseudo_flips: bool = False
+    """Average a pseudo-mask over the image's flips."""
     folds: int = Field(2, ge=2)
     """Parts of L in the cross-validation that estimates the threshold."""
     validation_masks: bool = False
@@ -93,6 +100,12 @@ class Settings(BaseModel):
     def mask_from_cams(self) -> bool:
         """Whether the mask is taken from the CAMs, no pixel mask being used at all."""
         return self.method == "wsl"
+
+    @property
+    def pseudo_views(self) -> tuple[tuple[int, ...], ...]:
+        """Axes along which an image is flipped, for each of the predictions that its pseudo-mask is the mean of."""
+        ways: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
+        return ways[: (4 if self.upside_down else 2) if self.pseudo_flips else 1]
 
     @property
     def passes_a_round(self) -> int:
