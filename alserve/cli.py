@@ -179,6 +179,14 @@ def train(
             help="Choose thresholds on the masks of split 'valid', counted in the budget, not by cross-validation.",
         ),
     ] = False,
+    others: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting, such as --set k=0.1 --set pseudo_targets=soft; a wrong name lists them all.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to train: auto, cpu or cuda.")] = "auto",
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -194,7 +202,7 @@ def train(
     """
     _need_training()
     from training.procedure import train_run  # noqa: PLC0415
-    from training.settings import Settings  # noqa: PLC0415
+    from training.settings import Settings, parse_assignments  # noqa: PLC0415
 
     given = {
         "method": method,
@@ -211,7 +219,8 @@ def train(
         "seed": seed,
         "validation_masks": validation_masks,
     }
-    settings = Settings.of(preset, {name: value for name, value in given.items() if value is not None})
+    named = {name: value for name, value in given.items() if value is not None}
+    settings = Settings.of(preset, {**named, **parse_assignments(others or [])})
     train_run(data, out, settings, masks=masks, oracle=oracle, device=device, overwrite=overwrite)
 
 

@@ -10,7 +10,7 @@ from drawn import settings
 
 from alserve.errors import DataError, RunError
 from training.run import Run, State, read_config
-from training.settings import Settings
+from training.settings import Settings, parse_assignments
 
 
 def start(folder: Path, *, fingerprint: str = "f", overwrite: bool = False, **changes: object) -> Run:
@@ -142,13 +142,24 @@ def test_settings_of_a_preset() -> None:
         ({"crop": 512}, "crop 512 is larger than .* 256"),
         ({"query": "oldest"}, "unknown strategy 'oldest'; there are random"),
         ({"query": "coreset"}, "did you mean core-set"),
-        ({"speed": 3}, "--speed "),
+        ({"speed": 3}, "unknown setting 'speed'; .*there are method, query"),
+        ({"pseudo_target": "soft"}, "unknown setting 'pseudo_target'; did you mean pseudo_targets"),
+        ({"pseudo_pixels": "some"}, "--pseudo-pixels .*'all', 'weighted' or 'certain'"),
+        ({"k": "many"}, "--k .*number"),
     ],
 )
 def test_bad_settings(values: dict[str, object], words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
         Settings.of(None, values)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_by_name() -> None:
+    given = parse_assignments(["k=0.1", "pseudo-targets = soft", "pseudo_flips=true", "crop=32"])
+    chosen = Settings.of(None, given)
+    assert (chosen.k, chosen.pseudo_targets, chosen.pseudo_flips, chosen.crop) == (0.1, "soft", True, 32)
+    with pytest.raises(DataError, match=r"--set k: write it as NAME=VALUE"):
+        parse_assignments(["k"])
 
 
 def test_an_unknown_preset() -> None:

@@ -1,8 +1,6 @@
 """An experiment: methods x seeds, each a run of its own, from one YAML file."""
 
-from collections.abc import Iterable
 from contextlib import suppress
-from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args
@@ -19,7 +17,7 @@ from training.oracle import SimulatedOracle
 from training.procedure import check_budget, describe
 from training.report import report_folders
 from training.run import read_config, read_rounds
-from training.settings import PRESETS, Settings
+from training.settings import PRESETS, Settings, suggest
 
 Model = TypeVar("Model", bound=BaseModel)
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -46,7 +44,7 @@ class Experiment(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.preset is not None and self.preset not in PRESETS:
-            raise ValueError(f"unknown preset '{self.preset}'; {_suggest(self.preset, PRESETS)}")
+            raise ValueError(f"unknown preset '{self.preset}'; {suggest(self.preset, PRESETS)}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is there twice in 'seeds'")
         for place, values in (("settings", self.settings), *self.methods.items()):
@@ -175,20 +173,13 @@ def _checked(model: type[Model], values: object, where: str) -> Model:
     place = ".".join(str(part) for part in first["loc"] if part != "[key]")
     words = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        words = f"unknown key '{place}'; {_suggest(place, model.model_fields)}"
+        words = f"unknown key '{place}'; {suggest(place, model.model_fields)}"
     elif first["type"] == "literal_error":
         choices = get_args(model.model_fields[place].annotation)
-        words = f"unknown {place} '{first['input']}'; {_suggest(first['input'], choices)}"
+        words = f"unknown {place} '{first['input']}'; {suggest(first['input'], choices)}"
     elif place:
         words = f"{place}: {words}"
     raise DataError(f"{where}: {words}")
-
-
-def _suggest(word: object, known: Iterable[str]) -> str:
-    """Say which of the known words is nearest, and what there is."""
-    names = list(known)
-    near = get_close_matches(str(word), names, 1)
-    return f"{f'did you mean {near[0]}? ' if near else ''}there are {', '.join(names)}"
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types

@@ -1,5 +1,6 @@
 """Everything that decides what a run learns, in one validated object, and the presets."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
@@ -74,9 +75,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.query not in STRATEGIES:
-            near = get_close_matches(self.query, STRATEGIES, 1)
-            guess = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"unknown strategy '{self.query}'; {guess}there are {', '.join(STRATEGIES)}")
+            raise ValueError(f"unknown strategy '{self.query}'; {suggest(self.query, STRATEGIES)}")
         if self.crop is not None and self.crop > self.short_side:
             raise ValueError(f"crop {self.crop} is larger than the working size, short_side {self.short_side}")
         return self
@@ -138,8 +137,31 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
+            if first["type"] == "extra_forbidden":
+                name = first["loc"][0]
+                raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}") from None
             field = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
             raise DataError(f"{field}{first['msg'].removeprefix('Value error, ')}") from None
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
+    """Read NAME=VALUE texts, as the command line has them.
+
+    Raises:
+        DataError: One has no "=".
+    """
+    pairs = [text.partition("=") for text in texts]
+    for name, sign, _ in pairs:
+        if not sign:
+            raise DataError(f"--set {name}: write it as NAME=VALUE, such as --set k=0.1")
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """Say which of the known words is nearest, and what there is."""
+    names = list(known)
+    near = get_close_matches(str(word), names, 1)
+    return f"{f'did you mean {near[0]}? ' if near else ''}there are {', '.join(names)}"
 
 
 PRESETS: dict[str, dict[str, Any]] = {
