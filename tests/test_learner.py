@@ -13,7 +13,7 @@ from alserve.geometry import resize_mask
 from alserve.imageio import to_grey
 from training.dataset import load_dataset
 from training.fit import Trainer
-from training.learner import Learner, weights_of
+from training.learner import Learner, read_images, weights_of
 from training.oracle import SimulatedOracle
 from training.pseudo import pseudo_mask
 from training.run import Run, State
@@ -31,7 +31,8 @@ def make(tmp_path: Path) -> Make:
     def make(name: str = "run", fingerprint: str = "x", **changes: Any) -> Learner:
         given = settings(UNTRAINED, **changes)
         with Run(tmp_path / name, given, source=table, fingerprint=fingerprint) as run:
-            return Learner(dataset, SimulatedOracle(), Trainer(given, "cpu"), run)
+            images = read_images(dataset, given.short_side)
+            return Learner(dataset, images, SimulatedOracle(), Trainer(given, "cpu"), run)
 
     return make
 

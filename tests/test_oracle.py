@@ -20,7 +20,7 @@ from alserve.errors import DataError, RunError
 from alserve.imageio import decode_mask, write_atomic
 from training.dataset import Dataset, Sample, load_dataset, stem
 from training.fit import Trainer
-from training.learner import Learner, weights_of
+from training.learner import Learner, read_images, weights_of
 from training.oracle import FolderOracle, NoMask, open_oracle
 from training.pool import Pool
 from training.procedure import train_run
@@ -325,7 +325,9 @@ def test_classes_that_are_skipped_altogether(data: Path, tmp_path: Path, capsys:
     with Run(tmp_path / "run", tiny, source=data, oracle="folder:work", fingerprint="x") as run:
 
         def gather() -> tuple[bool, Pool]:
-            learner = Learner(dataset, FolderOracle(masks.parent), trainer, run)
+            learner = Learner(
+                dataset, read_images(dataset, trainer.settings.short_side), FolderOracle(masks.parent), trainer, run
+            )
             state = run.load_state()
             pool = learner.new_pool(state)
             return learner.gather_masks(pool, theta0, state), pool

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from training.dataset import load_dataset
 from training.fit import Trainer
-from training.learner import Learner, weights_of
+from training.learner import Learner, read_images, weights_of
 from training.oracle import SimulatedOracle
 from training.query import STRATEGIES, Float, disagreement, entropy, highest
 from training.run import Run, State
@@ -128,7 +128,7 @@ def test_on_a_real_network_class_by_class_and_repeatably(name: str, tmp_path: Pa
     dataset, given_settings = load_dataset(table), settings(UNTRAINED, query=name)
     trainer = Trainer(given_settings, "cpu")
     with Run(tmp_path / "run", given_settings, source=table, fingerprint="x") as run:
-        learner = Learner(dataset, SimulatedOracle(), trainer, run)
+        learner = Learner(dataset, read_images(dataset, trainer.settings.short_side), SimulatedOracle(), trainer, run)
         weights = weights_of(trainer.new_network(2, seed=0))
         state = State(round=2, asked=[[0, 4]], weights=weights)
         pool = learner.new_pool(state)

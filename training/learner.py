@@ -18,8 +18,8 @@ from alserve.imageio import peek_shape
 from alserve.modelfile import ModelSpec, Provenance
 from alserve.parallel import ordered_map
 from alserve.predictor import load
-from alserve.terminal import say
-from training.dataset import Dataset, Image, Mask, Sample
+from alserve.terminal import progress, say
+from training.dataset import Dataset, Image, Mask
 from training.evaluate import measure
 from training.export import export_model, stamp
 from training.fit import Example, Trainer, derive_seed
@@ -47,17 +47,40 @@ MC_DRAWS = 50
 """Draws of MC-dropout, as published."""
 
 
+def read_images(dataset: Dataset, short_side: int) -> list[Image]:
+    """Read every image and mask there is, once, so that no run stops halfway at a bad file.
+
+    Args:
+        dataset: The data set.
+        short_side: The working size, in pixels.
+
+    Returns:
+        The training images, at the working size: uint8 [height, width, 3], RGB.
+
+    Raises:
+        DataError: A file cannot be used, or an image and its mask differ in size.
+    """
+    images = []
+    with progress(len(dataset.samples), "reading the data") as show:
+        for done, (sample, (image, _mask)) in enumerate(zip(dataset.samples, dataset.read_all(), strict=True), start=1):
+            if sample.split == "train":
+                images.append(resize(image, working_shape(image.shape[0], image.shape[1], short_side)))
+            show(done)
+    return images
+
+
 class Learner:
     """One data set in memory at the working size, and what Algorithm 1 does with it.
 
     Args:
         dataset: Images with their classes.
+        images: Its training images, from `read_images`.
         oracle: Gives the masks that are asked for.
         trainer: Runs the two training phases.
         run: Where weights and results are kept.
     """
 
-    def __init__(self, dataset: Dataset, oracle: Oracle, trainer: Trainer, run: Run) -> None:
+    def __init__(self, dataset: Dataset, images: Sequence[Image], oracle: Oracle, trainer: Trainer, run: Run) -> None:
         self.dataset = dataset
         self.oracle = oracle
         self.trainer = trainer
@@ -65,16 +88,12 @@ class Learner:
         self.settings = trainer.settings
         self.samples = dataset.split("train")
         self.labels = tuple(sample.label for sample in self.samples)
-        self.images = [self._working(sample) for sample in self.samples]
+        self.images = list(images)
         self.masks: dict[int, Mask] = {}
         self.valid = dataset.split("valid") if self.settings.uses_validation_masks else ()
 
     def _working_shape(self, pixels: Image | Mask) -> tuple[int, int]:
         return working_shape(pixels.shape[0], pixels.shape[1], self.settings.short_side)
-
-    def _working(self, sample: Sample) -> Image:
-        image, _mask = sample.read()
-        return resize(image, self._working_shape(image))
 
     def _working_mask(self, mask: Mask) -> Mask:
         return resize_mask(mask, self._working_shape(mask))
@@ -231,12 +250,18 @@ class Learner:
         if self.settings.mask_from_cams:
             return otsu_threshold([probability for probability, _ in self.trainer.predict(net, self.images)])
         if self.valid:
-            images = [self._working(sample) for sample in self.valid]
-            truths = [self._working_mask(mask) for sample in self.valid if (mask := sample.read()[1]) is not None]
+            images, truths = self._validation
             return best_threshold([p for p, _ in self.trainer.predict(net, images)], truths)
         if state.passes + 1 == self.settings.passes_a_round and len(pool.labelled) > 1:
             return self._cross_validate(theta0, pool, state)
         return MORE_LIKELY_THAN_NOT
+
+    @cached_property
+    def _validation(self) -> tuple[list[Image], list[Mask]]:
+        """Images and masks of split 'valid', at the working size."""
+        pairs = [(image, mask) for sample in self.valid for image, mask in [sample.read()] if mask is not None]
+        images = [resize(image, self._working_shape(image)) for image, _ in pairs]
+        return images, [self._working_mask(mask) for _, mask in pairs]
 
     def _cross_validate(self, theta0: Weights, pool: Pool, state: State) -> float:
         """Train on P and on parts of L, the encoder frozen, with a third of the steps; choose on the parts left out."""

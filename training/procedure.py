@@ -12,11 +12,11 @@ from alserve.engine import Engine
 from alserve.errors import DataError, ModelError, RunError
 from alserve.imageio import write_atomic
 from alserve.modelfile import Precision
-from alserve.terminal import print_facts, progress, say
+from alserve.terminal import print_facts, say
 from training.cache import theta0_file
 from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
-from training.learner import Learner, weights_of
+from training.learner import Learner, read_images, weights_of
 from training.oracle import Oracle, open_oracle
 from training.report import report_run
 from training.run import Run, read_config
@@ -103,9 +103,7 @@ def train_run(
     trainer = Trainer(settings, device)
     giver = open_oracle(oracle)
     dataset = load_dataset(data, masks)
-    with progress(len(dataset.samples), "reading the data") as show:
-        for done, _ in enumerate(dataset.read_all(), start=1):
-            show(done)
+    images = read_images(dataset, settings.short_side)
     check_budget(dataset, settings, giver)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
     fingerprint = dataset.fingerprint()
@@ -120,7 +118,7 @@ def train_run(
         shared=theta0_file(cache, trainer, fingerprint) if cache else None,
     )
     with run:
-        if not learn(Learner(dataset, giver, trainer, run), run, settings):
+        if not learn(Learner(dataset, images, giver, trainer, run), run, settings):
             return run.model
         report_run(out, out / "report.html")
     say(f"{run.model} is the model, {out / 'report.html'} shows what it learned")
