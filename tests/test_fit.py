@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from alserve.errors import DeviceError
-from training.fit import Crops, Example, Trainer, derive_seed, mask_loss
+from training.fit import Crops, Example, Trainer, derive_seed, mask_loss, pseudo_slots
 from training.network import JointNet
 
 EXAMPLES = [example(seed) for seed in range(6)]
@@ -77,6 +77,22 @@ def test_workers_draw_the_same_crops() -> None:
     alone, helped = DataLoader(crops(3), 4), DataLoader(crops(3), 4, num_workers=2)
     for one, other in zip(alone, helped, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "others", "share", "slots"),
+    [
+        (8, 0, 0.5, 0),
+        (8, 42, 0.5, 4),
+        (8, 42, 0.25, 2),
+        (40, 27, 0.5, 3),
+        (56, 11, 0.5, 1),
+        (500, 1, 0.5, 1),
+        (0, 9, 0.99, 7),
+    ],
+)
+def test_no_pseudo_mask_comes_more_often_than_an_experts(labelled: int, others: int, share: float, slots: int) -> None:
+    assert pseudo_slots(settings(batch=8, pseudo_share=share), labelled, others) == slots
 
 
 def test_groups_fill_their_slots_of_every_batch() -> None:

@@ -152,6 +152,20 @@ def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[
             yield examples[index]
 
 
+def pseudo_slots(settings: Settings, labelled: int, others: int) -> int:
+    """Give how many of a batch's images come from P: the share that is set, but no image more often than one of L.
+
+    Args:
+        settings: Batch size and share.
+        labelled: Images in L.
+        others: Images in P.
+    """
+    if not others:
+        return 0
+    share = min(settings.pseudo_share, others / (labelled + others))
+    return min(max(1, round(settings.batch * share)), settings.batch - 1)
+
+
 class Phase(lightning.LightningModule):
     """What both phases share: the network, the optimiser, one learning-rate cycle."""
 
@@ -313,8 +327,7 @@ class Trainer:
             seed: Drives order, augmentation and dropout.
             what: What to call it on the progress bar.
         """
-        share = round(self.settings.batch * self.settings.pseudo_share)
-        slots = min(share, self.settings.batch - 1) if others else 0
+        slots = pseudo_slots(self.settings, len(labelled), len(others))
         groups = [(labelled, self.settings.batch - slots), (others, slots)]
         crops = Crops(groups, self.settings, self.settings.steps, seed)
         self._fit(SegmenterPhase(net, self.settings), crops, seed, what)

@@ -60,7 +60,7 @@ class Settings(BaseModel):
     pseudo_weight: float = Field(0.5, ge=0)
     """lambda: weight of a pseudo-mask's loss; the paper's is 0.1 on GlaS and 0.001 on CUB."""
     pseudo_share: float = Field(0.5, gt=0, lt=1)
-    """Share of every batch that is drawn from P."""
+    """Share of every batch that is drawn from P, at most: no image of P comes more often than one of L."""
     pseudo_targets: Targets = "hard"
     """What P teaches: foreground or not (hard), or the probability itself (soft)."""
     pseudo_pixels: Pixels = "all"
