@@ -19,10 +19,11 @@ from alserve.modelfile import ModelSpec, Provenance
 from alserve.parallel import ordered_map
 from alserve.predictor import load
 from alserve.terminal import progress, say
+from training.crops import Example
 from training.dataset import Dataset, Image, Mask
 from training.evaluate import measure
 from training.export import export_model, stamp
-from training.fit import Example, Trainer, derive_seed
+from training.fit import Trainer
 from training.metrics import dice
 from training.network import JointNet
 from training.oracle import NoMask, Oracle
@@ -30,6 +31,7 @@ from training.pool import Pool
 from training.pseudo import Grey, belief, foreground, pseudo_mask, target
 from training.query import STRATEGIES, Float
 from training.run import Run, State, Weights
+from training.seeds import derive_seed
 from training.similarity import describe_once, neighbours
 from training.threshold import best_threshold, otsu_threshold
 
