@@ -30,6 +30,7 @@ from alserve.imageio import (
     encode_png,
     peek_shape,
     read_bytes,
+    remove_unfinished,
     to_grey,
     write_atomic,
 )
@@ -335,6 +336,7 @@ def run(
     """
     stop = stop or threading.Event()
     todo = [job for job in jobs if not manifest.holds(job.name.as_posix(), job.source, job.targets.values())]
+    remove_unfinished(target for job in todo for target in job.targets.values())
     size = batch_size or predictor.engine.batch_size
     begun = takewhile(lambda _: not stop.is_set(), _batches(todo, size, predictor.spec.short_side))
     summary, start = Summary(skipped=len(jobs) - len(todo)), time.perf_counter()

@@ -9,6 +9,9 @@ import os
 import struct
 import tempfile
 import warnings
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -223,6 +226,26 @@ def read_bytes(path: Path) -> bytes:
         raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
+_RANDOM, _UNFINISHED = 8, ".tmp"
+
+
+def _unfinished(name: str) -> str:
+    """Give what the temporary name of a file begins with, and of no other; random letters and `_UNFINISHED` follow."""
+    return f".{name[:24]}-{zlib.crc32(os.fsencode(name)):08x}-"
+
+
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove what a killed `write_atomic` of these files has left beside them."""
+    beginnings: dict[Path, set[str]] = {}
+    for path in paths:
+        beginnings.setdefault(path.parent, set()).add(_unfinished(path.name))
+    for folder, ours in beginnings.items():
+        for path in folder.glob(f".*{_UNFINISHED}"):
+            if path.name[: -_RANDOM - len(_UNFINISHED)] in ours:
+                with suppress(OSError):
+                    path.unlink()
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is either whole or not there: under a temporary name, then moved.
 
@@ -234,7 +257,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         OSError: The disk is full, or the folder may not be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_unfinished(path.name), suffix=_UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from alserve.imageio import (
     decode_mask,
     encode_png,
     read_image,
+    remove_unfinished,
     write_atomic,
 )
 
@@ -201,6 +204,21 @@ def test_write_atomic_makes_folders_and_replaces(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    names = ("a.png", "b.png", f"{'long' * 20}1.png", f"{'long' * 20}2.png", "é\udcff.png")
+    kill = (
+        "import os, sys; from pathlib import Path; import alserve.imageio as io; os.fchmod = lambda *_: os._exit(9); "
+    )
+    for name in names:
+        script = f"{kill}io.write_atomic(Path(sys.argv[1]), b'data')"
+        assert subprocess.run([sys.executable, "-c", script, tmp_path / name], check=False).returncode == 9
+    (tmp_path / ".mine.tmp").write_bytes(b"")
+    assert len(list(tmp_path.iterdir())) == 6
+    remove_unfinished([tmp_path / names[0], tmp_path / names[2], tmp_path / names[4], tmp_path / "none" / "c.png"])
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert [name[:6] for name in left] == [".b.png", ".longl", ".mine."]
 
 
 def test_write_atomic_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:

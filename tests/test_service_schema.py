@@ -9,12 +9,14 @@ from hypothesis import HealthCheck, settings
 from alserve.web.openapi import describe_service
 
 schemathesis = pytest.importorskip("schemathesis")
-from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance  # noqa: E402
 
 
 @schemathesis.openapi.from_dict(describe_service()).parametrize()
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_one_that_the_description_names(case: Any, client: httpx.Client) -> None:
     """No 5xx, no status, kind or shape that is not described; what the description forbids is refused."""
-    not_in_a_schema = [positive_data_acceptance]  # bytes that are an image
-    case.call_and_validate(base_url=str(client.base_url), excluded_checks=not_in_a_schema, timeout=60)
+    excluded = [positive_data_acceptance]  # bytes that are an image: no schema says that
+    if case.path == "/predict_batch":
+        excluded.append(negative_data_rejection)  # each image has an answer or an error of its own; the whole is 200
+    case.call_and_validate(base_url=str(client.base_url), excluded_checks=excluded, timeout=60)
