@@ -320,6 +320,14 @@ def test_the_published_comparisons(name: str) -> None:
     assert {len(it.schedule) for it in chosen if it.schedule != [0]} == {25 if name == "glas" else 20}
 
 
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "benchmarks").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_our_own_experiments_can_be_read(path: Path) -> None:
+    experiment = read_experiment(path)
+    assert len({settings_of(experiment, method, seed=0) for method in experiment.methods}) == len(experiment.methods)
+
+
 OTHERS: dict[str, Any] = {
     "method": "random",
     "query": "mc-dropout",
