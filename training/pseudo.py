@@ -30,6 +30,9 @@ def pseudo_mask(probability: Float, threshold: float) -> Grey:
     Args:
         probability: [height, width], 0 to 1.
         threshold: Above it, a pixel is foreground; between 0 and 1, both excluded.
+
+    Returns:
+        uint8 [height, width]: from 128 on exactly where the probability is above the threshold.
     """
     above = probability > threshold
     span = np.where(above, 1 - threshold, threshold)
