@@ -29,8 +29,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures re
 
 Image.MAX_IMAGE_PIXELS = None  # our own cap, below, is lower and has a clear message
 warnings.filterwarnings("ignore", module="PIL")  # notes on odd metadata, which nobody can mend
-# Pillow loads its plugins for JPEG, PNG, BMP and GIF by itself. For any other kind it would load every one it has: those
-# of TIFF and WebP, imported above, spare it that.
+# Pillow loads its plugins for JPEG, PNG, BMP and GIF by itself. For any other kind it would load every one it has:
+# those of TIFF and WebP, imported above, spare it that.
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 """Kinds of file that are read, told from their content."""
