@@ -22,7 +22,7 @@ from test_cli import Cli, assert_refused
 
 from alserve.device import available_cores
 from alserve.errors import DataError
-from training.cache import NOT_IN_THETA0, theta0_file
+from training.cache import NOT_IN_FIRST_PASS, NOT_IN_THETA0, Shared, Weights
 from training.experiment import read_experiment, run_experiment, settings_of
 from training.fit import Trainer
 from training.jobs import places
@@ -104,7 +104,7 @@ def test_a_run_that_is_killed_stops_no_other_and_continues(story: Story) -> None
     assert "alserve: spread-0: round 1: 2 masks" in story.said[1]
     assert "alserve: spread-1: round 1: 2 masks" not in story.said[1]
     assert "| spread | 2 |" in (story.out / "results.md").read_text()
-    assert "round 1, pass 1: " in log.read_text()
+    assert "threshold, part 1 of 2: " in log.read_text()
 
 
 def test_what_runs_share_is_what_each_would_have_made(story: Story) -> None:
@@ -117,6 +117,7 @@ def test_what_runs_share_is_what_each_would_have_made(story: Story) -> None:
     assert theta0("plain-1") == theta0("spread-1")  # made alone
     timings = [(story.out / name / "timings.jsonl").read_text() for name in ("spread-0", "plain-0")]
     assert ["classifier" in lines for lines in timings].count(True) == 1
+    assert ['"pass 1"' in lines for lines in timings].count(True) == 1
     assert len(list((story.out / "cache").glob("colours-*.npz"))) == 1
 
 
@@ -330,14 +331,11 @@ def test_our_own_experiments_can_be_read(path: Path) -> None:
 
 OTHERS: dict[str, Any] = {
     "method": "random",
-    "query": "mc-dropout",
+    "query": "entropy",
     "initial": 3,
     "per_round": 2,
     "rounds": 7,
     "passes": 4,
-    "steps": 9,
-    "lr": 0.5,
-    "encoder_lr": 0.1,
     "k": 3.0,
     "pseudo_weight": 0.1,
     "pseudo_share": 0.2,
@@ -347,23 +345,61 @@ OTHERS: dict[str, Any] = {
     "folds": 5,
     "validation_masks": True,
 }
-"""Of every setting that is said not to bear on theta0, another value."""
+"""Of every setting that is said not to bear on a training on L alone, another value."""
+
+OTHERS_LATER: dict[str, Any] = {"steps": 5, "lr": 0.5, "encoder_lr": 0.1}
+"""Of those that bear on it, but not on theta0."""
 
 
-def test_theta0_does_not_depend_on_what_it_is_not_filed_by(tmp_path: Path) -> None:
-    assert OTHERS.keys() == NOT_IN_THETA0
-    weights, files = [], []
-    for changes in ({}, OTHERS):
+class Shelf:
+    """What is shared in one folder, and how often it was trained."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.trained = 0
+
+    def take(
+        self, *, fingerprint: str = "f", labelled: tuple[int, ...] = (0, 3), **changes: Any
+    ) -> list[dict[str, Any]]:
+        """Give theta0 and the weights of the first pass, as a run with these settings gets them."""
         trainer = Trainer(settings(UNTRAINED, **changes), "cpu")
+        shared = Shared(self.folder, trainer, fingerprint)
         net = trainer.new_network(2, 5)
-        trainer.train_classifier(net, [example(seed) for seed in range(4)], 5)
-        weights.append(weights_of(net))
-        files.append(theta0_file(tmp_path, trainer, "f"))
-    assert files[0] == files[1]
-    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+        def train_classifier() -> Weights:
+            self.trained += 1
+            trainer.train_classifier(net, [example(seed) for seed in range(4)], 5)
+            return weights_of(net)
+
+        def train_segmenter() -> Weights:
+            self.trained += 1
+            trainer.train_segmenter(net, [example(seed) for seed in labelled], [], 6, "a pass")
+            return weights_of(net)
+
+        theta0 = shared.theta0(train_classifier)
+        net.load_state_dict(dict(theta0))
+        return [dict(theta0), dict(shared.first_pass(labelled, train_segmenter))]
 
 
-def test_theta0_is_filed_by_all_else(tmp_path: Path) -> None:
+def same(one: Weights, other: Weights) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_what_is_shared_does_not_depend_on_what_it_is_not_filed_by(tmp_path: Path) -> None:
+    assert OTHERS.keys() == NOT_IN_FIRST_PASS
+    assert OTHERS_LATER.keys() == NOT_IN_THETA0 - NOT_IN_FIRST_PASS
+    here, elsewhere = Shelf(tmp_path / "here"), Shelf(tmp_path / "elsewhere")
+    theta0, first = here.take()
+    assert not same(theta0, first)
+    assert all(map(same, here.take(**OTHERS), (theta0, first)))
+    assert here.trained == 2
+    assert all(map(same, elsewhere.take(**OTHERS), (theta0, first)))
+    assert elsewhere.trained == 2
+    assert same(here.take(**OTHERS_LATER)[0], theta0)
+    assert here.trained == 3
+
+
+def test_what_is_shared_is_filed_by_all_else(tmp_path: Path) -> None:
     others: dict[str, Any] = {
         "seed": 1,
         "encoder": "resnet34",
@@ -377,9 +413,33 @@ def test_theta0_is_filed_by_all_else(tmp_path: Path) -> None:
         "classifier_depth": "encoder",
         "weight_decay": 0.5,
     }
-    names = {theta0_file(tmp_path, Trainer(settings(UNTRAINED), "cpu"), "f")}
-    for name in Settings.model_fields.keys() - NOT_IN_THETA0:
-        assert name in others, f"{name} is a new setting: say here, or in NOT_IN_THETA0, whether theta0 depends on it"
-        names.add(theta0_file(tmp_path, Trainer(settings(UNTRAINED, **{name: others[name]}), "cpu"), "f"))
-    assert len(names) == 1 + len(others)
-    assert theta0_file(tmp_path, Trainer(settings(UNTRAINED), "cpu"), "g") not in names
+    names = Settings.model_fields.keys() - NOT_IN_THETA0
+    assert names == others.keys(), "a new setting: say here, or in training/cache.py, whether a training depends on it"
+
+    def nothing() -> Weights:
+        return {"nothing": torch.zeros(1)}
+
+    def share(fingerprint: str = "f", labelled: tuple[int, ...] = (0, 3), **changes: Any) -> None:
+        shared = Shared(tmp_path, Trainer(settings(UNTRAINED, **changes), "cpu"), fingerprint)
+        shared.theta0(nothing)
+        shared.first_pass(labelled, nothing)
+
+    def count(what: str) -> int:
+        return len(list(tmp_path.glob(f"{what}-*.safetensors")))
+
+    share()
+    share(fingerprint="g")
+    for name in names:
+        share(**{name: others[name]})
+    assert count("theta0") == count("first-pass") == 2 + len(others)
+    for name, value in OTHERS_LATER.items():
+        share(**{name: value})
+    share(labelled=(0, 4))
+    share(query="mc-dropout")
+    assert count("theta0") == 2 + len(others)
+    assert count("first-pass") == 2 + len(others) + len(OTHERS_LATER) + 2
+
+
+def test_a_run_alone_shares_nothing() -> None:
+    alone = Shared(None, Trainer(settings(UNTRAINED), "cpu"), "f")
+    assert [alone.theta0(lambda tensor=tensor: {"w": tensor})["w"] for tensor in torch.arange(2)] == [0, 1]

@@ -1,14 +1,18 @@
 """The two phases: what is learned, what stays as it was, and that all of it follows from the seed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from drawn import example, settings
+from drawn import UNTRAINED, example, settings
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
 from alserve.errors import DeviceError
 from training.fit import Trainer, mask_loss
+from training.learner import weights_of
 from training.network import JointNet
 
 EXAMPLES = [example(seed) for seed in range(6)]
@@ -127,6 +131,21 @@ def test_the_seed_decides_every_weight() -> None:
         "decoder",
         "mask_head",
     }
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_any_number_of_steps(steps: int) -> None:
+    trainer = Trainer(settings(UNTRAINED, steps=steps), "cpu")
+    net = trainer.new_network(2, seed=0)
+    before = weights(net)
+    trainer.train_segmenter(net, EXAMPLES[:2], [], seed=1, what="test")
+    assert parts(changed(net, before)) == {"decoder", "mask_head"}
+
+
+def test_a_copy_of_the_weights_can_be_saved_however_they_lie(tmp_path: Path) -> None:
+    net = Trainer(settings(UNTRAINED), "cpu").new_network(2, seed=0).to(memory_format=torch.channels_last)
+    save_file(weights_of(net), tmp_path / "weights")
+    assert not changed(net, load_file(tmp_path / "weights"))
 
 
 def test_both_phases_learn() -> None:

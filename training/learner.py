@@ -9,6 +9,7 @@ from functools import cached_property
 from importlib.metadata import version
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from alserve.device import available_cores
@@ -19,6 +20,7 @@ from alserve.modelfile import ModelSpec, Provenance
 from alserve.parallel import ordered_map
 from alserve.predictor import load
 from alserve.terminal import progress, say
+from training.cache import Shared, Weights
 from training.crops import Example
 from training.dataset import Dataset, Image, Mask
 from training.evaluate import measure
@@ -30,7 +32,7 @@ from training.oracle import NoMask, Oracle
 from training.pool import Pool
 from training.pseudo import Grey, belief, foreground, pseudo_mask, target
 from training.query import STRATEGIES, Float
-from training.run import Run, State, Weights
+from training.run import Run, State
 from training.seeds import derive_seed
 from training.similarity import describe_once, neighbours
 from training.threshold import best_threshold, otsu_threshold
@@ -87,6 +89,7 @@ class Learner:
         self.oracle = oracle
         self.trainer = trainer
         self.run = run
+        self.shared = Shared(run.shared, trainer, run.fingerprint)
         self.settings = trainer.settings
         self.samples = dataset.split("train")
         self.labels = tuple(sample.label for sample in self.samples)
@@ -109,16 +112,18 @@ class Learner:
 
     def theta0(self) -> Weights:
         """Step 0: train encoder and CAM head on all images with their classes; the decoder is new."""
-        with self.run.sharing_theta0():
-            if (weights := self.run.load_theta0()) is None:
-                seed = derive_seed(self.settings.seed, 0)
-                net = self.trainer.new_network(len(self.dataset.classes), seed)
-                examples = [self._example(index) for index in range(len(self.images))]
-                with self.timed(0, "classifier"):
-                    self.trainer.train_classifier(net, examples, seed)
-                weights = weights_of(net)
-                self.run.save_theta0(weights)
+        if (weights := self.run.load_theta0()) is None:
+            weights = self.shared.theta0(self._train_classifier)
+            self.run.save_theta0(weights)
         return weights
+
+    def _train_classifier(self) -> Weights:
+        seed = derive_seed(self.settings.seed, 0)
+        net = self.trainer.new_network(len(self.dataset.classes), seed)
+        examples = [self._example(index) for index in range(len(self.images))]
+        with self.timed(0, "classifier"):
+            self.trainer.train_classifier(net, examples, seed)
+        return weights_of(net)
 
     def network(self, weights: Weights) -> JointNet:
         """Build a network that holds these weights."""
@@ -219,14 +224,23 @@ class Learner:
         The first of several passes learns from L alone, so that errors in P do not feed on themselves.
         """
         net = self.network(theta0)
+        if not pool.labelled:
+            return net
         alone = state.passes == 0 and self.settings.passes_a_round > 1
         pseudo = {} if alone else {index: state.pseudo[index] for index in pool.pseudo}
-        if pool.labelled:
-            seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
+        others = [self._example(index, pseudo.get(index)) for index in self._others(pool, pseudo)]
+        seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
+
+        def train() -> Weights:
             name = f"round {state.round}, pass {state.passes + 1}"
-            others = [self._example(index, pseudo.get(index)) for index in self._others(pool, pseudo)]
             with self.timed(state.round, f"pass {state.passes + 1}"):
                 self.trainer.train_segmenter(net, self._labelled(pool.labelled), others, seed, name)
+            return weights_of(net)
+
+        if state.round == 1 and not others:
+            net.load_state_dict(dict(self.shared.first_pass(sorted(pool.labelled), train)))
+        else:
+            train()
         return net
 
     def _others(self, pool: Pool, pseudo: Collection[int]) -> list[int]:
@@ -403,5 +417,8 @@ class ModelView:
 
 
 def weights_of(net: JointNet) -> dict[str, Tensor]:
-    """Give a copy of a network's weights, by name."""
-    return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+    """Give a copy of a network's weights in main memory, by name."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in net.state_dict().items()
+    }

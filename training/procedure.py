@@ -13,7 +13,6 @@ from alserve.errors import DataError, ModelError, RunError
 from alserve.imageio import write_atomic
 from alserve.modelfile import Precision
 from alserve.terminal import print_facts, say
-from training.cache import theta0_file
 from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
 from training.learner import Learner, read_images, weights_of
@@ -115,7 +114,7 @@ def train_run(
         oracle=oracle,
         fingerprint=fingerprint,
         overwrite=overwrite,
-        shared=theta0_file(cache, trainer, fingerprint) if cache else None,
+        shared=cache,
     )
     with run:
         if not learn(Learner(dataset, images, giver, trainer, run), run, settings):

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,10 +14,9 @@ from torch import Tensor
 
 from alserve.errors import RunError
 from alserve.imageio import write_atomic
+from training.cache import Weights
 from training.pseudo import Grey
 from training.settings import Settings
-
-Weights = Mapping[str, Tensor]
 
 TIMINGS = "timings.jsonl"
 
@@ -54,7 +51,7 @@ class Run:
         oracle: Who gives the masks, see `training.oracle.open_oracle`.
         fingerprint: The data set's fingerprint.
         overwrite: Drop what an earlier run left there.
-        shared: File through which runs that would train the same theta0 hand it to each other.
+        shared: Folder of what several runs compute once for all.
 
     Raises:
         RunError: The folder holds a run of other data or other settings, something else than a run, or a run that
@@ -74,7 +71,7 @@ class Run:
         shared: Path | None = None,
     ) -> None:
         self.folder = folder
-        self._shared = shared
+        self.shared = shared
         self.fingerprint = fingerprint
         config = {
             "source": str(source.absolute()),
@@ -135,7 +132,7 @@ class Run:
     @property
     def cache(self) -> Path:
         """Folder of what depends on the data alone, in files named by all that it depends on; runs may share it."""
-        return self._shared.parent if self._shared else self.folder / "state"
+        return self.shared or self.folder / "state"
 
     def _clear(self) -> None:
         """Remove what a run wrote, and nothing else that may lie in the folder."""
@@ -156,28 +153,13 @@ class Run:
                 f"{self.folder}: this run has other settings ({changes}); give those to continue it, {instead}"
             )
 
-    @contextmanager
-    def sharing_theta0(self) -> Iterator[None]:
-        """Let no other run that shares theta0 train it meanwhile: what one has made is there for the next."""
-        if self._shared:
-            self._shared.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._shared.with_suffix(".lock")):
-                yield
-        else:
-            yield
-
     def load_theta0(self) -> Weights | None:
-        """Read the weights that every pass starts from; None before they were trained, here or by one that shares."""
-        if not self.theta0.is_file() and self._shared and self._shared.is_file():
-            write_atomic(self.theta0, self._shared.read_bytes())
+        """Read the weights that every pass starts from; None before they were trained."""
         return load_file(self.theta0) if self.theta0.is_file() else None
 
     def save_theta0(self, weights: Weights) -> None:
         """Save the weights that every pass starts from."""
-        content = save(_contiguous(weights))
-        for path in (self._shared, self.theta0):
-            if path:
-                write_atomic(path, content)
+        write_atomic(self.theta0, save(dict(weights)))
 
     def load_state(self) -> State:
         """Read where the run is; a fresh one is at its start."""
@@ -197,7 +179,7 @@ class Run:
 
     def save_state(self, state: State) -> None:
         """Save where the run is, in one file, and the results that follow from it."""
-        tensors = {f"weights/{name}": tensor for name, tensor in _contiguous(state.weights).items()}
+        tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
         tensors |= {f"pseudo/{index}": torch.from_numpy(mask) for index, mask in state.pseudo.items()}
         fields = {name: value for name, value in vars(state).items() if name not in {"pseudo", "weights"}}
         write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(fields)}))
@@ -235,10 +217,6 @@ def _kind(oracle: str) -> str:
 def _visible(path: Path) -> bool:
     """Tell a user's file from what a killed `write_atomic` leaves."""
     return not path.name.startswith(".")
-
-
-def _contiguous(weights: Weights) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:

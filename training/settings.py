@@ -165,7 +165,7 @@ def suggest(word: object, known: Iterable[str]) -> str:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "glas": {"initial": 4, "per_round": 1, "rounds": 25},
+    "glas": {"initial": 4, "per_round": 1, "rounds": 25, "encoder": "tf_efficientnet_lite2"},
     "cub": {"initial": 1, "per_round": 1, "rounds": 20, "pseudo_weight": 0.001, "upside_down": False},
 }
-"""Budgets as published; sizes and steps are ours, for minutes in place of days, and so is lambda on GlaS."""
+"""Budgets as published; encoders, sizes and steps are ours, for minutes in place of days, and so is lambda on GlaS."""
