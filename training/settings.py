@@ -59,13 +59,13 @@ class Settings(BaseModel):
     """Nearest neighbours within a class that carry a label on; below 1, a fraction of the class."""
     pseudo_weight: float = Field(0.5, ge=0)
     """lambda: weight of a pseudo-mask's loss; the paper's is 0.1 on GlaS and 0.001 on CUB."""
-    pseudo_share: float = Field(0.5, gt=0, lt=1)
+    pseudo_share: float = Field(0.25, gt=0, lt=1)
     """Share of every batch that is drawn from P, at most: no image of P comes more often than one of L."""
-    pseudo_targets: Targets = "hard"
+    pseudo_targets: Targets = "soft"
     """What P teaches: foreground or not (hard), or the probability itself (soft)."""
     pseudo_pixels: Pixels = "all"
     """Pixels of P that count: all alike, weighted by how sure the model is, or those alone of which it is certain."""
-    pseudo_flips: bool = False
+    pseudo_flips: bool = True
     """Average a pseudo-mask over the image's flips."""
     folds: int = Field(2, ge=2)
     """Parts of L in the cross-validation that estimates the threshold."""
