@@ -73,6 +73,8 @@ def test_means_over_images_and_over_each_class(
         assert [one.dice, one.iou] == pytest.approx(measured.mean(axis=0).tolist())
     low, high = figures.dice_interval or (1, 0)
     assert low < (figures.dice or 0) < high
+    shares = [truth.mean() for sample in samples for _, truth in [sample.read()] if truth is not None]
+    assert figures.dice_of_everything == pytest.approx(np.mean([2 * share / (1 + share) for share in shares]))
     ranked = sorted((row[2][0], row[0].name) for row in rows if row[2] is not None)
     assert [(case.dice, case.name) for case in figures.worst] == ranked[:WORST]
 
@@ -166,7 +168,8 @@ def test_without_any_mask(cli: Cli, predictor: Predictor, table: Path, tmp_path:
     code, said, _ = cli("evaluate", predictor.engine.path, bare, "--json", tmp_path / "figures.json")
     assert code == 0
     found = json.loads((tmp_path / "figures.json").read_text())
-    assert [found[name] for name in ("dice", "dice_interval", "iou", "pxap_mask", "pxap_cam", "ece_mask")] == [None] * 6
+    pixels = ("dice", "dice_interval", "dice_of_everything", "iou", "pxap_mask", "pxap_cam", "ece_mask")
+    assert [found[name] for name in pixels] == [None] * len(pixels)
     assert (found["accuracy"], found["ece_scores"]) == (figures.accuracy, figures.ece_scores)
     assert (found["masks"], found["worst"]) == (0, [])
     assert "nan" not in said.lower()

@@ -204,6 +204,26 @@ def test_areas_are_taken_over_what_finished_runs_share() -> None:
     assert rows["full"].to_reach == ()
 
 
+def test_with_one_budget_its_dice_is_compared() -> None:
+    groups, _ = group_runs(
+        [
+            finding("random-0", 0, [0.6], rounds=1),
+            finding("random-1", 1, [0.7], rounds=1),
+            finding("random-2", 2, [0.5], rounds=1),
+            finding("near-1", 1, [0.75], rounds=1, method="label-propagation", k=0.1),
+            finding("near-0", 0, [0.62], rounds=1, method="label-propagation", k=0.1),
+        ]
+    )
+    comparison = Comparison(groups)
+    assert (comparison.span, comparison.only_budget) == (None, 8)
+    rows = {row.group.name: row for row in comparison.rows()}
+    over = rows["near"].over_random
+    assert over is not None
+    assert (over.n, over.difference) == (2, pytest.approx(0.035))
+    assert rows["near"].area is None
+    assert Comparison([*groups, *group_runs([finding("core-0", 0, [0.6, 0.7])])[0]]).only_budget is None
+
+
 def test_nothing_to_compare_is_no_error() -> None:
     groups, _ = group_runs([finding("full-0", 0, [0.9], method="full"), finding("random-0", 0, [0.5])])
     comparison = Comparison(groups)

@@ -51,6 +51,8 @@ class Figures(BaseModel):
     """Mean over images."""
     dice_interval: tuple[float, float] | None
     """95 % bootstrap interval of the mean; None for fewer than two masks."""
+    dice_of_everything: float | None
+    """What a mask of all pixels would have in place of the model's: where much is foreground, that is not little."""
     iou: float | None
     """Mean over images."""
     accuracy: float
@@ -81,6 +83,7 @@ class _Row(NamedTuple):
     right: bool
     dice: float | None = None
     iou: float | None = None
+    dice_of_everything: float | None = None
 
 
 def _compare(predictor: Predictor, sample: Sample) -> tuple[_Row, tuple[Tally, Tally, Tally]]:
@@ -94,7 +97,7 @@ def _compare(predictor: Predictor, sample: Sample) -> tuple[_Row, tuple[Tally, T
         return _Row(sample, right), (score, Tally(), Tally())
     probability = prediction.probability()
     mask = probability > prediction.spec.threshold
-    row = _Row(sample, right, dice(mask, truth), iou(mask, truth))
+    row = _Row(sample, right, dice(mask, truth), iou(mask, truth), dice(np.ones_like(truth), truth))
     return row, (score, Tally.of(probability, truth), Tally.of(prediction.cam(), truth))
 
 
@@ -120,6 +123,7 @@ def measure(predictor: Predictor, samples: Sequence[Sample]) -> Figures:
     return Figures(
         **_means(rows).model_dump(),
         dice_interval=mean_interval([case.dice for case in cases]),
+        dice_of_everything=_mean([row.dice_of_everything for row in rows if row.dice_of_everything is not None]),
         pxap_mask=mask.average_precision(),
         pxap_cam=cam.average_precision(),
         ece_mask=mask.calibration_error(),
@@ -218,6 +222,7 @@ def _show(title: str, figures: Figures) -> None:
     spread = f"{CONFIDENCE:.0%} interval {_number(interval[0])} to {_number(interval[1])}" if interval else ""
     rows = [
         ("Dice", figures.dice, spread),
+        ("Dice of a mask of everything", figures.dice_of_everything, "what a model has to beat"),
         ("IoU", figures.iou, ""),
         ("accuracy", figures.accuracy, ""),
         ("PxAP of the mask", figures.pxap_mask, "over all pixels together"),

@@ -27,7 +27,7 @@ class Row:
     published: float | None
     """The published area over the same masks; for a bound, the published Dice."""
     over_random: Paired | None
-    """Areas against those of random queries on the same seeds."""
+    """Areas, or the Dice where all runs have one and the same budget, against those of random queries."""
     to_reach: tuple[int | None, ...]
     """Masks after which the mean is at a share of our own full supervision; see `SHARES`."""
 
@@ -77,6 +77,12 @@ class Comparison:
         stop = min((curve[-1][0] for curve in curves), default=0)
         return (start, stop) if start < stop else None
 
+    @cached_property
+    def only_budget(self) -> int | None:
+        """Masks of the one budget that all runs have; None where there are several."""
+        budgets = {masks for group in self.learners for run in group.runs for masks, _ in run.points("test_dice")}
+        return budgets.pop() if len(budgets) == 1 else None
+
     @property
     def random(self) -> Group | None:
         """What the others are tested against: random queries, no pseudo-masks."""
@@ -115,12 +121,15 @@ class Comparison:
         """Give a run's area under test Dice over the common span; None where it does not reach over it."""
         return area_under(run.points("test_dice"), *self.span) if self.span else None
 
-    def _areas(self, group: Group) -> dict[int, float | None]:
-        return {run.seed: self.area(run) for run in group.runs}
+    def _compared(self, group: Group) -> dict[int, float | None]:
+        """Give by seed what methods are tested on: their areas, or the Dice of the only budget."""
+        if self.only_budget is None:
+            return {run.seed: self.area(run) for run in group.runs}
+        return {run.seed: dict(run.points("test_dice")).get(self.only_budget) for run in group.runs}
 
     def _row(self, group: Group) -> Row:
         dices, accuracies = group.by_budget("test_dice"), group.by_budget("test_accuracy")
-        areas = {} if group.is_bound else self._areas(group)
+        areas = [] if group.is_bound else [self.area(run) for run in group.runs]
         against = self.random if self.random is not group and not group.is_bound else None
         curve = group.mean_curve("test_dice")
         goals = [share * self.full for share in SHARES] if self.full and not group.is_bound else []
@@ -129,9 +138,9 @@ class Comparison:
             masks=max(record["masks_used"] for run in group.runs for record in run.rounds),
             dice=next(reversed(dices.values()), None),
             accuracy=next(reversed(accuracies.values()), None),
-            area=spread_of(areas.values()),
+            area=spread_of(areas),
             published=self._published(group),
-            over_random=compare_paired(areas, self._areas(against)) if against else None,
+            over_random=compare_paired(self._compared(group), self._compared(against)) if against else None,
             to_reach=tuple(masks_to_reach(curve, goal) for goal in goals),
         )
 
