@@ -7,8 +7,8 @@ BIN := .venv/bin
 demo: .venv/train  ## the whole path on a small drawn data set, in a few minutes
 	$(BIN)/alserve demo --out runs/demo
 
-test: .venv/dev  ## all tests, in two processes
-	$(BIN)/pytest -n 2 --dist loadfile
+test: .venv/dev  ## all tests, in two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 bench-http: .venv/dev  ## measure the service, then wear it down; wants a machine that does nothing else
 	$(BIN)/python benchmarks/http_service.py

@@ -145,7 +145,7 @@ def test_true_masks_that_nobody_asked_for_teach_nothing(
             return line
         image = decode((table.parent / line["image"]).read_bytes())
         name = line["mask"].replace("masks/", "spoilt/")
-        write_atomic(table.parent / name, encode_png(np.full(image.shape[:2], 255, np.uint8)))
+        write_atomic(table.parent / name, encode_png(np.zeros(image.shape[:2], np.uint8)))
         return {**line, "mask": name}
 
     spoilt = rewrite(table, "spoilt.csv", spoil)
