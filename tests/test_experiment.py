@@ -22,14 +22,14 @@ from test_cli import Cli, assert_refused
 
 from alserve.device import available_cores
 from alserve.errors import DataError
-from training.cache import NOT_IN_FIRST_PASS, NOT_IN_THETA0, Shared, Weights
+from training.cache import NOT_IN_FIRST_PASS, NOT_IN_THETA0, Shared
 from training.experiment import read_experiment, run_experiment, settings_of
 from training.fit import Trainer
 from training.jobs import places
 from training.learner import weights_of
 from training.procedure import train_run
 from training.report.page import DASH
-from training.run import read_rounds
+from training.run import Weights, read_rounds
 from training.settings import Settings
 from training.synthetic import draw_dataset
 
@@ -199,6 +199,9 @@ def test_what_differs_between_runs_of_a_method_is_an_ablation(longer: Path, cli:
     page = (longer / "report.html").read_text()
     for words in ("Ablation: label-propagation", "<th>k</th><th>pseudo weight (λ)</th>", "<td>0.5</td><td>0.125</td>"):
         assert words in page, words
+    table = (longer / "results.md").read_text()
+    for words in ("Label-propagation, what differs:", "|  | k | pseudo weight |", "| 0.5 | 0.125 |"):
+        assert words in table, words
     assert "spread-0 is left out" in page or "again is left out" in page
 
 

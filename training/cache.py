@@ -2,19 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from alserve.imageio import write_atomic
 from training.fit import Trainer
-
-Weights = Mapping[str, Tensor]
+from training.run import Weights
 
 NOT_IN_FIRST_PASS = frozenset(
     {

@@ -20,7 +20,7 @@ from alserve.modelfile import ModelSpec, Provenance
 from alserve.parallel import ordered_map
 from alserve.predictor import load
 from alserve.terminal import progress, say
-from training.cache import Shared, Weights
+from training.cache import Shared
 from training.crops import Example
 from training.dataset import Dataset, Image, Mask
 from training.evaluate import measure
@@ -32,7 +32,7 @@ from training.oracle import NoMask, Oracle
 from training.pool import Pool
 from training.pseudo import Grey, belief, foreground, pseudo_mask, target
 from training.query import STRATEGIES, Float
-from training.run import Run, State
+from training.run import Run, State, Weights
 from training.seeds import derive_seed
 from training.similarity import describe_once, neighbours
 from training.threshold import best_threshold, otsu_threshold

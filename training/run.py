@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from alserve.errors import RunError
 from alserve.imageio import write_atomic
-from training.cache import Weights
 from training.pseudo import Grey
 from training.settings import Settings
+
+Weights = Mapping[str, Tensor]
 
 TIMINGS = "timings.jsonl"
 

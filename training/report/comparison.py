@@ -79,9 +79,9 @@ class Comparison:
 
     @cached_property
     def only_budget(self) -> int | None:
-        """Masks of the one budget that all runs have; None where there are several."""
+        """Masks of the one budget that all runs have; None where there are several, and areas are compared."""
         budgets = {masks for group in self.learners for run in group.runs for masks, _ in run.points("test_dice")}
-        return budgets.pop() if len(budgets) == 1 else None
+        return budgets.pop() if len(budgets) == 1 and self.span is None else None
 
     @property
     def random(self) -> Group | None:
