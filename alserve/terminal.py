@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_SECONDS = 10.0
 """Where there is no terminal, progress is a line every so many seconds."""
+
+SPANS = ((1, "s"), (60, "min"), (3600, "h"))
+"""Spans of time, in seconds, that a rate is told by."""
 
 _bars: list["Progress"] = []
 """The progress bars on the screen, the latest last."""
@@ -76,23 +80,29 @@ def progress(total: int, what: str = "", unit: str = "images") -> Iterator[Calla
             nonlocal due
             if time.perf_counter() >= due:
                 due += PLAIN_LINE_SECONDS
-                left = f", {(total - done) / rate(done):.0f} s left" if done else ""
-                say(f"{what}{': ' if what else ''}{done} of {total} {unit}, {rate(done):.1f} {unit}/s{left}")
+                left = f", {timedelta(seconds=round((total - done) / rate(done)))} left" if done else ""
+                say(f"{what}{': ' if what else ''}{done} of {total} {unit}, {describe_rate(rate(done), unit)}{left}")
 
         yield line
         return
-    with _bar(unit) as bar:
-        task = bar.add_task(what, total=total, rate=0.0)
-        yield lambda done: bar.update(task, completed=done, rate=rate(done))
+    with _bar() as bar:
+        task = bar.add_task(what, total=total, rate="")
+        yield lambda done: bar.update(task, completed=done, rate=describe_rate(rate(done), unit))
+
+
+def describe_rate(per_second: float, unit: str) -> str:
+    """Say how fast things are done, by the second, the minute or the hour: whichever is the first to see one."""
+    seconds, name = next((span for span in SPANS if per_second * span[0] >= 1), SPANS[-1])
+    return f"{per_second * seconds:.1f} {unit}/{name}"
 
 
 @contextmanager
-def _bar(unit: str) -> Iterator["Progress"]:
+def _bar() -> Iterator["Progress"]:
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     name = TextColumn("{task.description}")
-    speed = TextColumn("{task.fields[rate]:.1f} " + unit + "/s")
+    speed = TextColumn("{task.fields[rate]}")
     columns = (name, BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn(), TextColumn("left"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         _bars.append(bar)

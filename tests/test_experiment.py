@@ -205,6 +205,22 @@ def test_what_differs_between_runs_of_a_method_is_an_ablation(longer: Path, cli:
     assert "spread-0 is left out" in page or "again is left out" in page
 
 
+def test_runs_of_one_budget_stand_in_rows(longer: Path, cli: Cli) -> None:
+    for path in longer.glob("*/rounds.jsonl"):
+        path.write_text(path.read_text().splitlines()[0] + "\n")
+        config = json.loads((path.parent / "config.json").read_text())
+        config["settings"]["rounds"] = 1
+        (path.parent / "config.json").write_text(json.dumps(config))
+    assert cli("report", longer)[0] == 0
+    page, table = (longer / "report.html").read_text(), (longer / "results.md").read_text()
+    for words in ("With 2 masks", "Test Dice, difference", "<th>Pseudo-masks</th><th>Their Dice</th>"):
+        assert words in page, words
+    assert "<h2>Budgets</h2>" not in page
+    assert "| spread | 2 | 2 | 80.0 ± 0.0 | 50.0 ± 0.0 | +0.0 (n = 2) |" in table
+    assert "| masks |" not in table.replace("| seeds | masks |", "")
+    assert len(list((longer / "figures").iterdir())) == 4
+
+
 def test_unfinished_runs_and_data_that_are_gone(longer: Path, cli: Cli) -> None:
     rounds = longer / "plain-1" / "rounds.jsonl"
     rounds.write_text(rounds.read_text().splitlines()[0] + "\n")

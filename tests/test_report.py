@@ -18,7 +18,7 @@ from alserve.predictor import Prediction
 from training.dataset import load_dataset
 from training.report import ReportCase, write_report
 from training.report.cases import AskedRound, asked_rounds
-from training.report.figures import Curve, draw_curves
+from training.report.figures import Curve, Dots, draw_curves, draw_dots
 from training.report.groups import Finding
 from training.report.page import DASH
 from training.synthetic import draw_dataset
@@ -200,6 +200,17 @@ def test_figures_are_the_same_each_time_and_show_all_they_are_given() -> None:
         draw_curves([replace(curve, look=1)], bounds={"all masks": 0.93}),
     ]
     assert len({drawn, *others}) == 10
+    row = Dots("a", [0.8, 0.9])
+    rows = draw_dots([row])
+    assert rows == draw_dots([row])
+    more = [
+        draw_dots([row, row]),
+        draw_dots([replace(row, values=[0.8, 0.91])]),
+        draw_dots([replace(row, look=1)]),
+        draw_dots([row], measure="Other"),
+        draw_dots([row], dark=True),
+    ]
+    assert len({rows, *more}) == 6
 
 
 def test_a_png_is_opaque() -> None:

@@ -25,7 +25,7 @@ class Row:
     area: Spread | None
     """Area under Dice against masks; None for a bound."""
     published: float | None
-    """The published area over the same masks; for a bound, the published Dice."""
+    """The published area over the same masks; for a bound or an only budget, the published Dice."""
     over_random: Paired | None
     """Areas, or the Dice where all runs have one and the same budget, against those of random queries."""
     to_reach: tuple[int | None, ...]
@@ -152,7 +152,9 @@ class Comparison:
         points = self.published_points(group)
         if group.is_bound:
             return points[0][1] if points else None
-        return area_under(points, *self.span) if self.span else None
+        if self.span:
+            return area_under(points, *self.span)
+        return None if self.only_budget is None else dict(points).get(self.only_budget)
 
 
 def _varied(groups: Sequence[Group]) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
-"""Curves of several runs in one figure: what is measured against the masks used, with its spread over seeds."""
+"""Several runs in one figure: a measure against the masks used, or of each method where all used as many."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal, Self
 
 from matplotlib import rc_context
@@ -52,6 +53,21 @@ class Curve:
         return cls(name, [(record["masks_used"], record["test_dice"], 0.0) for record in measured], look=look)
 
 
+@dataclass(frozen=True)
+class Dots:
+    """One row of a figure: what the runs of a method reached with the same number of masks.
+
+    Args:
+        name: What the row is called.
+        values: 0 to 1, of at least one run.
+        look: As a curve's.
+    """
+
+    name: str
+    values: Sequence[float]
+    look: int = 0
+
+
 def draw_curves(
     curves: Sequence[Curve],
     *,
@@ -85,21 +101,46 @@ def draw_curves(
         axes.margins(x=0.06, y=0.22 if len(curves) == 1 else 0.08)
         used = sorted({point[0] for curve in curves for point in curve.points})
         axes.xaxis.set_major_locator(FixedLocator(used) if len(used) <= MOST_TICKS else MaxNLocator(integer=True))
-        axes.grid(axis="y", color=FAINT[dark], linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(length=0)
+        _clear(axes, "y", dark=dark)
         if any(curve.published for curve in curves):
             axes.plot([], [], color=INK[dark], linestyle=DOTS, linewidth=1.6, label="published")
         if len(axes.get_legend_handles_labels()[0]) > 1:
             figure.legend(frameon=False, loc="outside upper left", ncols=3, handlelength=2.6)
-        buffer = io.BytesIO()
-        if kind == "svg":
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        else:
-            ground = "black" if dark else "white"
-            figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=ground, metadata={"Software": None})
-    return buffer.getvalue()
+        return _save(figure, dark=dark, kind=kind)
+
+
+def draw_dots(
+    rows: Sequence[Dots],
+    *,
+    measure: str = "Test Dice (%)",
+    dark: bool = False,
+    kind: Literal["svg", "png"] = "svg",
+) -> bytes:
+    """Plot a measure of runs that all used as many masks: a row a method, a dot a run, a mark at their mean.
+
+    Args:
+        rows: At least one, the first on top.
+        measure: What the values are, in percent.
+        dark: Draw for a dark ground.
+        kind: See `draw_curves`.
+
+    Returns:
+        The file; the same input gives the same bytes.
+    """
+    with _style(dark=dark):
+        figure = Figure(figsize=(8, 1.1 + 0.36 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for place, row in enumerate(rows):
+            colour, mark = _look(row.look, dark=dark)
+            values, mean = [100 * value for value in row.values], 100 * fmean(row.values)
+            axes.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.55)
+            axes.plot([mean], [place], mark, color=colour, markersize=9)
+            axes.annotate(f"{mean:.1f}", (1, place), (6, 0), ("axes fraction", "data"), "offset points", va="center")
+        axes.set(xlabel=measure, yticks=range(len(rows)), yticklabels=[row.name for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.margins(x=0.08)
+        _clear(axes, "x", dark=dark)
+        return _save(figure, dark=dark, kind=kind)
 
 
 @contextmanager
@@ -118,8 +159,31 @@ def _style(*, dark: bool) -> Iterator[None]:
         yield
 
 
+def _clear(axes: Axes, grid: Literal["x", "y"], *, dark: bool) -> None:
+    """Leave of the frame the lines that values are read by."""
+    axes.grid(axis=grid, color=FAINT[dark], linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _save(figure: Figure, *, dark: bool, kind: Literal["svg", "png"]) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "svg":
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    else:
+        ground = "black" if dark else "white"
+        figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=ground, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _look(number: int, *, dark: bool) -> tuple[str, str]:
+    """Give colour and mark."""
+    return COLOURS[dark][number % len(COLOURS[dark])], MARKS[number % len(MARKS)]
+
+
 def _draw_curve(axes: Axes, curve: Curve, *, dark: bool, values: bool) -> None:
-    colour, mark = COLOURS[dark][curve.look % len(COLOURS[dark])], MARKS[curve.look % len(MARKS)]
+    colour, mark = _look(curve.look, dark=dark)
     masks = [point[0] for point in curve.points]
     means = [100 * point[1] for point in curve.points]
     if any(point[2] for point in curve.points):

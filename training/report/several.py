@@ -1,7 +1,8 @@
 """The page, the figures and the tables of several runs beside each other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, asked_rounds, open_dataset
 from training.report.comparison import SHARES, Comparison
-from training.report.figures import Curve, draw_curves
+from training.report.figures import Curve, Dots, draw_curves, draw_dots
 from training.report.groups import Finding, Group, group_runs
 from training.report.page import render
 from training.report.published import Points, published_for
+
+DICE, PSEUDO_DICE = "Test Dice (%)", "Dice of the pseudo-masks (%)"
 
 MOST_ASKED = 24
 """So many of the images that the oracle was asked for are shown at most, of each group."""
@@ -38,10 +41,10 @@ def report_several(runs: Sequence[Finding], out: Path, *, title: str, between: t
     ]
     spec = load(begun[0].model, device="cpu").spec
     comparison = Comparison(groups, published_for(spec), between)
-    curves = _curves(comparison)
-    for name, options in curves.items():
+    figures = _figures(comparison)
+    for name, draw in figures.items():
         for kind in ("svg", "png"):
-            write_atomic(out / "figures" / f"{name}.{kind}", draw_curves(**options, kind=kind))
+            write_atomic(out / "figures" / f"{name}.{kind}", draw(kind=kind))
     values: dict[str, Any] = {
         "title": title,
         "classes": spec.classes,
@@ -53,9 +56,7 @@ def report_several(runs: Sequence[Finding], out: Path, *, title: str, between: t
     page = render(
         "comparison.html.jinja",
         **values,
-        curves={
-            name: [draw_curves(**options, dark=dark) for dark in (False, True)] for name, options in curves.items()
-        },
+        figures={name: [draw(dark=dark) for dark in (False, True)] for name, draw in figures.items()},
         galleries=list(_galleries(groups, spec)),
     )
     write_atomic(out / "report.html", page.encode())
@@ -63,22 +64,34 @@ def report_several(runs: Sequence[Finding], out: Path, *, title: str, between: t
     return out / "report.html"
 
 
-def _curves(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Give what `draw_curves` is to draw, by the figure's name; what was not measured has no figure."""
-    found: dict[str, dict[str, Any]] = {}
+def _figures(comparison: Comparison) -> dict[str, Callable[..., bytes]]:
+    """Give what draws each figure, by its name; what was not measured has none."""
+    found: dict[str, Callable[..., bytes]] = {}
+    if comparison.only_budget is not None:
+        for name, key, measure in (("dice", "test_dice", DICE), ("pseudo", "pseudo_dice", PSEUDO_DICE)):
+            if dots := _dots(comparison, key):
+                found[name] = partial(draw_dots, dots, measure=measure)
+        return found
     if dice := _measured(comparison, "test_dice"):
         ends = {group: group.mean_curve("test_dice") for group in comparison.bounds}
         behind = {group: comparison.published_points(group) for group in comparison.bounds}
-        found["dice"] = {
-            "curves": [replace(curve, published=_up_to(curve, points)) for curve, points in dice],
-            "bounds": {group.name: points[-1][1] for group, points in ends.items() if points},
-            "published_bounds": {
-                f"{group.name}, published": points[0][1] for group, points in behind.items() if points
-            },
-        }
+        found["dice"] = partial(
+            draw_curves,
+            [replace(curve, published=_up_to(curve, points)) for curve, points in dice],
+            measure=DICE,
+            bounds={group.name: points[-1][1] for group, points in ends.items() if points},
+            published_bounds={f"{group.name}, published": points[0][1] for group, points in behind.items() if points},
+        )
     if pseudo := _measured(comparison, "pseudo_dice"):
-        found["pseudo"] = {"curves": [curve for curve, _ in pseudo], "measure": "Dice of the pseudo-masks (%)"}
+        found["pseudo"] = partial(draw_curves, [curve for curve, _ in pseudo], measure=PSEUDO_DICE)
     return found
+
+
+def _dots(comparison: Comparison, key: str) -> list[Dots]:
+    """Give a measure of every run, by group."""
+    values = [[value for run in group.runs for _, value in run.points(key)] for group in comparison.learners]
+    named = zip(comparison.learners, values, strict=True)
+    return [Dots(group.name, reached, look) for look, (group, reached) in enumerate(named) if reached]
 
 
 def _measured(comparison: Comparison, key: str) -> list[tuple[Curve, Points]]:
