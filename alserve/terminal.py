@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_LINE_SECONDS = 10.0
-"""Where there is no terminal, progress is a line every so many seconds."""
+"""Where there is no terminal, progress is a line, at most every so many seconds."""
 
 SPANS = ((1, "s"), (60, "min"), (3600, "h"))
 """Spans of time, in seconds, that a rate is told by."""
@@ -74,12 +74,12 @@ def progress(total: int, what: str = "", unit: str = "images") -> Iterator[Calla
         return done / (time.perf_counter() - start)
 
     if not sys.stderr.isatty():
-        due = start + PLAIN_LINE_SECONDS
+        due, told = start + PLAIN_LINE_SECONDS, -1
 
         def line(done: int) -> None:
-            nonlocal due
-            if time.perf_counter() >= due:
-                due += PLAIN_LINE_SECONDS
+            nonlocal due, told
+            if done != told and time.perf_counter() >= due:
+                due, told = time.perf_counter() + PLAIN_LINE_SECONDS, done
                 left = f", {timedelta(seconds=round((total - done) / rate(done)))} left" if done else ""
                 say(f"{what}{': ' if what else ''}{done} of {total} {unit}, {describe_rate(rate(done), unit)}{left}")
 

@@ -20,6 +20,7 @@ import yaml
 from drawn import UNTRAINED, example, settings
 from test_cli import Cli, assert_refused
 
+from alserve import terminal
 from alserve.device import available_cores
 from alserve.errors import DataError
 from training.cache import NOT_IN_FIRST_PASS, NOT_IN_THETA0, Shared
@@ -89,6 +90,7 @@ def story(folder: Path) -> Story:
     for _ in range(2):
         with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as said:
             patch.setenv("OMP_NUM_THREADS", "1")
+            patch.setattr(terminal, "PLAIN_LINE_SECONDS", 0.0)
             story.failures.append(run_experiment(folder / "experiment.yaml", out, jobs=2))
         story.said.append(said.getvalue())
     killer.join(60)
@@ -100,7 +102,9 @@ def test_a_run_that_is_killed_stops_no_other_and_continues(story: Story) -> None
     assert story.failures == [[f"spread-0 failed: ended by SIGKILL (see {log})"], []]
     assert "1 of 4 runs were finished before" in story.said[0]
     assert all(f"alserve: {name}: round 1: 2 masks" in story.said[0] for name in ("spread-1", "plain-0"))
+    assert all(f"{rounds} of 3 rounds, " in story.said[0] for rounds in (0, 3))
     assert "3 of 4 runs were finished before" in story.said[1]
+    assert "1 of 1 rounds, " in story.said[1]
     assert "alserve: spread-0: round 1: 2 masks" in story.said[1]
     assert "alserve: spread-1: round 1: 2 masks" not in story.said[1]
     assert "| spread | 2 |" in (story.out / "results.md").read_text()

@@ -31,6 +31,7 @@ def test_progress_without_a_terminal_is_lines(
         show(0)
         time.sleep(0.1)
         show(1)
+        show(1)
     first, second = capsys.readouterr().err.splitlines()
     assert first == "alserve: glas: 0 of 101 runs, 0.0 runs/h"
     assert second.startswith("alserve: glas: 1 of 101 runs, ")

@@ -1,7 +1,6 @@
 """An experiment: methods x seeds, each a run of its own, from one YAML file."""
 
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args
 
@@ -138,20 +137,23 @@ def run_experiment(
     waiting = [job for job in planned if not _is_finished(job, fingerprint)]
     if finished := len(planned) - len(waiting):
         say(f"{finished} of {len(planned)} runs were finished before")
-    failures: list[str] = []
-    ended = count(1)
-    with progress(len(waiting), unit="runs") as show:
+    failures: dict[str, str] = {}
 
-        def done(job: Job, failure: str | None) -> None:
-            if failure:
-                failures.append(f"{job.name} failed: {failure} (see {out / 'logs' / job.name}.log)")
-            say(failures[-1] if failure else f"{job.name}: {describe(read_rounds(job.out)[-1])}")
-            show(next(ended))
+    def rounds_left() -> int:
+        going = [job for job in waiting if job.name not in failures]
+        return sum(max(0, len(job.settings.schedule) - len(read_rounds(job.out))) for job in going)
 
-        run_jobs(waiting, out / "logs", jobs, done)
+    def done(job: Job, failure: str | None) -> None:
+        if failure:
+            failures[job.name] = f"{job.name} failed: {failure} (see {out / 'logs' / job.name}.log)"
+        say(failures.get(job.name) or f"{job.name}: {describe(read_rounds(job.out)[-1])}")
+
+    total = rounds_left()
+    with progress(total, unit="rounds") as show:
+        run_jobs(waiting, out / "logs", jobs, done, lambda: show(total - rounds_left()))
     if len(failures) < len(planned):
         say(f"{report_folders([out])} shows what they learned")
-    return failures
+    return list(failures.values())
 
 
 def _is_finished(job: Job, fingerprint: str) -> bool:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -30,10 +30,19 @@ class Job(BaseModel):
     cache: Path
 
 
+LOOK_SECONDS = 2.0
+"""So often is looked at how far the runs have come."""
+
 Process = subprocess.Popen[bytes]
 
 
-def run_jobs(jobs: Sequence[Job], logs: Path, at_once: int, done: Callable[[Job, str | None], None]) -> None:
+def run_jobs(
+    jobs: Sequence[Job],
+    logs: Path,
+    at_once: int,
+    done: Callable[[Job, str | None], None],
+    look: Callable[[], None],
+) -> None:
     """Do all jobs.
 
     Args:
@@ -41,6 +50,7 @@ def run_jobs(jobs: Sequence[Job], logs: Path, at_once: int, done: Callable[[Job,
         logs: Folder for `NAME.log`, to which each adds what it says.
         at_once: How many run at the same time.
         done: Called as each ends, with what went wrong, if anything did.
+        look: Called every so often while they run, and after each end.
     """
     running: set[Process] = set()
     free: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
@@ -57,8 +67,12 @@ def run_jobs(jobs: Sequence[Job], logs: Path, at_once: int, done: Callable[[Job,
     with ThreadPoolExecutor(at_once) as pool:
         futures = {pool.submit(work, job): job for job in jobs}
         try:
-            for future in as_completed(futures):
-                done(futures[future], future.result())
+            left = set(futures)
+            while left:
+                ended, left = wait(left, LOOK_SECONDS, FIRST_COMPLETED)
+                for future in ended:
+                    done(futures[future], future.result())
+                look()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(running):
