@@ -1,5 +1,6 @@
 """How progress is told."""
 
+import re
 import time
 
 import pytest
@@ -34,6 +35,4 @@ def test_progress_without_a_terminal_is_lines(
         show(1)
     first, second = capsys.readouterr().err.splitlines()
     assert first == "alserve: glas: 0 of 101 runs, 0.0 runs/h"
-    assert second.startswith("alserve: glas: 1 of 101 runs, ")
-    assert second.endswith(" left")
-    assert "runs/s, 0:00:1" in second
+    assert re.fullmatch(r"alserve: glas: 1 of 101 runs, \d+\.\d runs/(s|min), 0:\d\d:\d\d left", second)
