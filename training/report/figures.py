@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+DICE = "Test Dice (%)"
+
 MOST_TICKS = 12
 """Up to so many budgets are each marked on the axis."""
 
@@ -71,7 +73,7 @@ class Dots:
 def draw_curves(
     curves: Sequence[Curve],
     *,
-    measure: str = "Test Dice (%)",
+    measure: str = DICE,
     bounds: Mapping[str, float] | None = None,
     published_bounds: Mapping[str, float] | None = None,
     dark: bool = False,
@@ -112,7 +114,7 @@ def draw_curves(
 def draw_dots(
     rows: Sequence[Dots],
     *,
-    measure: str = "Test Dice (%)",
+    measure: str = DICE,
     dark: bool = False,
     kind: Literal["svg", "png"] = "svg",
 ) -> bytes:

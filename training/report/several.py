@@ -11,12 +11,12 @@ from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, asked_rounds, open_dataset
 from training.report.comparison import SHARES, Comparison
-from training.report.figures import Curve, Dots, draw_curves, draw_dots
+from training.report.figures import DICE, Curve, Dots, draw_curves, draw_dots
 from training.report.groups import Finding, Group, group_runs
 from training.report.page import render
 from training.report.published import Points, published_for
 
-DICE, PSEUDO_DICE = "Test Dice (%)", "Dice of the pseudo-masks (%)"
+PSEUDO_DICE = "Dice of the pseudo-masks (%)"
 
 MOST_ASKED = 24
 """So many of the images that the oracle was asked for are shown at most, of each group."""
@@ -78,7 +78,6 @@ def _figures(comparison: Comparison) -> dict[str, Callable[..., bytes]]:
         found["dice"] = partial(
             draw_curves,
             [replace(curve, published=_up_to(curve, points)) for curve, points in dice],
-            measure=DICE,
             bounds={group.name: points[-1][1] for group, points in ends.items() if points},
             published_bounds={f"{group.name}, published": points[0][1] for group, points in behind.items() if points},
         )
