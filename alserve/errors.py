@@ -17,6 +17,14 @@ class ImageSizeError(ImageError):
     """The image has more pixels than are allowed."""
 
 
+class ImageLimitError(ImageError):
+    """The image takes more memory to decode than it may, or ends the process that decodes it."""
+
+
+class ImageTimeoutError(ImageError):
+    """The image takes longer to decode than it may."""
+
+
 class ModelError(AlserveError):
     """The file is not a model that this version can run."""
 

@@ -22,11 +22,9 @@ import numpy as np
 from alserve.device import available_cores
 from alserve.errors import DataError, ImageError, RunError
 from alserve.geometry import working_shape
+from alserve.header import MAX_PIXELS, SUFFIXES, read_header
 from alserve.imageio import (
-    MAX_PIXELS,
-    SUFFIXES,
-    check_header,
-    decode_pixels,
+    decode_picture,
     encode_png,
     peek_shape,
     read_bytes,
@@ -379,8 +377,7 @@ def _do(predictor: Predictor, batch: Sequence[Job], options: Options) -> list[Ro
         try:
             data = read_bytes(job.source)
             row["sha256"] = hashlib.sha256(data).hexdigest()
-            row["warning"] = check_header(data, options.max_pixels).warning
-            images[index] = decode_pixels(data)
+            images[index], row["warning"] = decode_picture(data, read_header(data, options.max_pixels))
         except ImageError as error:
             row = _failed(job, row, str(error))
         rows.append(row)

@@ -1,18 +1,17 @@
 """Bytes to RGB pixels and back.
 
 Files are read and written by Python, never by OpenCV, which crashes on some file names and reports a full disk as
-success. The header is checked before a pixel is decoded: kind of file, and number of pixels.
+success. Nothing is decoded before `alserve.header` has checked its kind, size and structure.
 """
 
 import io
 import os
-import struct
 import tempfile
-import warnings
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from mmap import ACCESS_READ, mmap
 from typing import NamedTuple
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))  # our own cap, below, has a clear message
@@ -20,115 +19,72 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))  # our own cap
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401  see below
 
-from alserve.errors import ImageError, ImageKindError, ImageSizeError
+from alserve.errors import ImageError, ImageLimitError
+from alserve.header import ANY_SIZE, DAMAGED, MAX_PIXELS, Header, read_header
 
 cv2.setNumThreads(1)  # the callers bring the threads
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures reach the user as our own errors
 
-Image.MAX_IMAGE_PIXELS = None  # our own cap, below, is lower and has a clear message
-warnings.filterwarnings("ignore", module="PIL")  # notes on odd metadata, which nobody can mend
-# Pillow loads its plugins for JPEG, PNG, BMP and GIF by itself. For any other kind it would load every one it has:
-# those of TIFF and WebP, imported above, spare it that.
+Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
-"""Kinds of file that are read, told from their content."""
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
-"""File names that a folder run picks up, in lower case."""
-
-MAX_PIXELS = 50_000_000
-"""An image of more pixels is refused before it is decoded, unless the caller allows more."""
+NO_MEMORY = "the image takes more memory to decode than an image of its size may"
 
 
-_FIRST_TURNED = 5
-"""EXIF orientations from 5 on swap rows and columns."""
+class Picture(NamedTuple):
+    """A decoded image."""
 
-
-class Header(NamedTuple):
-    """What the first bytes of an image file say."""
-
-    height: int
-    """Rows as stored, before an EXIF rotation."""
-    width: int
-    """Columns as stored."""
-    frames: int = 1
-    """Pages of a TIFF, frames of an animation; the first one is read."""
-
-    @property
-    def warning(self) -> str | None:
-        """What a user should know of how the image is read; None if there is nothing to say."""
-        return f"the first of {self.frames} frames is used" if self.frames > 1 else None
-
-
-def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
-    """Check kind and size of an image without decoding it.
-
-    Args:
-        data: The bytes of an image file.
-        max_pixels: Pixels that are allowed.
-
-    Raises:
-        ImageKindError: It is no image, or of another kind than `FORMATS`.
-        ImageSizeError: It is larger than allowed.
-        ImageError: There are no bytes at all.
-    """
-    if not data:
-        raise ImageError("the file is empty")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            frames = _count_frames(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error):
-        raise ImageKindError(f"not an image of a known kind ({', '.join(FORMATS)}), or damaged") from None
-    if height * width > max_pixels:
-        raise ImageSizeError(f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed")
-    return Header(height, width, frames)
-
-
-def _count_frames(image: Image.Image) -> int:
-    try:
-        return getattr(image, "n_frames", 1)
-    except Exception:  # noqa: BLE001  Pillow raises anything over damage behind the first frame, which we do not read
-        return 1
+    pixels: Pixels
+    """uint8 [height, width, 3], RGB, upright."""
+    warning: str | None = None
+    """What a user should know of how the image was read."""
 
 
 def peek_shape(path: Path) -> tuple[int, int] | None:
-    """Give (height, width) of an image file as it will be decoded, upright, from its header; None if it has none."""
+    """Return (height, width) of an image file as it will be decoded, upright, from its header; None if it has none."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_TURNED
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError):
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            return read_header(data, ANY_SIZE).upright
+    except (ImageError, OSError, ValueError):  # ValueError: the file is empty
         return None
-    return (width, height) if turned else (height, width)
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Decode an image to RGB.
-
-    It is upright (EXIF rotation applied, as a viewer shows it); 16-bit samples are divided by 256; grey, palette and
-    CMYK become RGB; alpha is dropped; of several pages or frames the first is taken.
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode an image to RGB: uint8 [height, width, 3], upright, see `decode_picture`.
 
     Args:
         data: The bytes of an image file.
         max_pixels: Pixels that are allowed.
 
-    Returns:
-        uint8 [height, width, 3], RGB.
+    Raises:
+        ImageError: The bytes are no usable image (see `alserve.header.read_header`) or end too early.
+    """
+    return decode_picture(data, read_header(data, max_pixels)).pixels
+
+
+def decode_picture(data: bytes, header: Header) -> Picture:
+    """Decode an image to RGB, with what should be known of how.
+
+    It is upright (EXIF rotation applied, as a viewer shows it); 16-bit samples are divided by 256, or by 16 where none
+    is above 4095, as cameras of 12 bits write them; grey, palette and CMYK become RGB; alpha is dropped; of several
+    pages or frames the first is taken.
+
+    Args:
+        data: The bytes of an image file.
+        header: What it says of itself.
 
     Raises:
-        ImageError: The bytes are no usable image (see `check_header`) or end too early.
+        ImageError: The image is damaged, ends too early, or is of another size than its header says.
     """
-    check_header(data, max_pixels)
-    return decode_pixels(data)
-
-
-def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode an image whose header has been checked, see `decode`."""
-    pixels = _imdecode(data, cv2.IMREAD_COLOR_RGB)
-    return pixels.astype(np.uint8, copy=False)
+    values = _imdecode(data, header, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    warnings = [header.warning]
+    if values.dtype == np.uint16:
+        twelve = int(values.max()) < 1 << 12
+        values >>= 4 if twelve else 8
+        warnings += ["12 of 16 bits are used: divided by 16" if twelve else None]
+    elif values.dtype != np.uint8:
+        raise ImageError(DAMAGED)
+    return Picture(values.astype(np.uint8, copy=False), "; ".join(filter(None, warnings)) or None)
 
 
 def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
@@ -146,8 +102,7 @@ def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
     Raises:
         ImageError: As for `decode`.
     """
-    check_header(data)
-    values = _imdecode(data, cv2.IMREAD_UNCHANGED).astype(np.bool_)
+    values = _imdecode(data, read_header(data), cv2.IMREAD_UNCHANGED).astype(np.bool_)
     if values.ndim == 2:  # noqa: PLR2004
         return values
     coloured = np.asarray(values[..., :3].any(axis=-1))
@@ -156,18 +111,21 @@ def decode_mask(data: bytes) -> npt.NDArray[np.bool_]:
 
 
 def decode_grey(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode an image to grey levels: uint8 [height, width]; errors as for `decode`."""
-    check_header(data)
-    return _imdecode(data, cv2.IMREAD_GRAYSCALE).astype(np.uint8, copy=False)
+    """Decode an image to grey levels: uint8 [height, width]; errors as for `decode_picture`."""
+    return _imdecode(data, read_header(data), cv2.IMREAD_GRAYSCALE).astype(np.uint8, copy=False)
 
 
-def _imdecode(data: bytes, flags: int) -> npt.NDArray[np.integer | np.floating]:
+def _imdecode(data: bytes, header: Header, flags: int) -> npt.NDArray[np.integer | np.floating]:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise ImageError("the image is damaged, ends too early, or has samples of 32 bits")
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise ImageLimitError(NO_MEMORY) from None
+        raise ImageError(DAMAGED) from None
+    except MemoryError:
+        raise ImageLimitError(NO_MEMORY) from None
+    if pixels is None or sorted(pixels.shape[:2]) != sorted(header.upright):
+        raise ImageError(DAMAGED)
     return pixels
 
 

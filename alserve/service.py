@@ -28,7 +28,9 @@ from alserve.errors import (
     DeviceError,
     ImageError,
     ImageKindError,
+    ImageLimitError,
     ImageSizeError,
+    ImageTimeoutError,
     ModelError,
     OptionError,
     OverloadError,
@@ -54,6 +56,8 @@ LABEL_HEADER = "X-Alserve-Label"
 STATUS: dict[type[AlserveError], int] = {
     ImageSizeError: 413,
     ImageKindError: 415,
+    ImageLimitError: 422,
+    ImageTimeoutError: 504,
     ImageError: 400,
     OptionError: 422,
     OverloadError: 429,
@@ -198,6 +202,8 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     gc.collect()
     gc.freeze()  # what is there by now stays: looking through it again and again would hold up requests
     yield
+    if app.state.pipeline:
+        app.state.pipeline.close()
 
 
 def _load(settings: Settings) -> Pipeline:

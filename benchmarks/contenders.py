@@ -84,7 +84,7 @@ def stages(model: Path, images: list[Path], out: Path) -> dict[str, float]:
     """The parts of alserve's own work, each alone on one thread: seconds for all images."""
     from alserve import load
     from alserve.geometry import resize, working_shape
-    from alserve.imageio import check_header, decode_pixels, encode_png, to_grey, write_atomic
+    from alserve.imageio import decode, encode_png, to_grey, write_atomic
 
     predictor = load(model, device="cpu", threads=1)
     seconds = dict.fromkeys(("decode", "inference", "encode"), 0.0)
@@ -93,8 +93,7 @@ def stages(model: Path, images: list[Path], out: Path) -> dict[str, float]:
         start = time.perf_counter()
         data = path.read_bytes()
         hashlib.sha256(data).hexdigest()
-        check_header(data)
-        image = decode_pixels(data)
+        image = decode(data)
         small = resize(image, working_shape(image.shape[0], image.shape[1], predictor.spec.short_side))
         seconds["decode"] += time.perf_counter() - start
         start = time.perf_counter()

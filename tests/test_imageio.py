@@ -15,18 +15,19 @@ from pictures import encoded, picture
 from PIL import Image, ImageOps
 
 from alserve.errors import ImageError
+from alserve.header import FORMATS, MAX_PIXELS, read_header
 from alserve.imageio import (
-    MAX_PIXELS,
-    check_header,
     decode,
     decode_mask,
+    decode_picture,
     encode_png,
+    peek_shape,
     read_image,
     remove_unfinished,
     write_atomic,
 )
 
-LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})]
+LOSSLESS = [("PNG", {}), ("BMP", {}), ("PPM", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})]
 LOSSLESS += [("TIFF", {"compression": "tiff_deflate"}), ("WEBP", {"lossless": True})]
 LOSSY = [("JPEG", {}), ("JPEG", {"progressive": True}), ("TIFF", {"compression": "jpeg"}), ("WEBP", {})]
 
@@ -52,13 +53,15 @@ def test_cut_short_is_refused(kind: str, options: dict[str, object], share: floa
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x112] = orientation
     data = encoded(picture(), kind, exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     found = decode(data)
+    (tmp_path / "image").write_bytes(data)
     assert found.shape == (*upright.size[::-1], 3)
+    assert peek_shape(tmp_path / "image") == found.shape[:2]
     assert np.abs(found.astype(int) - np.asarray(upright)).max() <= 4
 
 
@@ -67,6 +70,15 @@ def test_sixteen_bits_become_eight(kind: str) -> None:
     grey = picture()[..., 0]
     found = decode(encoded(grey.astype(np.uint16) * 257, kind))
     np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_twelve_bits_in_sixteen_become_eight_with_a_warning(kind: str) -> None:
+    grey = picture()[..., 0].astype(np.uint16)
+    data = encoded(grey << 4 | 7, kind)
+    pixels, warning = decode_picture(data, read_header(data))
+    np.testing.assert_array_equal(pixels[..., 1], grey)
+    assert warning == "12 of 16 bits are used: divided by 16"
 
 
 def test_alpha_is_dropped() -> None:
@@ -107,16 +119,17 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
 
 def test_what_is_not_on_the_list_is_refused_though_pillow_could_read_it() -> None:
     with pytest.raises(ImageError, match="known kind"):
-        decode(encoded(picture(), "PPM"))
+        decode(encoded(picture(), "TGA"))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
 def test_of_several_frames_the_first_is_read_with_a_warning(kind: str) -> None:
     frames = [Image.fromarray(np.full((40, 56, 3), grey, np.uint8)) for grey in (80, 160, 240)]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert check_header(data) == (40, 56, 3)
-    assert check_header(data).warning == "the first of 3 frames is used"
-    np.testing.assert_allclose(decode(data), 80, atol=2)
+    found = decode_picture(data, read_header(data))
+    assert found.warning == "the first of several frames is used"
+    assert found.pixels.shape == (40, 56, 3)
+    np.testing.assert_allclose(found.pixels, 80, atol=2)
 
 
 def test_empty_file() -> None:
@@ -138,11 +151,12 @@ def test_a_small_file_that_claims_many_pixels_is_refused_before_decoding(side: i
     data = b"\x89PNG\r\n\x1a\n" + chunks + b"\0\0\0\0IEND\xaeB`\x82"
     assert side * side > MAX_PIXELS
     with pytest.raises(ImageError, match="pixels"):
-        check_header(data)
+        read_header(data)
 
 
-def test_header_gives_height_and_width() -> None:
-    assert check_header(encoded(picture(40, 70), "JPEG")) == (40, 70, 1)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_header_says_kind_and_size(kind: str) -> None:
+    assert read_header(encoded(picture(40, 70), "PPM" if kind == "PNM" else kind))[:3] == (kind, 40, 70)
 
 
 @settings(deadline=None)

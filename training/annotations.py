@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from alserve.errors import DataError
-from alserve.imageio import MAX_PIXELS
+from alserve.header import MAX_PIXELS
 from alserve.terminal import say
 from alserve.web.rle import encode_rle
 from training.brush import decode_brush, encode_brush

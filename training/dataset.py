@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from alserve.device import available_cores
 from alserve.errors import DataError, ImageError
-from alserve.imageio import SUFFIXES, decode, decode_mask, read_bytes
+from alserve.header import SUFFIXES
+from alserve.imageio import decode, decode_mask, read_bytes
 
 SPLITS = ("train", "valid", "test")
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from anyio import CapacityLimiter, fail_after, to_thread
 
+from alserve.decoders import Decoders
 from alserve.engine import Engine
 from alserve.errors import AlserveError, DeadlineError, OverloadError
 from alserve.geometry import resize, working_shape
-from alserve.imageio import check_header, decode_pixels
 from alserve.predictor import Prediction
 from alserve.web.batching import Batcher
 from alserve.web.metrics import BATCH_IMAGES, DECODE, ENCODE, IMAGE_ERRORS, IMAGES, INFERENCE, QUEUE, timed
@@ -53,6 +53,7 @@ class Pipeline:
         self._alone = Batcher(engine, batch)
         self._among_others = Batcher(single, 1) if single and batch == 1 else self._alone
         self._limiter = CapacityLimiter(threads)
+        self._decoders = Decoders(min(threads, settings.cores), settings.decode_timeout)
         self._free = threads + ceil(settings.queue / settings.workers)
         self._timeout = settings.timeout
 
@@ -97,11 +98,14 @@ class Pipeline:
             IMAGE_ERRORS.labels(type(error).__name__).inc()
             raise
 
+    def close(self) -> None:
+        """End the processes that decode images."""
+        self._decoders.close()
+
     def _work(self, data: bytes, build: Callable[[Case], Built], arrived: float) -> Built:
         begun = time.monotonic()
         with timed(DECODE):
-            warning = check_header(data).warning
-            image = decode_pixels(data)
+            image, warning = self._decoders.decode(data, seconds=arrived + self._timeout - begun)
             height, width = image.shape[:2]
             small = resize(image, working_shape(height, width, self.engine.spec.short_side))
         decoded = time.monotonic()

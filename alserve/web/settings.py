@@ -21,6 +21,8 @@ class Settings(BaseModel):
     """See `alserve.device.choose_device`."""
     timeout: Annotated[float, Field(gt=0, le=3600)] = 30
     """Seconds for a request's body to arrive, and again for its answer: 408 and 504 after that."""
+    decode_timeout: Annotated[float, Field(gt=0, le=3600)] = 10
+    """Seconds to decode an image, in a process that is killed after that: 504."""
     queue: Annotated[int, Field(ge=0)] = Field(default_factory=lambda: 16 * available_cores())
     """Requests that may wait while others are worked on; one more is answered 429."""
     batch: Annotated[int, Field(ge=1, le=256)] | None = None

@@ -1,0 +1,83 @@
+"""The process that decodes images for `alserve.decoders`: requests come through its standard input, one by one.
+
+A request is a `HEAD` and the bytes of an image file. An answer is the length of a JSON object in 4 bytes, the object,
+and, where it holds a "shape", the pixels. What is read back is parsed, never unpickled: a decoder that a file has
+taken over can send pixels, and nothing else.
+"""
+
+import json
+import os
+import signal
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+from alserve.errors import ImageError
+from alserve.header import read_header
+from alserve.imageio import Picture, decode_picture
+
+HEAD = struct.Struct("<QQI")
+"""Bytes of the file, pixels that are allowed, seconds after which this process ends itself."""
+
+LENGTH = struct.Struct("<I")
+
+HELLO = b"ready\n"
+"""What it says once, when it has started."""
+
+BYTES_PER_PIXEL = 20
+"""Memory that decoding may take for each pixel: a progressive JPEG takes 12, a PNG with 16 bits and alpha 19."""
+
+SPARE_BYTES = 128 << 20
+"""Memory that decoding may take beside that."""
+
+
+def run() -> None:
+    """Answer requests until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    requests = sys.stdin.buffer
+    answers.write(HELLO)
+    answers.flush()
+    while head := requests.read(HEAD.size):
+        length, max_pixels, seconds = HEAD.unpack(head)
+        _end_after(seconds)
+        answer, picture = _decode(requests.read(length), max_pixels)
+        text = json.dumps(answer).encode()
+        answers.write(LENGTH.pack(len(text)) + text)
+        if picture:
+            answers.write(picture.pixels.data)
+        answers.flush()
+        _end_after(0)
+
+
+def _decode(data: bytes, max_pixels: int) -> tuple[dict[str, Any], Picture | None]:
+    try:
+        header = read_header(data, max_pixels)
+        _limit_memory(SPARE_BYTES + BYTES_PER_PIXEL * header.height * header.width)
+        picture = decode_picture(data, header)
+    except ImageError as error:
+        return {"error": type(error).__name__, "text": str(error)}, None
+    finally:
+        _limit_memory(None)
+    return {"shape": picture.pixels.shape[:2], "warning": picture.warning}, picture
+
+
+def _limit_memory(more: int | None) -> None:
+    """Let this process take so many bytes more than now, or what it likes; where the system has no such limit: nothing."""
+    try:
+        import resource  # noqa: PLC0415  not on Windows
+
+        pages = int(Path("/proc/self/statm").read_bytes().split()[0])  # on Linux only
+    except (ImportError, OSError):
+        return
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    wanted = hard if more is None else pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def _end_after(seconds: int) -> None:
+    """End this process after so many seconds, whoever else is gone by then; 0: never."""
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.alarm(seconds)

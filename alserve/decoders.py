@@ -1,0 +1,209 @@
+"""Decode images that may be hostile: in processes of their own, bounded in memory and in time.
+
+A decoder that hangs is killed, one that crashes costs the image that it had, and neither touches anybody else. The
+memory is bounded on Linux alone, which has a limit for it; time is bounded everywhere.
+"""
+
+import json
+import queue
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from io import BufferedReader, BufferedWriter
+from math import ceil
+from threading import Lock, Semaphore, Timer
+from types import TracebackType
+from typing import Self, cast
+
+import numpy as np
+
+from alserve.decode_process import HEAD, HELLO, LENGTH
+from alserve.errors import (
+    ImageError,
+    ImageKindError,
+    ImageLimitError,
+    ImageSizeError,
+    ImageTimeoutError,
+    ServiceError,
+)
+from alserve.header import MAX_PIXELS
+from alserve.imageio import NO_MEMORY, Picture
+
+_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from alserve.decode_process import run; run()"
+
+_PIPE_BYTES = 1 << 20
+"""More than the system's own choice: an image takes fewer turns."""
+
+_GRACE = 2
+"""Seconds after its time limit at which a process ends itself, where nobody is left to kill it."""
+
+
+_MOST_JSON = 1 << 16
+"""Bytes; an answer without its pixels is much shorter."""
+
+_ERRORS = {kind.__name__: kind for kind in (ImageError, ImageKindError, ImageSizeError, ImageLimitError)}
+
+
+class Decoders:
+    """Processes that decode images; `decode` may be called from many threads at once.
+
+    There is one process more than images at once, so that nobody waits for the start of one that replaces another.
+
+    Args:
+        at_once: Images decoded at once.
+        seconds: Time to decode one image.
+    """
+
+    def __init__(self, at_once: int, seconds: float) -> None:
+        self.seconds = seconds
+        self._places = Semaphore(at_once)
+        self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
+        for _ in range(at_once + 1):
+            self._idle.put(_Decoder())
+
+    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS, *, seconds: float | None = None) -> Picture:
+        """Decode an image, see `alserve.imageio.decode_picture`.
+
+        Args:
+            data: The bytes of an image file.
+            max_pixels: Pixels that are allowed.
+            seconds: Time that is left, waiting for a process included. Default: no limit but that of the decoding.
+
+        Raises:
+            ImageError: The bytes are no usable image.
+            ImageLimitError: The image takes more memory than an image of its size may, or crashes the decoder.
+            ImageTimeoutError: There is no more time.
+            ServiceError: The processes do not start.
+        """
+        arrived = time.monotonic()
+        if not self._places.acquire(timeout=seconds):
+            raise ImageTimeoutError(f"the image waited {seconds:g} s for others to be decoded; try again")
+        try:
+            left = self.seconds if seconds is None else min(self.seconds, arrived + seconds - time.monotonic())
+            decoder = self._idle.get()
+            try:
+                return decoder.decode(data, max_pixels, left)
+            except _IdleEndError:
+                decoder = _Decoder()
+                return decoder.decode(data, max_pixels, left)
+            finally:
+                self._idle.put(decoder if decoder.lives else _Decoder())
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        """End all processes that decode nothing."""
+        while not self._idle.empty():
+            self._idle.get().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _IdleEndError(ServiceError):
+    """The process ended while it had nothing to do."""
+
+
+class _Decoder:
+    """One process; it starts by itself and is waited for at its first use."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM, *filter(None, sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pipesize=_PIPE_BYTES,
+        )
+        self._started = self._late = self._works = False
+        self._lock = Lock()
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can decode another image."""
+        return self._process.poll() is None
+
+    def decode(self, data: bytes, max_pixels: int, seconds: float) -> Picture:
+        """Decode an image, see `Decoders.decode`."""
+        self._wait()
+        seconds = max(0.0, seconds)
+        self._works = True
+        timer = Timer(seconds, self._kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            self._send(HEAD.pack(len(data), max_pixels, ceil(seconds) + _GRACE), data)
+            picture = self._receive(max_pixels)
+        except (EOFError, ValueError, KeyError, _IdleEndError) as error:  # it is gone, or what it says makes no sense
+            self.close()
+            if self._late:
+                raise ImageTimeoutError(f"the image was not decoded within {seconds:.3g} s") from None
+            if isinstance(error, _IdleEndError):
+                raise
+            raise ImageLimitError(NO_MEMORY) from None
+        finally:
+            with self._lock:
+                self._works = False
+            timer.cancel()
+        return picture
+
+    def _wait(self) -> None:
+        """Wait until it has started."""
+        if not self._started and self._output.read(len(HELLO)) != HELLO:
+            self.close()
+            raise ServiceError("the process that decodes images does not start; is there memory for one more?")
+        self._started = True
+
+    def _kill(self) -> None:
+        with self._lock:
+            if self._works:
+                self._late = True
+                self._process.kill()
+
+    def _send(self, *parts: bytes) -> None:
+        try:
+            for part in parts:
+                self._input.write(part)
+            self._input.flush()
+        except OSError:
+            raise _IdleEndError("the process that decodes images has ended") from None
+
+    def _receive(self, max_pixels: int) -> Picture:
+        answer = json.loads(self._read(min(_MOST_JSON, *LENGTH.unpack(self._read(LENGTH.size)))))
+        if "error" in answer:
+            raise _ERRORS[answer["error"]](answer["text"])
+        height, width = answer["shape"]
+        if height * width > max_pixels:
+            raise ValueError("more pixels than are allowed")
+        pixels = np.empty((height, width, 3), np.uint8)
+        if self._output.readinto(pixels.data) < pixels.nbytes:
+            raise EOFError
+        return Picture(pixels, answer["warning"])
+
+    def _read(self, count: int) -> bytes:
+        data = self._output.read(count)
+        if len(data) < count:
+            raise EOFError
+        return data
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._input, self._output):
+            with suppress(OSError):  # what was not sent has nowhere to go
+                pipe.close()
+
+    @property
+    def _input(self) -> BufferedWriter:
+        return cast("BufferedWriter", self._process.stdin)
+
+    @property
+    def _output(self) -> BufferedReader:
+        return cast("BufferedReader", self._process.stdout)
