@@ -21,6 +21,7 @@ import numpy as np
 
 from alserve.device import available_cores
 from alserve.errors import DataError, ImageError, RunError
+from alserve.files import remove_unfinished, write_atomic
 from alserve.geometry import working_shape
 from alserve.imageio import (
     MAX_PIXELS,
@@ -30,9 +31,7 @@ from alserve.imageio import (
     encode_png,
     peek_shape,
     read_bytes,
-    remove_unfinished,
     to_grey,
-    write_atomic,
 )
 from alserve.manifest import Manifest, Row, Shard, Version
 from alserve.modelfile import default_model

@@ -7,11 +7,7 @@ success. The header is checked before a pixel is decoded: kind of file, and numb
 import io
 import os
 import struct
-import tempfile
 import warnings
-import zlib
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -224,45 +220,3 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
-
-
-_RANDOM, _UNFINISHED = 8, ".tmp"
-
-
-def _unfinished(name: str) -> str:
-    """Give what the temporary name of a file begins with, and of no other; random letters and `_UNFINISHED` follow."""
-    return f".{name[:24]}-{zlib.crc32(os.fsencode(name)):08x}-"
-
-
-def remove_unfinished(paths: Iterable[Path]) -> None:
-    """Remove what a killed `write_atomic` of these files has left beside them."""
-    beginnings: dict[Path, set[str]] = {}
-    for path in paths:
-        beginnings.setdefault(path.parent, set()).add(_unfinished(path.name))
-    for folder, ours in beginnings.items():
-        for path in folder.glob(f".*{_UNFINISHED}"):
-            if path.name[: -_RANDOM - len(_UNFINISHED)] in ours:
-                with suppress(OSError):
-                    path.unlink()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is either whole or not there: under a temporary name, then moved.
-
-    Args:
-        path: Where the file is to be; its folder is created.
-        data: Its bytes.
-
-    Raises:
-        OSError: The disk is full, or the folder may not be written; nothing is left behind.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_unfinished(path.name), suffix=_UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -18,7 +18,8 @@ from pycocotools import mask as coco
 from test_cli import Cli, assert_refused
 
 from alserve.errors import DataError
-from alserve.imageio import decode_mask, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import decode_mask
 from training.annotations import Draft, coco_file, label_studio_tasks, read_annotations
 from training.brush import decode_brush, encode_brush
 from training.coco import decode_region

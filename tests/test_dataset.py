@@ -9,7 +9,7 @@ import pytest
 from pictures import encoded, picture
 
 from alserve.errors import DataError
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from training.dataset import Dataset, load_dataset
 from training.oracle import SimulatedOracle
 from training.procedure import check_budget

@@ -13,7 +13,8 @@ from test_cli import Cli, assert_refused
 from torchmetrics.functional.classification import binary_average_precision, multiclass_calibration_error
 
 from alserve import Predictor
-from alserve.imageio import decode, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import decode
 from alserve.render import contact_sheet, panels
 from training.dataset import Sample, load_dataset
 from training.evaluate import WORST, Figures, measure

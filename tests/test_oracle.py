@@ -17,7 +17,8 @@ from pictures import encoded, picture
 from test_cli import Cli, assert_refused
 
 from alserve.errors import DataError, RunError
-from alserve.imageio import decode_mask, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import decode_mask
 from training.dataset import Dataset, Sample, load_dataset, stem
 from training.fit import Trainer
 from training.learner import Learner, read_images, weights_of

@@ -13,7 +13,7 @@ from drawn import settings
 from pictures import encoded, picture
 from test_cli import Cli, assert_refused
 
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from training.procedure import train_run
 from training.run import read_rounds
 from training.synthetic import draw_dataset

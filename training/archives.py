@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from alserve.errors import DataError
-from alserve.imageio import decode_grey, encode_png, to_grey, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import decode_grey, encode_png, to_grey
 from alserve.terminal import say
 
 GLAS_VALID = frozenset({2, 5, 12, 18, 24, 26, 36, 38, 51, 52, 54, 63, 65, 68, 72, 74, 77, 83})

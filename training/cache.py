@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save
 
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from training.fit import Trainer
 from training.run import Weights
 

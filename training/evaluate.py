@@ -12,7 +12,8 @@ from rich.table import Table
 
 from alserve.device import available_cores
 from alserve.errors import DataError
-from alserve.imageio import encode_jpeg, encode_png, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import encode_jpeg, encode_png
 from alserve.parallel import ordered_map
 from alserve.predictor import Predictor, load
 from alserve.render import contact_sheet, panels

@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from alserve.errors import DataError
-from alserve.imageio import encode_png, peek_shape, read_bytes, to_grey, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import encode_png, peek_shape, read_bytes, to_grey
 from alserve.terminal import say
 from training.annotations import UPLOADED, Draft, coco_file, label_studio_tasks, read_annotations
 from training.dataset import Mask, find_pictures, load_dataset, read_mask, stem

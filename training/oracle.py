@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from alserve.errors import AlserveError, DataError
-from alserve.imageio import read_bytes, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import read_bytes
 from alserve.terminal import say
 from training.dataset import Dataset, Mask, Sample, find_pictures, stem
 from training.settings import Settings

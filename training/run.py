@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from alserve.errors import RunError
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from training.pseudo import Grey
 from training.settings import Settings
 

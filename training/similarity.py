@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist, squareform
 from torchvision.transforms.v2 import functional as transform
 
 from alserve.device import available_cores
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from alserve.parallel import ordered_map
 from training.dataset import Image
 

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from alserve.files import write_atomic
 from alserve.geometry import resize
-from alserve.imageio import encode_jpeg, encode_png, to_grey, write_atomic
+from alserve.imageio import encode_jpeg, encode_png, to_grey
 from alserve.predictor import load
 from alserve.render import overlay
 from training.dataset import Sample, read_mask, stem

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alserve.errors import OptionError, RunError
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from training.report.figures import Curve, draw_curves
 from training.report.groups import find_runs
 from training.report.several import report_several

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, asked_rounds, open_dataset

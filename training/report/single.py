@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, ReportCase, asked_rounds, choose_cases, open_dataset
