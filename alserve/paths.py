@@ -16,12 +16,13 @@ _UNPRINTABLE = re.compile(f"{_CONTROL.pattern}|[\ud800-\udfff]")
 """These, and what is no character: bytes of a file name that are not in UTF-8."""
 
 
-def below(folder: Path, name: str) -> Path:
+def below(folder: Path, name: str, source: object = "") -> Path:
     """Return the path of a file below a folder, by a name that need not be trusted.
 
     Args:
         folder: It need not exist.
         name: See `check_name`.
+        source: What the name stands in, for the message.
 
     Returns:
         `folder / name`, which lies below the folder on every system, symbolic links followed.
@@ -29,7 +30,7 @@ def below(folder: Path, name: str) -> Path:
     Raises:
         DataError: The name could lead out of the folder, or is none on some system.
     """
-    check_name(name)
+    check_name(name, source)
     path = folder / name
     try:
         inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
@@ -40,11 +41,12 @@ def below(folder: Path, name: str) -> Path:
     return path
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, source: object = "") -> None:
     """Check that a name stays below whatever folder it is put into, on every system; no file is looked at.
 
     Args:
         name: Parts with forward slashes between them, such as "benign/1.png".
+        source: What the name stands in, for the message.
 
     Raises:
         DataError: It is absolute or empty, has a part that is empty, "." or "..", a backslash, a drive letter or a
@@ -52,7 +54,8 @@ def check_name(name: str) -> None:
             cannot be written as a file name.
     """
     if fault := _fault(name):
-        raise DataError(f"'{printable(name)}': {fault}; give the file another name below its folder")
+        where = f"{source}: " if source else ""
+        raise DataError(f"{where}'{printable(name)}' {fault}; give the file another name below its folder")
 
 
 def _fault(name: str) -> str | None:
