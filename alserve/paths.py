@@ -67,14 +67,14 @@ def _fault(name: str) -> str | None:
         "has a backslash, which some systems take for a slash": "\\" in name,
         "has a control character": _CONTROL.search(name),
         "is no file name on Windows": any(part.endswith((".", " ")) or _RESERVED.fullmatch(part) for part in parts),
-        "is no file name on this system": not _encodable(name),
+        "is no text": not _encodable(name),
     }
     return next((fault for fault, found in faults.items() if found), None)
 
 
 def _encodable(name: str) -> bool:
     try:
-        os.fsencode(name)
+        name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return False
     return True
