@@ -168,7 +168,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of one pass.")] = None,
     classifier_steps: Annotated[int | None, typer.Option(min=1, help="Training steps on the class labels.")] = None,
     short_side: Annotated[
-        int | None, typer.Option(min=32, help="Working size: short side in pixels, of whole 32s.")
+        int | None, typer.Option(help="Working size: short side in pixels, of whole 32s, 64 or more.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Any timm encoder, by its timm name.")] = None,
     encoder_lr: Annotated[

@@ -59,7 +59,7 @@ def write_report(
         asked=asked,
         model=model,
     )
-    write_atomic(path, page.encode())
+    write_atomic(path, page.encode(errors="xmlcharrefreplace"))
 
 
 def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
