@@ -294,7 +294,7 @@ def test_report_refuses(longer: Path, tmp_path: Path, cli: Cli) -> None:
         ({"methods": {}}, ["methods: "]),
         ({"methods": {"a" * 101: {}}}, ["methods."]),
         ({"methods": {"a\nb": {}}}, ["methods.a\\nb: "]),
-        ({"methods": {"plain": {}, "Plain": {}}}, ["'plain' and 'Plain' differ by case"]),
+        ({"methods": {"plain": {}, "Plain": {}}}, ["'Plain' and 'plain' differ by case"]),
         ({"methods": [1]}, ["methods: ", "dictionary"]),
         ({"methods": {"a": {"lr": float("inf")}}}, ["method a: lr: ", "finite"]),
         ({"methods": {"a": {"rounds": 10**9}}}, ["method a: rounds: ", "less than"]),
@@ -333,11 +333,11 @@ def test_a_file_that_does_not_fit(
         ("seeds: 2001-99-99", "no plain text"),
         ("seeds: !!int x", "no plain text"),
         ("seeds: !!bool x", "no plain text"),
-        ("seeds: !!map 3", "expected a mapping"),
-        ("a: \0", "special characters"),
+        ("seeds: !!map 3", "no plain text"),
+        ("a: \0", "no YAML"),
         ("a: " + "x" * 300_000, "larger than 256 KiB"),
         ("a: b\n" * 10_000, "'a' is there twice"),
-        ("{? : 1, methods: {}}", "Keys should be strings|valid string|unknown key"),
+        ("{? : 1, methods: {}}", "methods: "),
     ],
 )
 def test_a_file_that_is_no_experiment(tmp_path: Path, text: str, words: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from alserve.files import write_atomic
 from training.fit import Trainer
@@ -73,6 +73,6 @@ class Shared:
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             with suppress(FileNotFoundError, SafetensorError):  # a damaged file is made anew
-                return load_file(path)
+                return load(path.read_bytes())
             write_atomic(path, save(dict(train())))
-        return load_file(path)
+        return load(path.read_bytes())

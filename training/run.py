@@ -11,8 +11,8 @@ from typing import Annotated, Any, Self
 import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from alserve.errors import RunError
@@ -218,7 +218,7 @@ class Run:
         if not self.theta0.is_file():
             return None
         with _undamaged(self.theta0):
-            return load_file(self.theta0)
+            return load(self.theta0.read_bytes())  # safetensors opens no path that is not in UTF-8
 
     def save_theta0(self, weights: Weights) -> None:
         """Save the weights that every pass starts from."""
@@ -232,12 +232,14 @@ class Run:
         """
         if not self.latest.is_file():
             return State()
-        with _undamaged(self.latest), safe_open(self.latest, framework="pt") as file:
-            fields = _Fields.model_validate(json.loads(file.metadata()["state"]))
+        with _undamaged(self.latest):
+            data = self.latest.read_bytes()
+            tensors = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            fields = _Fields.model_validate(json.loads(header["__metadata__"]["state"]))
             state = State(**fields.model_dump())
-            for key in file.keys():  # noqa: SIM118  not a dict
+            for key, tensor in tensors.items():
                 kind, _, name = key.partition("/")
-                tensor = file.get_tensor(key)
                 if kind == "weights":
                     state.weights[name] = tensor
                 else:

@@ -17,7 +17,7 @@ def main() -> None:
     from training.jobs import Job  # noqa: PLC0415  torch takes seconds to load, in which the parent may end
     from training.procedure import train_run  # noqa: PLC0415
 
-    job = Job.model_validate_json(sys.argv[1])
+    job = Job.from_json(sys.argv[1])
     try:
         train_run(job.data, job.out, job.settings, masks=job.masks, device=job.device, cache=job.cache)
     except AlserveError as error:
