@@ -28,7 +28,7 @@ from alserve.errors import DataError
 from training.cache import NOT_IN_FIRST_PASS, NOT_IN_THETA0, Shared
 from training.experiment import read_experiment, run_experiment, settings_of
 from training.fit import Trainer
-from training.jobs import places
+from training.jobs import Job, places
 from training.learner import weights_of
 from training.procedure import train_run
 from training.report.page import DASH
@@ -352,6 +352,14 @@ def test_an_experiment_that_is_no_file(tmp_path: Path, cli: Cli, make: Callable[
     make(tmp_path / "e.yaml")
     assert_refused(cli("experiment", tmp_path / "e.yaml", "--out", tmp_path / "out"), "e.yaml: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_job_is_handed_over_whatever_its_paths_are(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"\xff \n")
+    job = Job(name="a-0", data=place, masks=None, out=place, settings=Settings(), device="cpu", cache=place)
+    text = job.as_json()
+    assert text.isascii()
+    assert Job.from_json(text) == job
 
 
 def test_a_device_that_is_not_there(folder: Path, tmp_path: Path, cli: Cli) -> None:

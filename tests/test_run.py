@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,16 @@ def test_results_that_were_damaged_are_written_anew_and_a_torn_time_is_passed_ov
         with (run.folder / "timings.jsonl").open("a") as file:
             file.write('[]\n{"round": 1}\n' + "[" * 100_000 + '\n{"round": 1, "sec')
         assert read_seconds(run.folder) == {1: 2.0}
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="file names are text there")
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    with start(tmp_path / os.fsdecode(b"run\xff")) as run:
+        run.save_theta0({"a": torch.zeros(2)})
+        run.save_state(State(round=2, weights={"a": torch.ones(2)}))
+        assert run.load_state().round == 2
+        assert run.load_theta0() is not None
+    assert read_config(run.folder)["fingerprint"] == "f"
 
 
 def test_theta0_comes_back(tmp_path: Path) -> None:
