@@ -1,13 +1,13 @@
 """A person as the oracle, played by a script: what is asked, drawn, mistaken, skipped; and a run killed in between."""
 
 import csv
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-import os
 from pathlib import Path
 from typing import Any
 
