@@ -15,8 +15,8 @@ CHANNELS = 4
 LENGTH_BITS = (3, 4, 8, 16)
 VALUE_BITS = 8
 
-MOST_RUNS = 20_000_000
-"""A mask of more is refused: seconds of work, and more than a hand can paint."""
+MOST_RUNS = 5_000_000
+"""A mask of more is refused: half a minute of work at most, and more than a hand can paint."""
 
 Mask = npt.NDArray[np.bool_]
 

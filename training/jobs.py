@@ -33,7 +33,7 @@ class Job(BaseModel):
 
     def as_json(self) -> str:
         """Write the job in ASCII, whatever bytes its paths have."""
-        return json.dumps(self.model_dump(), default=str)
+        return json.dumps(self.model_dump(), default=str, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
