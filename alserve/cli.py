@@ -3,16 +3,19 @@
 Exit codes: 0 all done, 1 some images failed (all others are written), 2 wrong usage or input, 130 interrupted.
 """
 
+import io
+import os
 import sys
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Never
 
 import typer
 
 from alserve import __version__
 from alserve.errors import AlserveError
+from alserve.paths import printable
 
 app = typer.Typer(
     name="alserve",
@@ -165,7 +168,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of one pass.")] = None,
     classifier_steps: Annotated[int | None, typer.Option(min=1, help="Training steps on the class labels.")] = None,
     short_side: Annotated[
-        int | None, typer.Option(min=32, help="Working size: short side in pixels, of whole 32s.")
+        int | None, typer.Option(help="Working size: short side in pixels, of whole 32s, 64 or more.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Any timm encoder, by its timm name.")] = None,
     encoder_lr: Annotated[
@@ -509,17 +512,28 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; an error that the user can mend is one line, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except AlserveError as error:
-        print(f"alserve: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except BrokenPipeError:  # whoever read what is printed has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more as it ends
+        sys.exit(1)
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"alserve: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("alserve: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _fail(message: str) -> Never:
+    print(f"alserve: {printable(message)}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def _decode(data: bytes, max_pixels: int) -> tuple[dict[str, Any], Picture | Non
 
 
 def _limit_memory(more: int | None) -> None:
-    """Let this process take so many bytes more than now, or what it likes; where the system has no such limit: nothing."""
+    """Let this process take so many bytes more than now, or any number; does nothing where there is no such limit."""
     try:
         import resource  # noqa: PLC0415  not on Windows
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from alserve.device import available_cores
 from alserve.errors import DataError, ImageError, RunError
+from alserve.files import remove_unfinished, write_atomic
 from alserve.geometry import working_shape
 from alserve.header import MAX_PIXELS, SUFFIXES, read_header
 from alserve.imageio import (
@@ -28,9 +29,7 @@ from alserve.imageio import (
     encode_png,
     peek_shape,
     read_bytes,
-    remove_unfinished,
     to_grey,
-    write_atomic,
 )
 from alserve.manifest import Manifest, Row, Shard, Version
 from alserve.modelfile import default_model
@@ -375,7 +374,7 @@ def _do(predictor: Predictor, batch: Sequence[Job], options: Options) -> list[Ro
         version = Version.of(job.source)
         row = _row(job, version)
         try:
-            data = read_bytes(job.source)
+            data = read_bytes(job.source, options.max_pixels)
             row["sha256"] = hashlib.sha256(data).hexdigest()
             images[index], row["warning"] = decode_picture(data, read_header(data, options.max_pixels))
         except ImageError as error:

@@ -238,8 +238,8 @@ def _read_webp(file: _File) -> Header:
         body = at + 8
         match file.data[at : at + 4]:
             case b"VP8X":
-                width, height = (int.from_bytes(file.data[place : place + 3], "little") for place in (body + 4, body + 7))
-                size = file.size(height + 1, width + 1)
+                (both,) = file.unpack("<Q", body + 2)  # 24 bits each, behind 16 others
+                size = file.size((both >> 40) + 1, (both >> 16 & 0xFFFFFF) + 1)
             case b"VP8 ":
                 width, height = file.unpack("<HH", body + 6)
                 size = size or file.size(height & 0x3FFF, width & 0x3FFF)
@@ -301,7 +301,7 @@ def _directory(data: Data) -> tuple[dict[int, int], int]:
     for start in range(at, at + min(count, MAX_PARTS) * entry, entry):
         tag, kind = struct.unpack_from(f"{order}HH", data, start)
         if kind in forms:
-            tags.setdefault(tag, struct.unpack_from(forms[kind], data, start + entry - struct.calcsize(number)) [0])
+            tags.setdefault(tag, struct.unpack_from(forms[kind], data, start + entry - struct.calcsize(number))[0])
     following = data[at + count * entry :][: struct.calcsize(number)]
     return tags, int.from_bytes(following, "little" if order == "<" else "big")
 
@@ -333,8 +333,8 @@ FORMATS = tuple(_READERS)
 """Kinds of file that are read, told from their content."""
 
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif")
-    + (".ppm", ".pgm", ".pbm", ".pnm")
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 """Usual ends of their names, in lower case."""
 

@@ -4,14 +4,10 @@ Files are read and written by Python, never by OpenCV, which crashes on some fil
 success. Nothing is decoded before `alserve.header` has checked its kind, size and structure.
 """
 
-import io
 import os
-import tempfile
-import zlib
-from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
 from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))  # our own cap, below, has a clear message
@@ -20,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from alserve.errors import ImageError, ImageLimitError
+from alserve.errors import ImageError, ImageLimitError, ImageSizeError
 from alserve.header import ANY_SIZE, DAMAGED, MAX_PIXELS, Header, read_header
 
 cv2.setNumThreads(1)  # the callers bring the threads
@@ -29,6 +25,10 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures re
 Pixels = npt.NDArray[np.uint8]
 
 NO_MEMORY = "the image takes more memory to decode than an image of its size may"
+
+
+_BYTES_PER_PIXEL, _SPARE_BYTES = 8, 1 << 26
+"""The most that a file takes: 4 channels of 16 bits, and its metadata."""
 
 
 class Picture(NamedTuple):
@@ -43,6 +43,8 @@ class Picture(NamedTuple):
 def peek_shape(path: Path) -> tuple[int, int] | None:
     """Return (height, width) of an image file as it will be decoded, upright, from its header; None if it has none."""
     try:
+        if not path.is_file():  # a pipe would wait for somebody to write
+            return None
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             return read_header(data, ANY_SIZE).upright
     except (ImageError, OSError, ValueError):  # ValueError: the file is empty
@@ -80,7 +82,7 @@ def decode_picture(data: bytes, header: Header) -> Picture:
     warnings = [header.warning]
     if values.dtype == np.uint16:
         twelve = int(values.max()) < 1 << 12
-        values >>= 4 if twelve else 8
+        np.right_shift(values, 4 if twelve else 8, out=values)
         warnings += ["12 of 16 bits are used: divided by 16" if twelve else None]
     elif values.dtype != np.uint8:
         raise ImageError(DAMAGED)
@@ -176,51 +178,23 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     return decode(read_bytes(path))
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a file, with the system's reason as an `ImageError` when that fails."""
+def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Read the file of an image.
+
+    Args:
+        path: The file.
+        max_pixels: Pixels that are allowed; a file larger than they can make it is not read.
+
+    Raises:
+        ImageSizeError: The file is too large.
+        ImageError: It is a folder, a pipe or a device, or cannot be read, with the system's reason.
+    """
     try:
+        status = path.stat()
+        if not S_ISREG(status.st_mode):
+            raise ImageError("cannot be read: it is a folder, a pipe or a device")
+        if status.st_size > _SPARE_BYTES + _BYTES_PER_PIXEL * max_pixels:
+            raise ImageSizeError(f"the file has {status.st_size:,} bytes, more than {max_pixels:,} pixels take")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
-
-
-_RANDOM, _UNFINISHED = 8, ".tmp"
-
-
-def _unfinished(name: str) -> str:
-    """Give what the temporary name of a file begins with, and of no other; random letters and `_UNFINISHED` follow."""
-    return f".{name[:24]}-{zlib.crc32(os.fsencode(name)):08x}-"
-
-
-def remove_unfinished(paths: Iterable[Path]) -> None:
-    """Remove what a killed `write_atomic` of these files has left beside them."""
-    beginnings: dict[Path, set[str]] = {}
-    for path in paths:
-        beginnings.setdefault(path.parent, set()).add(_unfinished(path.name))
-    for folder, ours in beginnings.items():
-        for path in folder.glob(f".*{_UNFINISHED}"):
-            if path.name[: -_RANDOM - len(_UNFINISHED)] in ours:
-                with suppress(OSError):
-                    path.unlink()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is either whole or not there: under a temporary name, then moved.
-
-    Args:
-        path: Where the file is to be; its folder is created.
-        data: Its bytes.
-
-    Raises:
-        OSError: The disk is full, or the folder may not be written; nothing is left behind.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_unfinished(path.name), suffix=_UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from alserve.errors import DataError, RunError
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 
 MANIFEST = "predictions.jsonl"
 

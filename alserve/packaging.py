@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from alserve.engine import Engine
 from alserve.errors import PackageError
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from alserve.web.warmup import warm_up
 
 _PACKAGE = Path(__file__).parent

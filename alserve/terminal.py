@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING
+
+from alserve.paths import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,10 +30,17 @@ _bars: list["Progress"] = []
 
 def say(message: str) -> None:
     """Print one line to standard error, above a progress bar if there is one."""
+    message = printable(message)
     if _bars:
         _bars[-1].console.print(f"alserve: {message}", highlight=False, markup=False, soft_wrap=True)
     else:
         print(f"alserve: {message}", file=sys.stderr, flush=True)
+
+
+@cache
+def say_once(message: str) -> None:
+    """Print a line as `say` does, unless this process did so before."""
+    say(message)
 
 
 def print_facts(title: str, facts: Sequence[tuple[str, str]], *, alarm: str = "") -> None:

@@ -83,8 +83,9 @@ def _loop(one: Callable[[Path], None], images: list[Path]) -> dict[str, float]:
 def stages(model: Path, images: list[Path], out: Path) -> dict[str, float]:
     """The parts of alserve's own work, each alone on one thread: seconds for all images."""
     from alserve import load
+    from alserve.files import write_atomic
     from alserve.geometry import resize, working_shape
-    from alserve.imageio import decode, encode_png, to_grey, write_atomic
+    from alserve.imageio import decode, encode_png, to_grey
 
     predictor = load(model, device="cpu", threads=1)
     seconds = dict.fromkeys(("decode", "inference", "encode"), 0.0)

@@ -27,7 +27,7 @@ from broken_requests import Broken, broken_requests
 from http_service import HERE, SHAPE, alserve_server, closed_loop, draw, is_ready, post, timed
 
 from alserve.device import available_cores
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from alserve.modelfile import default_model
 
 OVERLOAD = 4

@@ -25,7 +25,8 @@ import numpy as np
 
 from alserve import load
 from alserve.device import available_cores, cpu_features
-from alserve.imageio import encode_jpeg, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import encode_jpeg
 from alserve.modelfile import Cost, unseal
 from training.dataset import load_dataset
 from training.export import stamp

@@ -28,8 +28,9 @@ import numpy as np
 
 from alserve import Predictor, load
 from alserve.device import available_cores
+from alserve.files import write_atomic
 from alserve.folder import segment_folder
-from alserve.imageio import decode, encode_jpeg, encode_png, to_grey, write_atomic
+from alserve.imageio import decode, encode_jpeg, encode_png, to_grey
 from alserve.modelfile import default_model
 from training.tissue import CLASSES, draw_tissue
 

@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 
 from alserve.device import available_cores
+from alserve.files import write_atomic
 from alserve.geometry import resize, working_shape
-from alserve.imageio import encode_jpeg, read_image, write_atomic
+from alserve.imageio import encode_jpeg, read_image
 from alserve.parallel import ordered_map
 from training.dataset import Image
 from training.similarity import describe_once, neighbours

@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from alserve.device import available_cores
-from alserve.imageio import encode_jpeg, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import encode_jpeg
 from alserve.manifest import MANIFEST
 from training.tissue import CLASSES, draw_tissue
 

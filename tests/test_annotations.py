@@ -18,10 +18,13 @@ from pycocotools import mask as coco
 from test_cli import Cli, assert_refused
 
 from alserve.errors import DataError
-from alserve.imageio import decode_mask, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import decode_mask
 from training.annotations import Draft, coco_file, label_studio_tasks, read_annotations
 from training.brush import decode_brush, encode_brush
-from training.coco import decode_region
+from training.coco import decode_regions
+from training.dataset import Dataset, Sample, stem
+from training.exchange import _Known
 
 Mask = npt.NDArray[np.bool_]
 
@@ -69,14 +72,14 @@ def test_a_brush_paints_in_alpha_with_any_strength() -> None:
 
 @given(MASKS)
 def test_a_brush_mask_comes_back(mask: Mask) -> None:
-    np.testing.assert_array_equal(decode_brush(encode_brush(mask), (mask.shape[0], mask.shape[1])), mask)
+    np.testing.assert_array_equal(decode_brush(bytes(encode_brush(mask)), (mask.shape[0], mask.shape[1])), mask)
 
 
 @pytest.mark.parametrize("length", [1, 2, 4, 5, 64, 65, 2**14, 2**14 + 1, 3 * 2**14, 100_000])
 def test_a_brush_run_of_any_length_comes_back(length: int) -> None:
     mask = np.zeros((1, length + 2), np.bool_)
     mask[0, 1:-1] = True
-    np.testing.assert_array_equal(decode_brush(encode_brush(mask), (1, length + 2)), mask)
+    np.testing.assert_array_equal(decode_brush(bytes(encode_brush(mask)), (1, length + 2)), mask)
 
 
 @given(MASKS, st.integers(0, 400))
@@ -84,20 +87,20 @@ def test_damaged_brush_bytes_are_an_error_or_a_mask_of_the_right_shape(mask: Mas
     data = bytearray(encode_brush(mask))
     data[place % len(data)] ^= 0x55
     with suppress(ValueError):
-        assert decode_brush(data, (mask.shape[0], mask.shape[1])).shape == mask.shape
+        assert decode_brush(bytes(data), (mask.shape[0], mask.shape[1])).shape == mask.shape
 
 
 @given(MASKS, st.integers(0, 2**16))
 def test_run_lengths_as_pycocotools_writes_them_and_damaged_ones(mask: Mask, seed: int) -> None:
     height, width = mask.shape
     text = coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
-    np.testing.assert_array_equal(decode_region({"size": [height, width], "counts": text}, (height, width)), mask)
+    np.testing.assert_array_equal(decode_regions([{"size": [height, width], "counts": text}], (height, width)), mask)
     rng = np.random.default_rng(seed)
     damaged = list(text)
     damaged[rng.integers(len(text))] = chr(rng.integers(256))
     with suppress(ValueError, OverflowError):
         region = {"size": [height, width], "counts": "".join(damaged)}
-        assert decode_region(region, (height, width)).shape == mask.shape
+        assert decode_regions([region], (height, width)).shape == mask.shape
 
 
 @given(st.lists(MASKS, min_size=1, max_size=4))
@@ -227,6 +230,9 @@ def coco_with(segmentation: object) -> dict[str, Any]:
     return {**COCO, "annotations": [{"image_id": 1, "segmentation": segmentation}]}
 
 
+REGION = {"annotations": [{"image_id": 1, "segmentation": [[1, 1, 4, 1, 4, 3]]}]}
+
+
 def task_with(**region: Any) -> list[dict[str, Any]]:
     shape = {"original_height": 4, "original_width": 5}
     return [{"data": {"image": "1.png"}, "annotations": [{"result": [{"type": "brushlabels", **shape, **region}]}]}]
@@ -248,7 +254,7 @@ def task_with(**region: Any) -> list[dict[str, Any]]:
         (coco_with({"size": [4, 5], "counts": "ooo"}), ["1.png", "run lengths end too early"]),
         (coco_with({"size": [4, 5], "counts": ["a"]}), ["1.png"]),
         ({**COCO, "annotations": [{"image_id": 3, "segmentation": [[1, 1, 2, 2, 3, 1]]}]}, ["no image with id 3"]),
-        ({**COCO, "annotations": [{"image_id": 1}]}, ["'segmentation' is missing"]),
+        ({**COCO, "annotations": [{"image_id": 1}]}, ["annotations.0.segmentation: Field required"]),
         (task_with(value={"format": "rle", "rle": encode_brush(SQUARE)}), ["hold 54 pixels, the image 20"]),
         (task_with(value={"format": "rle", "rle": encode_brush(SQUARE[:4, :5])[:-2]}), ["end too early"]),
         ({**COCO, "images": [{**COCO["images"][0], "width": 10**9}]}, ["is said to have 1000000000 x 4 pixels"]),
@@ -256,10 +262,51 @@ def task_with(**region: Any) -> list[dict[str, Any]]:
         (task_with(value={"format": "rle", "rle": [300]}), ["a mask cannot be read"]),
         (task_with(value={"format": "rle", "rle": []}, image_rotation=90), ["1.png", "annotate it upright"]),
         (task_with(type="polygonlabels", value={}), ["polygonlabels", "use the brush"]),
+        (b"[" * 100_000, ["is no JSON file"]),
+        (b"[" * 900 + b"]" * 900, ["neither a COCO file nor"]),
+        (
+            json.dumps(coco_with([[1, 1, 2, 2, 3, 7777]])).replace("7777", "1e400").encode(),
+            ["1.png", "out of the image"],
+        ),
+        (json.dumps(coco_with([[1, 1, 2, 2, 3, 7777]])).replace("7777", "NaN").encode(), ["1.png", "out of the image"]),
+        (json.dumps(coco_with(7777)).replace("7777", "[" * 800 + "]" * 800).encode(), ["1.png"]),
+        (coco_with({"size": [4, 5], "counts": [20.5]}), ["1.png", "no whole numbers"]),
+        (coco_with({"size": [4, 5], "counts": [2**70]}), ["1.png", "no whole numbers"]),
+        (coco_with({"size": [4, 5], "counts": {}}), ["1.png", "no whole numbers"]),
+        (coco_with({"size": 4, "counts": []}), ["a mask cannot be read"]),
+        (coco_with({}), ["'size' is missing"]),
+        (coco_with(None), ["a mask cannot be read"]),
+        (coco_with(3), ["a mask cannot be read"]),
+        (coco_with([3]), ["1.png", "fewer than three corners"]),
+        (coco_with([["a"] * 6]), ["1.png"]),
+        (coco_with([[0, 0, 5, 4, 0, 4] * 400_000]), ["1.png", "longer than 4,000,000 pixels"]),
+        ({**COCO, "images": [{**COCO["images"][0], "width": 10**400}]}, ["is said to have"]),
+        (json.dumps({**COCO, "images": [{**COCO["images"][0], "width": 7777}]}).replace("7777", "1e400"), ["width"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": ""}], **REGION}, ["'' names no image"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": "a/.."}], **REGION}, ["'a/..' names no image"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": 3}]}, ["images.0.file_name", "string"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": "\ud800.png"}], **REGION}, ["\\ud800.png' is no text"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": "con.png"}], **REGION}, ["'con.png'", "Windows"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": "a\nb.png"}], **REGION}, ["'a\\nb.png'", "control"]),
+        ({**COCO, "images": [{**COCO["images"][0], "id": []}]}, ["images.0.id"]),
+        ({**COCO, "images": COCO["images"] * 2}, ["two images have the same id"]),
+        ({**COCO, "images": 3}, ["images: Input should be a valid list"]),
+        ([{"data": {"image": "\ud800.png"}, "annotations": [{"result": [], "was_cancelled": True}]}], ["is no text"]),
+        ([{"data": {"image": "http://["}, "annotations": [{"result": []}]}], ["a mask cannot be read"]),
+        ([{"data": {"image": "a/"}, "annotations": [{"result": []}]}], ["'a/' names no image"]),
+        ([{"data": 3, "annotations": []}], ["0.data", "dictionary"]),
+        ([{"data": {}, "annotations": 3}], ["0.annotations"]),
+        (task_with(value={"format": "rle", "rle": 10**12}), ["1.png", "no list of bytes"]),
+        (task_with(value={"format": "rle", "rle": ["a"]}), ["a mask cannot be read"]),
+        (task_with(value={"format": "rle", "rle": [255] * 40}), ["hold 1073741823 pixels, the image 20"]),
+        (task_with(value={"format": "rle", "rle": []}, original_height="x"), ["original_height"]),
+        (task_with(value=[]), ["value"]),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, cli: Cli, content: object, words: list[str]) -> None:
     path = tmp_path / "file.json"
+    if isinstance(content, str):
+        content = content.encode()
     write_atomic(path, content if isinstance(content, bytes) else json.dumps(content).encode())
     assert_refused(cli("masks", "import", path, "--out", tmp_path / "out"), "file.json", *words)
     assert not (tmp_path / "out").exists()
@@ -316,6 +363,77 @@ def test_import_refuses(cli: Cli, tmp_path: Path, data: Path) -> None:
     assert cli("masks", "import", source, "--out", out, "--data", data, "--overwrite")[0] == 0
     np.testing.assert_array_equal(decode_mask((out / "a" / "2.png").read_bytes()), blob())
     assert cli("masks", "import", source, "--out", out, "--data", data)[0] == 0  # the same again changes nothing
+
+
+@pytest.mark.parametrize("place", ["absolute", "above", "linked", "beside", "the folder itself"])
+def test_import_never_touches_the_images(cli: Cli, tmp_path: Path, place: str) -> None:
+    photos = tmp_path / "photos"
+    for number, name in enumerate(("1.png", "2.png")):
+        write_atomic(photos / name, encoded(picture(40, 60, number)))
+    table, out = tmp_path / "csv" / "data.csv", tmp_path / "out"
+    names = {"absolute": photos.as_posix(), "above": "../photos", "linked": "photos", "beside": "../photos"}
+    write_atomic(
+        table, "".join(["image,label\n", *(f"{names.get(place, '.')}/{n}.png,{n}\n" for n in (1, 2))]).encode()
+    )
+    words = {"absolute": "lies outside the CSV's folder", "above": "lies outside the CSV's folder"}.get(place, "")
+    if place == "linked":
+        out.mkdir()
+        (table.parent / "photos").symlink_to(photos)
+        (out / "photos").symlink_to(photos)
+        words = "a symbolic link leads out of"
+    elif place == "beside":
+        table.rename(photos / "data.csv")
+        table, out, words = photos / "data.csv", photos, "is an image of"
+        table.write_text("image,label\n1.png,1\n2.png,2\n")
+    elif place == "the folder itself":
+        for number in (1, 2):
+            write_atomic(photos / str(number) / "a.png", encoded(picture(40, 60, number)))
+            (photos / f"{number}.png").unlink()
+        table, out, words = photos, photos, "lies in the data set"
+    before = {path: path.read_bytes() for path in photos.rglob("*.png")}
+    source = sources(tmp_path, ["1.png" if place != "the folder itself" else "1/a.png"])
+    command = ("masks", "import", source, "--out", out, "--data", table, "--overwrite")
+    assert_refused(cli(*command), words)
+    assert {path: path.read_bytes() for path in photos.rglob("*.png")} == before
+
+
+def test_photographs_are_no_masks(cli: Cli, tmp_path: Path, data: Path) -> None:
+    def refused(folder: Path, *words: str) -> None:
+        assert_refused(cli("masks", "import", folder, "--out", tmp_path / "out", "--data", data), *words)
+        assert not (tmp_path / "out").exists()
+
+    refused(data, "is an image of", "name the folder of masks")
+    masks = tmp_path / "masks" / "a"
+    write_atomic(masks / "1.png", encoded(picture(40, 60), "JPEG"))
+    refused(masks, "1.png: a JPEG blurs the outline")
+    photo = picture(40, 60) | np.uint8(1)
+    photo[:2, :2] = 0
+    write_atomic(masks / "1.png", encoded(photo))
+    refused(masks, "1.png: 99.8 % of it are not black, as in a photograph", "1.full")
+    write_atomic(masks / "1.png", encoded(np.ones((40, 60), np.uint8)))
+    refused(masks, "1.png: has no background", "1.full")
+    write_atomic(masks / "1.full", b"")
+    assert cli("masks", "import", masks.parent, "--out", tmp_path / "out", "--data", data)[0] == 0
+
+
+def test_thousands_of_annotations_find_their_images_at_once(tmp_path: Path) -> None:
+    names = [f"{'deep/' * 9}{number}/image.png" for number in range(3000)]
+    samples = tuple(Sample(name, tmp_path / name, 0, None, "train") for name in names)
+    known = _Known(Dataset(tmp_path, ("a",), samples))
+    assert [known.find(f"somewhere/{name}") for name in names] == [stem(name) for name in names]
+    assert known.find("/".join(["x"] * 100_000)) is None
+
+
+def test_a_brush_of_a_large_image_is_decoded() -> None:
+    """As Label Studio writes it where little repeats: every value by itself."""
+    alpha = picture(400, 600)[..., 0] > 128
+    values = np.dstack([picture(400, 600), alpha * np.uint8(255)]).ravel()
+    bits = f"{values.size:032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}"
+    for start in range(0, values.size, 1 << 16):
+        part = values[start : start + (1 << 16)]
+        bits += f"011{len(part) - 1:016b}" + "".join(np.char.mod("%d", np.unpackbits(part)).tolist())
+    data = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    np.testing.assert_array_equal(decode_brush(data, (400, 600)), alpha)
 
 
 def test_export_gives_what_is_still_to_be_drawn_with_its_draft(cli: Cli, tmp_path: Path, data: Path) -> None:

@@ -1,19 +1,33 @@
 """The official archives, made small: what comes out is a data set; what is damaged is one line."""
 
+import gzip
 import io
+import os
+import struct
 import tarfile
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pictures import encoded, picture
+from test_cli import Cli, assert_refused
 
 from alserve.errors import DataError
-from training.archives import GLAS_VALID, unpack_cub, unpack_glas
+from training.archives import GLAS_VALID, MOST_BYTES, unpack_cub, unpack_glas
 from training.dataset import Dataset, load_dataset
 
 GLAS_NAMES = [*(f"train_{number}" for number in range(1, 11)), "testA_1", "testB_1"]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -105,3 +119,133 @@ def test_damaged_archives_leave_no_data_set(glas: Path, cub: tuple[Path, Path], 
     with pytest.raises(DataError, match=r"holds no images.txt"):
         unpack_cub(cub[1], cub[1], out)
     assert not (out / "data.csv").exists()
+
+
+def zipped(path: Path, files: dict[str, bytes], **options: int) -> Path:
+    with zipfile.ZipFile(path, "w", **options) as file:  # type: ignore[arg-type]
+        for name, data in files.items():
+            file.writestr(name, data)
+    return path
+
+
+def glas_with(path: Path, *, grades: str = "name,grade (GlaS)\na,benign\n", **options: Any) -> Path:
+    image = encoded(picture(20, 30), "BMP")
+    files = {"a.bmp": image, "a_anno.bmp": image, **options.pop("files", {}), "Grade.csv": grades.encode()}
+    return zipped(path, files, **options)
+
+
+def patched(path: Path, *, flag: int = 0, method: int = 8) -> Path:
+    """Say of every file of a zip that it is encrypted, or packed in some way."""
+    data = bytearray(path.read_bytes())
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = data.find(signature)
+        while start >= 0:
+            data[start + place : start + place + 4] = struct.pack("<HH", flag, method)
+            start = data.find(signature, start + 1)
+    path.write_bytes(data)
+    return path
+
+
+HEADER = "name,grade (GlaS)\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_bytes(b""), ["is no such archive"]),
+        (lambda path: path.mkdir(), ["no regular one"]),
+        (os.mkfifo, ["no regular one"]),
+        (lambda path: zipped(path, {}), ["holds no Grade.csv"]),
+        (lambda path: glas_with(path, grades=""), ["no column 'grade (GlaS)'"]),
+        (lambda path: glas_with(path, grades=HEADER), ["names no images"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a\n"), ["no grade in line 2"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}b,benign\n"), ["names b, but there is no b.bmp"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,../../x\n"), ["'images/../../x/a.bmp'", "leads out"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,/etc\n"), ["two slashes"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,..\n"), ["leads out"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,C:x\n"), ["leads out"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,x\\y\n"), ["backslash"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,nul\n"), ["Windows"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,x.\n"), ["Windows"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,\n"), ["two slashes"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,x\0\n"), ["control character"]),
+        (lambda path: glas_with(path, grades=f"{HEADER}a,x\nb,X\n"), ["'X' and 'x'", "differ by case"]),
+        (lambda path: glas_with(path, grades=f'{HEADER}a,"{"x" * 200_000}'), ["is no such archive"]),
+        (lambda path: glas_with(path, files={"a.bmp": b"hello"}), ["a.bmp: not an image"]),
+        (lambda path: glas_with(path, files={"a_anno.bmp": b""}), ["a_anno.bmp: the file is empty"]),
+        (
+            lambda path: glas_with(path, files={"a.bmp": bytes(MOST_BYTES + 1)}, compression=zipfile.ZIP_DEFLATED),
+            ["a.bmp holds more than 64 MiB"],
+        ),
+        (lambda path: patched(glas_with(path), flag=1), ["Grade.csv is encrypted"]),
+        (lambda path: patched(glas_with(path), method=99), ["Grade.csv is packed in an unknown way"]),
+        (lambda path: patched(glas_with(path), method=8), ["is no such archive, or cut short"]),
+    ],
+)
+def test_glas_refuses(cli: Cli, tmp_path: Path, make: Callable[[Path], object], words: list[str]) -> None:
+    archive = tmp_path / "glas.zip"
+    make(archive)
+    assert_refused(cli("data", "glas", archive, "--out", tmp_path / "a" / "b" / "out"), "glas.zip", *words)
+    written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.*") if path != archive]
+    assert all(path.parts[:5] == ("a", "b", "out", "images", "benign") for path in written), written
+
+
+def entry(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+TABLES = {
+    "images.txt": b"1 a/1.jpg\n",
+    "image_class_labels.txt": b"1 1\n",
+    "classes.txt": b"1 a\n",
+    "train_test_split.txt": b"1 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", ["is no such archive"]),
+        (gzip.compress(b""), ["is no such archive"]),
+        (gzip.compress(entry("a.txt", 9)), ["is no such archive"]),
+        (gzip.compress(entry("a.txt", 9))[:-9], ["is no such archive"]),
+        (gzip.compress(entry("a.txt", 1 << 40)), ["holds more than 8 GiB"]),
+        (gzip.compress(entry("a.txt", MOST_BYTES + 1) + bytes(MOST_BYTES + 1)), ["a.txt holds more than 64 MiB"]),
+        (gzip.compress(entry("L", 1 << 30, tarfile.GNUTYPE_LONGNAME) + bytes(1 << 20)), ["cub.tgz: "]),
+        (gzip.compress(entry("x", 99, tarfile.XHDTYPE) + b"99999999999999999999 a=b\n".ljust(512)), ["cub.tgz: "]),
+        (gzip.compress(entry("L", 9, tarfile.GNUTYPE_LONGNAME) * 5000), ["cub.tgz: "]),
+        (gzip.compress(b"hello" * 500), ["is no such archive"]),
+        ({**TABLES, "image_class_labels.txt": b"1 7\n"}, ["no class or split of image 1"]),
+        ({**TABLES, "train_test_split.txt": b""}, ["no class or split of image 1"]),
+        ({**TABLES, "images.txt": b""}, ["name no images"]),
+        ({**TABLES, "images.txt": b"1 ../1.jpg\n", "1.jpg": encoded(picture(20, 30), "JPEG")}, ["leads out"]),
+        ({**TABLES, "images.txt": b"1 x/CON.jpg\n", "CON.jpg": encoded(picture(20, 30), "JPEG")}, ["Windows"]),
+        ({**TABLES, "1.jpg": b"hello"}, ["1.jpg: not an image"]),
+        ({**TABLES, "classes.txt": b"1 \xff\n"}, ["is no such archive"]),
+    ],
+)
+def test_cub_refuses(
+    cli: Cli, cub: tuple[Path, Path], tmp_path: Path, data: bytes | dict[str, bytes], words: list[str]
+) -> None:
+    archive = tmp_path / "cub.tgz"
+    _tar(archive, data) if isinstance(data, dict) else archive.write_bytes(data)
+    out = tmp_path / "a" / "out"
+    assert_refused(cli("data", "cub", archive, "--masks", cub[1], "--out", out), "cub.tgz", *words)
+    assert list(tmp_path.rglob("*.jpg")) == []
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_archive_is_a_data_set_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    archive = glas_with(folder / "glas.zip")
+    content = bytearray(archive.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    archive.write_bytes(content)
+    with suppress(DataError):
+        assert unpack_glas(archive, folder / "out").is_file()

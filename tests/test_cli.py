@@ -13,7 +13,7 @@ from alserve import Predictor
 from alserve.cli import main
 from alserve.device import find_conflicts, mend
 from alserve.doctor import print_machine
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 
 Captured = tuple[int, str, str]
 

@@ -1,15 +1,19 @@
 """Data sets as labs have them, and every way in which they can be wrong."""
 
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 from pictures import encoded, picture
 
 from alserve.errors import DataError
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from training.dataset import Dataset, load_dataset
 from training.oracle import SimulatedOracle
 from training.procedure import check_budget
@@ -203,12 +207,105 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
         (replaced("drawn/1.png", "drawn/9.png"), ["line 2", "no such file", "9.png"]),
         (replaced("scans/2.png", "scans/1.png"), ["scans/1.png", "listed twice", "keep one"]),
         (replaced("scans/2.png", "./scans/1.png"), ["scans/1.png", "listed twice"]),
+        (replaced("scans/2.png", "scans/../scans/1.png"), ["line 3", "listed twice", "scans/../scans/1.png"]),
+        (replaced("drawn/1.png", "scans/1.png"), ["line 2", "mask of scans/1.png is its own image"]),
+        (replaced("drawn/1.png", "drawn/../scans/2.png"), ["line 2", "mask of scans/1.png is image scans/2.png"]),
+        (replaced("malignant", "Benign"), ["'Benign' and 'benign'", "differ by case"]),
+        (replaced("malignant", "be\u200bnign"), ["differ by case, spaces or Unicode form"]),
+        (replaced("malignant", "b\x1benign"), ["class 'b\\x1benign' has a control character"]),
+        (replaced("scans/2.png", "scans"), ["line 3", "no regular one", "scans"]),
+        (replaced("scans/2.png", "a\0b"), ["line 3", "no such file"]),
+        (replaced("scans/2.png", "a" * 5000), ["line 3", "no such file"]),
+        (replaced("label,mask", "label,mask,label"), ["two columns label"]),
+        (lambda text: text + '"' + "x" * 200_000, ["cannot be read as a CSV"]),
         (lambda text: text.splitlines()[0], ["no images"]),
+        (lambda _: "", ["no column image and no column label"]),
     ],
 )
 def test_a_bad_csv(table: Path, change: Callable[[str], str], words: list[str]) -> None:
     table.write_text(change(CSV))
     assert_bad(table, str(table), *words)
+
+
+def test_lines_may_be_short_long_or_empty(table: Path) -> None:
+    table.write_text("image,label,mask\nscans/1.png,a\n\nscans/2.png,b,,more,cells\n")
+    assert [sample.mask for sample in load_dataset(table).samples] == [None, None]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_one_letter_in_two_unicode_forms_is_one_image(table: Path, form: Literal["NFC", "NFD"]) -> None:
+    names = [normalize(other, "scans/\u00e4.png") for other in ("NFC", "NFD")]
+    for name in names:
+        draw(table.parent / name)
+    table.write_text(f"image,label\n{names[0]},a\nscans/1.png,b\n", encoding="utf-8")
+    assert len(load_dataset(table).samples) == 2
+    table.write_text(f"image,label\n{normalize(form, names[0])},a\n{names[1]},b\n", encoding="utf-8")
+    assert_bad(table, "line 3", "listed twice")
+
+
+def test_links_lead_to_the_same_image_through_folders_but_not_under_another_name(table: Path) -> None:
+    scans = table.parent / "scans"
+    (table.parent / "linked").symlink_to(scans, target_is_directory=True)
+    (scans / "3.png").symlink_to(scans / "1.png")
+    (scans / "4.png").hardlink_to(scans / "1.png")
+    table.write_text("image,label\nscans/1.png,a\nscans/3.png,b\nscans/4.png,b\n")
+    assert len(load_dataset(table).samples) == 3
+    table.write_text("image,label\nscans/1.png,a\nlinked/1.png,b\n")
+    assert_bad(table, "line 3", "listed twice, as scans/1.png and as linked/1.png")
+
+
+def test_a_mask_of_two_images_is_said(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table.write_text(CSV.replace("malignant,,", "malignant,./drawn/1.png,"))
+    load_dataset(table)
+    load_dataset(table)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "drawn/1.png is the mask of both scans/1.png and scans/2.png" in line
+
+
+def test_masks_that_are_the_images_are_refused(folder: Path) -> None:
+    assert_bad(folder, "the mask of benign/1.png is its own image", masks=folder)
+
+
+def test_what_is_left_out_is_said_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.heic", "b.HEIC", "c.avif", "deep/photo", ".hidden/x.ppm", "Thumbs/.x.png"):
+        write_atomic(folder / "benign" / name, b"x")
+    os.mkfifo(folder / "malignant" / "pipe.png")
+    draw_mask(folder.parent / "masks" / "benign" / "1.png")
+    write_atomic(folder.parent / "masks" / "benign" / "1.pcx", b"x")
+    for _ in range(2):
+        assert len(load_dataset(folder, folder.parent / "masks").samples) == 4
+    masks, images = capsys.readouterr().err.splitlines()[::-1]
+    assert "left out 1 .avif, 2 .heic, 1 that are no regular files, 1 without a suffix: the kinds that" in images
+    assert "masks: left out 1 .pcx" in masks
+    for path in (folder / "malignant").glob("*.png"):
+        path.rename(path.with_suffix(".heic"))
+    assert_bad(folder, "malignant: this class folder holds no images", "2 .heic")
+
+
+@pytest.mark.parametrize("name", ["Benign", "benign ", "\uff42enign", "BENIGN"])
+def test_class_folders_that_look_alike(folder: Path, name: str) -> None:
+    draw(folder / name / "1.png")
+    assert_bad(folder, f"'{min('benign', name)}' and '{max('benign', name)}'", "give one another name")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS takes UTF-8 only")
+def test_a_class_that_is_not_utf_8(folder: Path) -> None:
+    draw(folder / os.fsdecode(b"b\xff") / "1.png")
+    assert_bad(folder, "class 'b\\udcff'", "is not in UTF-8")
+
+
+def test_a_file_that_changes_its_spelling_is_found_where_case_does_not_count(table: Path) -> None:
+    table.write_text("image,label\nscans/1.png,a\nSCANS/1.PNG,b\n")
+    if (table.parent / "SCANS").exists():
+        assert_bad(table, "line 3", "listed twice")
+    else:
+        assert_bad(table, "line 3", "no such file")
+
+
+def test_a_csv_that_is_a_pipe_or_a_folder_of_none(table: Path) -> None:
+    table.unlink()
+    os.mkfifo(table)
+    assert_bad(table, "no such folder or CSV file")
 
 
 def test_a_csv_that_is_none(table: Path) -> None:

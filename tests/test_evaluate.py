@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from test_cli import Cli, assert_refused
 from torchmetrics.functional.classification import binary_average_precision, multiclass_calibration_error
 
 from alserve import Predictor
-from alserve.imageio import decode, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import decode
 from alserve.render import contact_sheet, panels
 from training.dataset import Sample, load_dataset
 from training.evaluate import WORST, Figures, measure
@@ -187,6 +190,19 @@ def test_refused(cli: Cli, predictor: Predictor, table: Path, tmp_path: Path) ->
     found = cli("evaluate", model, tmp_path / "data", "--split", "train")
     assert_refused(found, "its classes are other, regular", "the model's are irregular, regular")
     assert list(tmp_path.iterdir()) == [tmp_path / "data"]
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="file names are text there")
+def test_names_that_are_no_text(cli: Cli, predictor: Predictor, tmp_path: Path) -> None:
+    name = os.fsdecode(b"regular/\xff\n.png")
+    write_atomic(tmp_path / "data" / name, encoded(picture(40, 60)))
+    write_atomic(tmp_path / "masks" / name, encoded(np.eye(40, 60, dtype=np.uint8)))
+    outputs = ("--json", tmp_path / "f.json", "--worst", tmp_path / "worst.png")
+    words = ("--masks", tmp_path / "masks", "--split", "train", *outputs)
+    assert cli("evaluate", predictor.engine.path, tmp_path / "data", *words)[0] == 0
+    (worst,) = json.loads((tmp_path / "f.json").read_text())["worst"]
+    assert worst["name"] == r"regular/\udcff\n.png"
+    assert (tmp_path / "worst.png").is_file()
 
 
 def test_a_mask_of_the_wrong_size_is_refused(cli: Cli, predictor: Predictor, tmp_path: Path) -> None:

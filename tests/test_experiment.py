@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from alserve.errors import DataError
 from training.cache import NOT_IN_FIRST_PASS, NOT_IN_THETA0, Shared
 from training.experiment import read_experiment, run_experiment, settings_of
 from training.fit import Trainer
-from training.jobs import places
+from training.jobs import Job, places
 from training.learner import weights_of
 from training.procedure import train_run
 from training.report.page import DASH
@@ -290,6 +292,16 @@ def test_report_refuses(longer: Path, tmp_path: Path, cli: Cli) -> None:
         ({"methods": {"a": "random"}}, ["methods.a: ", "dictionary"]),
         ({"methods": {"../a": {}}}, ["methods.../a: ", "pattern"]),
         ({"methods": {}}, ["methods: "]),
+        ({"methods": {"a" * 101: {}}}, ["methods."]),
+        ({"methods": {"a\nb": {}}}, ["methods.a\\nb: "]),
+        ({"methods": {"plain": {}, "Plain": {}}}, ["'Plain' and 'plain' differ by case"]),
+        ({"methods": [1]}, ["methods: ", "dictionary"]),
+        ({"methods": {"a": {"lr": float("inf")}}}, ["method a: lr: ", "finite"]),
+        ({"methods": {"a": {"rounds": 10**9}}}, ["method a: rounds: ", "less than"]),
+        ({"methods": {"a": {"short_side": 32}}}, ["method a: short_side: ", "64"]),
+        ({"methods": {"a": {"method": ["x\ny"]}}}, ["method a: "]),
+        ({"settings": {1: 2}}, ["settings"]),
+        ({"masks": {}}, ["masks: "]),
         ({"seeds": [0, 0]}, ["seed is there twice"]),
         ({"seeds": ["one"]}, ["seeds.0: "]),
         ({"data": None}, ["says no 'data'", "--data"]),
@@ -313,6 +325,19 @@ def test_a_file_that_does_not_fit(
         ("methods: {a: {}, a: {}}", "'a' is there twice"),
         ("", "valid dictionary"),
         ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2: aliases"),
+        ("a: &a [*a]", "aliases"),
+        ("[" * 100_000, "no plain text"),
+        ("{[1, 2]: 3}", "found unhashable key"),
+        ("{{a: 1}: 3}", "found unhashable key"),
+        ("seeds: 2001-99-99", "no plain text"),
+        ("seeds: !!int x", "no plain text"),
+        ("seeds: !!bool x", "no plain text"),
+        ("seeds: !!map 3", "no plain text"),
+        ("a: \0", "no YAML"),
+        ("a: " + "x" * 300_000, "larger than 256 KiB"),
+        ("a: b\n" * 10_000, "'a' is there twice"),
+        ("{? : 1, methods: {}}", "methods: "),
     ],
 )
 def test_a_file_that_is_no_experiment(tmp_path: Path, text: str, words: str) -> None:
@@ -320,6 +345,21 @@ def test_a_file_that_is_no_experiment(tmp_path: Path, text: str, words: str) -> 
     with pytest.raises(DataError, match=words) as caught:
         read_experiment(tmp_path / "e.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"), Path.exists])
+def test_an_experiment_that_is_no_file(tmp_path: Path, cli: Cli, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "e.yaml")
+    assert_refused(cli("experiment", tmp_path / "e.yaml", "--out", tmp_path / "out"), "e.yaml: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_is_handed_over_whatever_its_paths_are(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"\xff \n")
+    job = Job(name="a-0", data=place, masks=None, out=place, settings=Settings(), device="cpu", cache=place)
+    text = job.as_json()
+    assert text.isascii()
+    assert Job.from_json(text) == job
 
 
 def test_a_device_that_is_not_there(folder: Path, tmp_path: Path, cli: Cli) -> None:

@@ -17,8 +17,9 @@ from PIL import Image
 
 from alserve import Predictor, load
 from alserve.errors import DataError, RunError
+from alserve.files import write_atomic
 from alserve.folder import FOLDERS, Options, Summary, parse_save, plan, run, segment_folder
-from alserve.imageio import decode, decode_mask, read_image, write_atomic
+from alserve.imageio import decode, decode_mask, read_image
 from alserve.manifest import MANIFEST, Manifest, Shard
 from alserve.tiling import Tiling
 from training.export import stamp

@@ -1,6 +1,7 @@
 """A person as the oracle, played by a script: what is asked, drawn, mistaken, skipped; and a run killed in between."""
 
 import csv
+import os
 import re
 import signal
 import subprocess
@@ -17,7 +18,8 @@ from pictures import encoded, picture
 from test_cli import Cli, assert_refused
 
 from alserve.errors import DataError, RunError
-from alserve.imageio import decode_mask, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import decode_mask
 from training.dataset import Dataset, Sample, load_dataset, stem
 from training.fit import Trainer
 from training.learner import Learner, read_images, weights_of
@@ -207,6 +209,7 @@ def asked(data: Path) -> tuple[Sample, ...]:
         ({"a/1.png": b"hello"}, ["a/1.png: not an image"]),
         ({"a/1.png": encoded(picture(40, 60), "JPEG")}, ["a/1.png: a JPEG blurs the outline", "PNG"]),
         ({"a/1.png": encoded(np.ones((40, 60), np.uint8))}, ["has no background", "an empty file 1.full"]),
+        ({"a/1.png": encoded(picture(40, 60) | np.uint8(1))}, ["100.0 % of it are not black", "photograph", "1.full"]),
         ({"a/1.png": encoded(np.eye(40, 60, dtype=np.uint8)), "a/1.skip": b""}, ["marked as skipped", "remove"]),
         ({"a/1.png": b"", "a/1.tif": b""}, ["a second mask of the same name"]),
     ],
@@ -266,6 +269,25 @@ def test_the_page_needs_nothing_from_elsewhere(data: Path, tmp_path: Path, capsy
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert all(word in said for word in ("4 masks to draw", "todo.html", "masks", "run the same command again"))
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="file names are text there")
+def test_names_that_are_no_text_are_asked_for(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a/\xff.jpg")
+    write_atomic(tmp_path / "data" / name, encoded(picture(40, 60), "JPEG"))
+    FolderOracle(tmp_path / "work").request(load_dataset(tmp_path / "data").samples, None)
+    assert (tmp_path / "work" / "images" / name).is_file()
+    assert 'href="images/a/%FF.jpg"' in (tmp_path / "work" / "todo.html").read_text()
+
+
+@pytest.mark.parametrize("place", ["images", "masks"])
+def test_links_out_of_the_folder_are_not_followed(data: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "work" / place).mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "work" / place / "a").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(DataError, match="a symbolic link leads out of"):
+        FolderOracle(tmp_path / "work").request(asked(data), None)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from drawn import UNTRAINED, settings
 
 from alserve import load
 from alserve.errors import RunError
+from alserve.files import write_atomic
 from alserve.geometry import resize, resize_mask, working_shape
-from alserve.imageio import decode, encode_png, write_atomic
+from alserve.imageio import decode, encode_png
 from alserve.modelfile import ModelSpec
 from training.dataset import load_dataset
 from training.evaluate import measure

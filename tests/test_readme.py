@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from training.experiment import read_experiment
 from training.synthetic import draw_dataset
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from alserve import Predictor
+from alserve.files import write_atomic
 from alserve.geometry import resize
-from alserve.imageio import encode_png, to_grey, write_atomic
+from alserve.imageio import encode_png, to_grey
 from alserve.modelfile import ModelSpec, Parity, Provenance
 from alserve.predictor import Prediction
 from training.dataset import load_dataset

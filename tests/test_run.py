@@ -1,6 +1,8 @@
 """The folder of a run: what it refuses, and that what is saved comes back."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from drawn import settings
 
 from alserve.errors import DataError, RunError
-from training.run import Run, State, read_config
+from training.run import Run, State, read_config, read_rounds, read_seconds
 from training.settings import Settings, parse_assignments
 
 
@@ -50,6 +52,30 @@ def test_state_comes_back(tmp_path: Path) -> None:
         assert found.pseudo[index].dtype == np.uint8
     assert torch.equal(found.weights["decoder.weight"], state.weights["decoder.weight"])
     assert [json.loads(line) for line in (run.folder / "rounds.jsonl").read_text().splitlines()] == state.records
+
+
+def test_results_that_were_damaged_are_written_anew_and_a_torn_time_is_passed_over(tmp_path: Path) -> None:
+    record = {"round": 1, "masks_used": 2, "pseudo_labels": 0, "threshold": 0.5, "asked": [os.fsdecode(b"a\xff.png")]}
+    with start(tmp_path / "run") as run:
+        run.save_state(State(records=[record]))
+        (run.folder / "rounds.jsonl").write_text("{")
+        with pytest.raises(RunError, match=r"rounds\.jsonl: line 1 is damaged; 'alserve train'"):
+            read_rounds(run.folder)
+        assert run.load_state().records == read_rounds(run.folder) == [record]
+        run.note_time(1, "pass 1", 2.0)
+        with (run.folder / "timings.jsonl").open("a") as file:
+            file.write('[]\n{"round": 1}\n' + "[" * 100_000 + '\n{"round": 1, "sec')
+        assert read_seconds(run.folder) == {1: 2.0}
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="file names are text there")
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    with start(tmp_path / os.fsdecode(b"run\xff")) as run:
+        run.save_theta0({"a": torch.zeros(2)})
+        run.save_state(State(round=2, weights={"a": torch.ones(2)}))
+        assert run.load_state().round == 2
+        assert run.load_theta0() is not None
+    assert read_config(run.folder)["fingerprint"] == "f"
 
 
 def test_theta0_comes_back(tmp_path: Path) -> None:

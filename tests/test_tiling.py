@@ -14,8 +14,9 @@ from pictures import Pixels
 
 from alserve import Predictor
 from alserve.errors import DataError
+from alserve.files import write_atomic
 from alserve.geometry import BAND, STRIDE, enlarged, resize
-from alserve.imageio import peek_shape, write_atomic
+from alserve.imageio import peek_shape
 from alserve.manifest import MANIFEST
 from alserve.tiling import CAM_SCALE, Tiling, _Axis, run_tiled
 from training.tissue import CLASSES, draw_tissue

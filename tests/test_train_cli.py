@@ -3,19 +3,26 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from drawn import settings
 from pictures import encoded, picture
+from safetensors.torch import save
 from test_cli import Cli, assert_refused
 
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
+from training.dataset import load_dataset
 from training.procedure import train_run
-from training.run import read_rounds
+from training.run import Run, State, read_rounds
+from training.settings import Settings
 from training.synthetic import draw_dataset
 
 
@@ -119,6 +126,11 @@ def test_train_refuses_bad_input(
         (["--preset", "cells"], ["unknown preset 'cells'", "glas, cub"]),
         (["--method", "magic"], ["--method", "label-propagation"]),
         (["--short-side", 100], ["--short-side", "multiple of 32"]),
+        (["--short-side", 32], ["--short-side", "64"]),
+        (["--short-side", 32_000], ["--short-side", "4096"]),
+        (["--rounds", 10**9], ["--rounds", "1000000"]),
+        (["--set", "lr=inf"], ["--lr", "finite"]),
+        (["--set", "lr=nan"], ["--lr"]),
         (["--seed", -1], ["--seed"]),
         (["--set", "folds"], ["--set folds", "NAME=VALUE"]),
         (["--set", "fold=3"], ["unknown setting 'fold'", "did you mean folds"]),
@@ -134,3 +146,129 @@ def test_train_refuses_bad_options(
     result = cli("train", data, "--masks", tmp_path / "masks", "--out", tmp_path / "run", *options)
     assert_refused(result, *words)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+SMALL = ("--encoder", "resnet18", "--set", "pretrained=false", "--method", "random", "--initial", 1, "--rounds", 1)
+LINE = {"round": 1, "masks_used": 2, "pseudo_labels": 0, "threshold": 0.5, "asked": []}
+DEEP = b"[" * 100_000
+
+
+def begun(data: Path, out: Path) -> None:
+    """A run that has just begun, and says that a round is finished."""
+    chosen = Settings.of(
+        None, {"encoder": "resnet18", "pretrained": False, "method": "random", "initial": 1, "rounds": 1}
+    )
+    masks = data.with_name("masks")
+    fingerprint = load_dataset(data, masks).fingerprint()
+    with Run(out, chosen, source=data, masks=masks, fingerprint=fingerprint) as run:
+        run.save_state(State())
+    (out / "rounds.jsonl").write_text(json.dumps(LINE) + "\n")
+
+
+def without(out: Path, key: str) -> bytes:
+    config = json.loads((out / "config.json").read_text())
+    config["settings"].pop(key, None)
+    config.pop(key, None)
+    return json.dumps(config).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b""),
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b"\xff"),
+        ("config.json", DEEP),
+        ("config.json", "method"),
+        ("config.json", "seed"),
+        ("config.json", "source"),
+        ("config.json", "settings"),
+        ("rounds.jsonl", b"{"),
+        ("rounds.jsonl", b"[]\n"),
+        ("rounds.jsonl", b"3"),
+        ("rounds.jsonl", b"\xff"),
+        ("rounds.jsonl", DEEP),
+        ("rounds.jsonl", b"{}"),
+        ("rounds.jsonl", json.dumps({**LINE, "round": "1"}).encode()),
+        ("rounds.jsonl", json.dumps({**LINE, "test_dice": float("nan")}).encode()),
+        ("rounds.jsonl", json.dumps({**LINE, "masks_used": []}).encode()),
+        ("rounds.jsonl", json.dumps({**LINE, "asked": [3]}).encode()),
+        ("rounds.jsonl", json.dumps({**LINE, "threshold": 7777}).replace("7777", "1e400").encode()),
+    ],
+)
+def test_a_damaged_run_is_not_reported(cli: Cli, data: Path, tmp_path: Path, name: str, content: bytes | str) -> None:
+    run = tmp_path / "run"
+    begun(data, run)
+    write_atomic(run / name, without(run, content) if isinstance(content, str) else content)
+    assert_refused(cli("report", run), f"run/{name}: ", "damaged")
+    if name == "config.json":
+        assert_refused(cli("export", run, "--out", tmp_path / "x.onnx"), "run/config.json: is damaged")
+        assert_refused(cli("train", data, "--masks", tmp_path / "masks", "--out", run, *SMALL), "is damaged")
+    else:
+        (run / name).unlink()
+        (run / name).mkdir()
+        assert_refused(cli("report", run), f"run/{name}: cannot be read")
+
+
+def stored(**changes: Any) -> bytes:
+    fields = {"round": 1, "passes": 0, "asked": [[0]], "threshold": 0.5, "records": [], **changes}
+    return save({"weights/a": torch.zeros(2)}, metadata={"state": json.dumps(fields)})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        bytes(100),
+        b"\xff" * 8,
+        stored()[:-3],
+        save({}),
+        save({}, metadata={"state": "{"}),
+        save({}, metadata={"state": "[" * 100_000}),
+        save({"pseudo/x": torch.zeros(2)}, metadata={"state": "{}"}),
+        stored(round=0),
+        stored(round="1"),
+        stored(asked=3),
+        stored(asked=[[-1]]),
+        stored(asked=[[99]]),
+        stored(records=[3]),
+        stored(speed=3),
+        stored(threshold=[]),
+    ],
+)
+def test_a_damaged_state_is_not_continued(cli: Cli, data: Path, tmp_path: Path, content: bytes) -> None:
+    run = tmp_path / "run"
+    begun(data, run)
+    write_atomic(run / "state" / "theta0.safetensors", save({"a": torch.zeros(2)}))
+    write_atomic(run / "state" / "latest.safetensors", content)
+    command = ("train", data, "--masks", tmp_path / "masks", "--out", run, *SMALL)
+    code, _, said = cli(*command)
+    assert code == 2
+    line = said.splitlines()[-1]
+    assert line.startswith(f"alserve: {run}")
+    assert "begin the run anew with --overwrite" in line
+    assert "Traceback" not in said
+
+
+def test_damaged_weights_are_not_continued(cli: Cli, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    begun(data, run)
+    command = ("train", data, "--masks", tmp_path / "masks", "--out", run, *SMALL)
+    for content in (b"", save({"a": torch.zeros(2)}), save({"a": torch.zeros(2)})[:-3]):
+        write_atomic(run / "state" / "theta0.safetensors", content)
+        code, _, said = cli(*command)
+        assert (code, "Traceback" in said) == (2, False)
+        assert "begin the run anew with --overwrite" in said.splitlines()[-1]
+
+
+def test_a_broken_pipe_is_no_error(tmp_path: Path) -> None:
+    begin = "import sys, time; time.sleep(2); from alserve.cli import main; sys.argv = ['alserve', '--help']; main()"
+    with subprocess.Popen([sys.executable, "-c", begin], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1
+    assert not list(tmp_path.iterdir())

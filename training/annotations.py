@@ -5,24 +5,30 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from alserve.errors import DataError
 from alserve.header import MAX_PIXELS
 from alserve.terminal import say
 from alserve.web.rle import encode_rle
 from training.brush import decode_brush, encode_brush
-from training.coco import decode_region
+from training.coco import decode_regions
 from training.dataset import Mask, find_pictures, read_mask
+from training.oracle import check_drawn, check_one_sided
 
 FOREGROUND = "foreground"
 """The one label of drafts."""
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio sets before the name of an uploaded file."""
+
+
+OUTLINES = frozenset({"polygonlabels", "rectanglelabels", "ellipselabels", "polygon", "rectangle", "ellipse"})
+"""Label Studio's regions that outline something and are not the brush's."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,60 @@ class Draft:
     """bool [height, width]; None where there is no draft."""
 
 
+class _Read(BaseModel):
+    """Part of a JSON file: the fields that are read, each of its type; others are passed over."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+Size = Annotated[int, Field(strict=False)]
+"""480.0 is taken for 480."""
+
+
+class _CocoImage(_Read):
+    id: int | str
+    file_name: str
+    height: Size
+    width: Size
+
+
+class _CocoAnnotation(_Read):
+    image_id: int | str
+    segmentation: Any
+
+
+class _Coco(_Read):
+    images: list[_CocoImage]
+    annotations: list[_CocoAnnotation]
+
+
+class _Value(_Read):
+    format: Any = None
+    rle: Any = None
+
+
+class _Result(_Read):
+    type: str = ""
+    image_rotation: float | None = None
+    original_height: Size = 0
+    original_width: Size = 0
+    value: _Value | None = None
+
+
+class _Finished(_Read):
+    result: list[_Result]
+    was_cancelled: bool | None = None
+    updated_at: str | None = None
+
+
+class _Task(_Read):
+    data: dict[str, Any]
+    annotations: list[_Finished]
+
+
+_TASKS = TypeAdapter(list[_Task])
+
+
 def read_annotations(source: Path) -> Iterator[Annotation]:
     """Read the masks that an annotation program wrote.
 
@@ -59,36 +119,47 @@ def read_annotations(source: Path) -> Iterator[Annotation]:
         region are left out of a COCO file, which does not tell whether they were looked at.
 
     Raises:
-        DataError: It is none of these, or a mask in it cannot be decoded.
+        DataError: It is none of these, or a mask in it cannot be decoded; or a picture is a photograph, see
+            `training.oracle.check_drawn`.
     """
     if source.is_dir():
         yield from _read_pictures(source)
         return
+    if not source.is_file():
+        raise DataError(f"{source}: no such file or folder")
     try:
         content = json.loads(source.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file or folder") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{source}: is no JSON file, or ends too early; export it again") from None
-    if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
-        read = _read_coco(content)
-    elif isinstance(content, list) and all(
-        isinstance(t, dict) and {"data", "annotations"} <= t.keys() for t in content
-    ):
-        read = _read_label_studio(content)
-    else:
-        raise DataError(f"{source}: is neither a COCO file nor Label Studio's export as 'JSON' (not 'JSON-MIN')")
     try:
-        yield from read
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+            yield from _read_coco(_Coco.model_validate(content))
+        elif isinstance(content, list) and all(
+            isinstance(task, dict) and {"data", "annotations"} <= task.keys() for task in content
+        ):
+            yield from _read_label_studio(_TASKS.validate_python(content))
+        else:
+            raise DataError(f"{source}: is neither a COCO file nor Label Studio's export as 'JSON' (not 'JSON-MIN')")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{source}: a mask cannot be read ({place}: {first['msg']}); export it again") from None
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"{source}: a mask cannot be read ({_reason(error)})") from None
 
 
-def _checked_shape(height: Any, width: Any) -> tuple[int, int]:  # noqa: ANN401  whatever the JSON holds
-    shape = int(height), int(width)
-    if min(shape) < 1 or shape[0] * shape[1] > MAX_PIXELS:
+def _checked_name(name: str) -> str:
+    """Return an image's name, with forward slashes, if it ends in one."""
+    name = name.replace("\\", "/")
+    if name.rpartition("/")[2] in {"", ".", ".."}:
+        raise ValueError(f"'{name}' names no image")
+    return name
+
+
+def _checked_shape(height: int, width: int) -> tuple[int, int]:
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"an image is said to have {width} x {height} pixels")
-    return shape
+    return height, width
 
 
 def _reason(error: Exception) -> str:
@@ -96,70 +167,84 @@ def _reason(error: Exception) -> str:
 
 
 def _read_pictures(folder: Path) -> Iterator[Annotation]:
-    for path in find_pictures(folder).values():
-        yield Annotation(path.relative_to(folder).as_posix(), read_mask(path))
+    for name, path in find_pictures(folder).items():
+        mask = read_mask(path)
+        check_drawn(path, mask, folder, name)
+        if mask.all():
+            check_one_sided(path, mask, folder, name)
+        yield Annotation(path.relative_to(folder).as_posix(), mask)
 
 
-def _read_coco(content: dict[str, Any]) -> Iterator[Annotation]:
-    regions: dict[Any, list[Any]] = {}
-    for annotation in content["annotations"]:
-        regions.setdefault(annotation["image_id"], []).append(annotation["segmentation"])
-    for image in content["images"]:
-        shape = _checked_shape(image["height"], image["width"])
-        name = image["file_name"].replace("\\", "/")
+def _read_coco(content: _Coco) -> Iterator[Annotation]:
+    regions: dict[int | str, list[Any]] = {image.id: [] for image in content.images}
+    if len(regions) < len(content.images):
+        raise ValueError("two images have the same id")
+    for annotation in content.annotations:
+        if annotation.image_id not in regions:
+            raise ValueError(f"there is no image with id {annotation.image_id}")
+        regions[annotation.image_id].append(annotation.segmentation)
+    for image in content.images:
+        name = _checked_name(image.file_name)
+        shape = _checked_shape(image.height, image.width)
+        if not regions[image.id]:
+            continue
         try:
-            masks = [decode_region(region, shape) for region in regions.pop(image["id"], ())]
+            mask = decode_regions(regions[image.id], shape)
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{name}: {error}") from None
-        if masks:
-            yield Annotation(name, np.asarray(np.logical_or.reduce(masks)))
-    if regions:
-        raise ValueError(f"there is no image with id {next(iter(regions))}")
+        yield Annotation(name, mask)
 
 
-def _read_label_studio(tasks: Sequence[dict[str, Any]]) -> Iterator[Annotation]:
+def _read_label_studio(tasks: Sequence[_Task]) -> Iterator[Annotation]:
     for task in tasks:
-        finished = [a for a in task["annotations"] if not a.get("was_cancelled")]
-        if not task["annotations"]:
+        finished = [annotation for annotation in task.annotations if not annotation.was_cancelled]
+        if not task.annotations:
             continue
         name = _image_of(task)
         if not finished:
             yield Annotation(name, None)
             continue
-        latest = max(finished, key=lambda annotation: str(annotation.get("updated_at", "")))
-        masks = _painted(latest["result"], name)
-        if masks:
-            yield Annotation(name, np.asarray(np.logical_or.reduce(masks)))
-        else:
+        latest = max(finished, key=lambda annotation: annotation.updated_at or "")
+        mask = _painted(latest.result, name)
+        if mask is None:
             say(f"{name}: was submitted with nothing painted, left out")
+        else:
+            yield Annotation(name, mask)
 
 
-def _painted(results: Sequence[dict[str, Any]], name: str) -> list[Mask]:
-    """Decode brush regions; others are passed over, as ratings of the image, unless they outline something."""
-    masks = []
+def _painted(results: Sequence[_Result], name: str) -> Mask | None:
+    """Decode and join brush regions; others are passed over, as ratings of the image, unless they outline something."""
+    painted: Mask | None = None
     for result in results:
-        value = result.get("value", {})
-        if value.get("format") == "rle":
-            if result.get("image_rotation"):
+        if result.value is not None and result.value.format == "rle":
+            if result.image_rotation:
                 raise ValueError(f"{name}: was turned in Label Studio; annotate it upright")
-            shape = _checked_shape(result["original_height"], result["original_width"])
-            masks.append(decode_brush(value["rle"], shape))
-        elif result["type"] in {"polygonlabels", "rectanglelabels", "ellipselabels", "polygon", "rectangle", "ellipse"}:
-            raise ValueError(f"{name}: holds a {result['type']} region; use the brush, or export as COCO")
-    return masks
+            shape = _checked_shape(result.original_height, result.original_width)
+            if not isinstance(result.value.rle, list):
+                raise ValueError(f"{name}: its brush is no list of bytes")
+            mask = decode_brush(bytes(result.value.rle), shape)
+            if painted is None:
+                painted = mask.copy()
+            elif painted.shape == shape:
+                painted |= mask
+            else:
+                raise ValueError(f"{name}: its regions are of images of different sizes")
+        elif result.type in OUTLINES:
+            raise ValueError(f"{name}: holds a {result.type} region; use the brush, or export as COCO")
+    return painted
 
 
-def _image_of(task: dict[str, Any]) -> str:
-    """Give the image's path: below the root of local files, or in the address that it was loaded from."""
-    addresses = [task["data"].get("image"), *task["data"].values()]
+def _image_of(task: _Task) -> str:
+    """Return the image's path: below the root of local files, or in the address that it was loaded from."""
+    addresses = [task.data.get("image"), *task.data.values()]
     address = next((address for address in addresses if isinstance(address, str)), None)
     if address is None:
         raise ValueError("a task names no image")
     parts = urlsplit(address)
-    path = parse_qs(parts.query).get("d", [unquote(parts.path)])[0].replace("\\", "/")
+    path = _checked_name(parse_qs(parts.query).get("d", [unquote(parts.path)])[0])
     folder, _, file = path.rpartition("/")
     if folder.rstrip("/").startswith(("/data/upload", "data/upload")):
-        return UPLOADED.sub("", file)
+        return _checked_name(UPLOADED.sub("", file))
     return path
 
 

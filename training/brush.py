@@ -6,7 +6,6 @@ are there: 1 bit, whether one value is repeated; 2 bits, which size the length h
 as many values. The values are the bytes of an RGBA picture, row by row; what was painted is in alpha.
 """
 
-from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +14,9 @@ import numpy.typing as npt
 CHANNELS = 4
 LENGTH_BITS = (3, 4, 8, 16)
 VALUE_BITS = 8
+
+MOST_RUNS = 5_000_000
+"""A mask of more is refused: half a minute of work at most, and more than a hand can paint."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -42,28 +44,28 @@ def _run(length: int, value: int) -> str:
     return f"1{size:02b}{length - 1:0{LENGTH_BITS[size]}b}{value:0{VALUE_BITS}b}"
 
 
-def decode_brush(rle: Iterable[int], shape: tuple[int, int]) -> Mask:
+def decode_brush(rle: bytes, shape: tuple[int, int]) -> Mask:
     """Decode what a brush painted.
 
     Args:
-        rle: Bytes, 0 to 255.
+        rle: The bytes.
         shape: (height, width) of the image in pixels.
 
     Returns:
         bool [height, width]: where anything was painted, however thinly.
 
     Raises:
-        ValueError: The bytes end too early, or are not of a picture of this shape.
+        ValueError: The bytes end too early, are not of a picture of this shape, or hold more than `MOST_RUNS` runs.
     """
-    bits = "".join(f"{byte:08b}" for byte in bytes(rle))
-    place = 0
+    place, bits = 0, 8 * len(rle)
 
     def read(size: int) -> int:
         nonlocal place
-        place += size
-        if place > len(bits):
+        start, place = place, place + size
+        if place > bits:
             raise ValueError("the run lengths end too early")
-        return int(bits[place - size : place], 2)
+        window = int.from_bytes(rle[start >> 3 : (place + 7) >> 3], "big")
+        return window >> (-place & 7) & ((1 << size) - 1)
 
     total = read(32)
     if total != shape[0] * shape[1] * CHANNELS:
@@ -72,9 +74,18 @@ def decode_brush(rle: Iterable[int], shape: tuple[int, int]) -> Mask:
     length_bits = [read(4) + 1 for _ in range(4)]
     painted = np.zeros(total, np.bool_)
     start = 0
-    while start < total:
+    for _ in range(MOST_RUNS):
+        if start >= total:
+            return painted.reshape(*shape, CHANNELS)[..., -1]
         repeated = read(1)
-        end = start + read(length_bits[read(2)]) + 1
-        painted[start:end] = read(value_bits) > 0 if repeated else [read(value_bits) > 0 for _ in range(end - start)]
-        start = end
-    return painted.reshape(*shape, CHANNELS)[..., -1]
+        length = min(read(length_bits[read(2)]) + 1, total - start)
+        if repeated:
+            painted[start : start + length] = read(value_bits) > 0
+        else:
+            first, place = place, place + length * value_bits
+            if place > bits:
+                raise ValueError("the run lengths end too early")
+            values = np.unpackbits(np.frombuffer(rle[first >> 3 : (place + 7) >> 3], np.uint8))[first & 7 :]
+            painted[start : start + length] = values[: length * value_bits].reshape(length, value_bits).any(axis=1)
+        start += length
+    raise ValueError(f"the mask has more than {MOST_RUNS:,} runs; export it as COCO")

@@ -3,14 +3,16 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from training.fit import Trainer
 from training.run import Weights
 
@@ -70,6 +72,7 @@ class Shared:
         path = self.folder / f"{what}-{key[:16]}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if not path.is_file():
-                write_atomic(path, save(dict(train())))
-        return load_file(path)
+            with suppress(FileNotFoundError, SafetensorError):  # a damaged file is made anew
+                return load(path.read_bytes())
+            write_atomic(path, save(dict(train())))
+        return load(path.read_bytes())

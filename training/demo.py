@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from alserve.errors import ServiceError
+from alserve.files import write_atomic
 from alserve.folder import segment_folder
-from alserve.imageio import encode_jpeg, write_atomic
+from alserve.imageio import encode_jpeg
 from alserve.predictor import load
 from alserve.render import contact_sheet
 from alserve.terminal import print_facts, say

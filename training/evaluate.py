@@ -12,8 +12,10 @@ from rich.table import Table
 
 from alserve.device import available_cores
 from alserve.errors import DataError
-from alserve.imageio import encode_jpeg, encode_png, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import encode_jpeg, encode_png
 from alserve.parallel import ordered_map
+from alserve.paths import printable
 from alserve.predictor import Predictor, load
 from alserve.render import contact_sheet, panels
 from alserve.terminal import progress, say
@@ -119,7 +121,7 @@ def measure(predictor: Predictor, samples: Sequence[Sample]) -> Figures:
             for tally, one in zip(tallies, counted, strict=True):
                 tally.add(one)
             show(len(rows))
-    cases = [Case(name=row.sample.name, dice=row.dice) for row in rows if row.dice is not None]
+    cases = [Case(name=printable(row.sample.name), dice=row.dice) for row in rows if row.dice is not None]
     return Figures(
         **_means(rows).model_dump(),
         dice_interval=mean_interval([case.dice for case in cases]),
@@ -160,7 +162,7 @@ def draw_worst(predictor: Predictor, samples: Sequence[Sample], figures: Figures
         figures: What `measure` gave for them, with at least one mask.
         path: The picture to write; its suffix is one of `ENCODERS`.
     """
-    by_name = {sample.name: sample for sample in samples}
+    by_name = {printable(sample.name): sample for sample in samples}
     rows = []
     for case in figures.worst:
         image, truth = by_name[case.name].read()

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from alserve.errors import DataError
-from alserve.imageio import encode_png, peek_shape, read_bytes, to_grey, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import encode_png, peek_shape, read_bytes, to_grey
+from alserve.paths import below
 from alserve.terminal import say
-from training.annotations import UPLOADED, Draft, coco_file, label_studio_tasks, read_annotations
-from training.dataset import Mask, find_pictures, load_dataset, read_mask, stem
-from training.oracle import is_marked
+from training.annotations import UPLOADED, Annotation, Draft, coco_file, label_studio_tasks, read_annotations
+from training.dataset import Dataset, Mask, find_pictures, load_dataset, read_mask, stem
+from training.listing import Listing
+from training.oracle import check_mirrored, is_marked
 
 MOST_SAID = 4
 """So many names are given in one message."""
@@ -32,18 +35,18 @@ def import_masks(source: Path, out: Path, data: Path | None = None, *, overwrite
     Raises:
         DataError: The source cannot be read, nothing in it fits, or something does not.
     """
-    known = {stem(sample.name): sample.image for sample in load_dataset(data).samples} if data else None
+    known = _Known(load_dataset(data)) if data else None
+    if known is not None:
+        known.check_folders(source, out)
     files: dict[Path, bytes] = {}
     strangers: list[str] = []
     for annotation in read_annotations(source):
-        name = _own_name(annotation.name) if known is None else _find(annotation.name, known)
-        if name is None:
+        path = _place(annotation, out, known, source)
+        if path is None:
             strangers.append(annotation.name)
             continue
-        if known is not None and annotation.mask is not None:
-            _check_size(annotation.name, annotation.mask, known[name])
-        path = out / f"{name}.{'skip' if annotation.mask is None else 'png'}"
         if path in files:
+            name = path.relative_to(out).with_suffix("").as_posix()
             raise DataError(f"{source}: holds two masks of {name}; keep one")
         files[path] = b"" if annotation.mask is None else encode_png(to_grey(annotation.mask))
     if strangers:
@@ -61,6 +64,19 @@ def import_masks(source: Path, out: Path, data: Path | None = None, *, overwrite
     print(f"{masks} mask{'' if masks == 1 else 's'}{f', {skipped} skipped' if skipped else ''}, in {out}")
 
 
+def _place(annotation: Annotation, out: Path, known: "_Known | None", source: Path) -> Path | None:
+    """Return where a mask belongs below `out`; None where the data set has no such image."""
+    name = _own_name(annotation.name) if known is None else known.find(annotation.name)
+    if name is None:
+        return None
+    path = below(out, f"{name}.{'skip' if annotation.mask is None else 'png'}", source)
+    if known is not None:
+        known.check_free(path)
+        if annotation.mask is not None:
+            _check_size(annotation.name, annotation.mask, known.images[name])
+    return path
+
+
 def _check_size(name: str, mask: Mask, image: Path) -> None:
     shape = peek_shape(image)
     if mask.shape != shape:
@@ -69,26 +85,71 @@ def _check_size(name: str, mask: Mask, image: Path) -> None:
 
 
 def _own_name(name: str) -> str:
-    """Give the path that a mask is written under where no data set says it: never one outside the folder."""
+    """Return the path that a mask is written under where no data set says it: never one outside the folder."""
     path = PurePosixPath(stem(name))
-    return path.name if path.is_absolute() or ".." in path.parts else str(path)
+    outside = path.is_absolute() or ".." in path.parts or PureWindowsPath(path).drive
+    return path.name if outside else str(path)
 
 
-def _find(name: str, known: dict[str, Path]) -> str | None:
-    """Find the image of a data set that shares most of the path.
+class _Known:
+    """The images of a data set, to be found by the ends of their paths."""
 
-    Raises:
-        DataError: Several share as much.
-    """
-    parts = PurePosixPath(stem(name)).parts
-    tails = ["/".join(parts[first:]) for first in range(len(parts))]
-    for tail in (*tails, UPLOADED.sub("", tails[-1])):
-        hits = [other for other in known if other == tail or other.endswith(f"/{tail}")]
-        if len(hits) > 1:
-            raise DataError(f"{name}: may be {hits[0]} or {hits[1]}; name its folder as well")
-        if hits:
-            return hits[0]
-    return None
+    def __init__(self, dataset: Dataset) -> None:
+        self.source = dataset.source
+        self.images = {stem(sample.name): sample.image for sample in dataset.samples}
+        self.names = {stem(sample.name): sample.name for sample in dataset.samples}
+        self._listing = Listing()
+        self._identities = {self._listing.find(str(path)) for path in self.images.values()}
+        self._by_tail: dict[str, list[str]] = {}
+        for name in self.images:
+            for tail in _tails(name):
+                self._by_tail.setdefault(tail, []).append(name)
+        self._deepest = max(name.count("/") for name in self.images) + 1
+
+    def check_folders(self, source: Path, out: Path) -> None:
+        """Refuse to take the images for masks, and to put masks where they would be taken for images.
+
+        Raises:
+            DataError: Says which folder it is.
+        """
+        if source.is_dir():
+            for path in find_pictures(source).values():
+                if self._listing.find(str(path)) in self._identities:
+                    raise DataError(f"{path}: is an image of {self.source}, not a mask; name the folder of masks")
+        if self.source.is_dir() and out.resolve().is_relative_to(self.source.resolve()):
+            raise DataError(f"{out}: lies in the data set, where masks would be taken for images; name another --out")
+
+    def check_free(self, path: Path) -> None:
+        """Refuse a mask's path where an image of the data set is.
+
+        Raises:
+            DataError: Says so.
+        """
+        if path.exists() and self._listing.find(str(path)) in self._identities:
+            raise DataError(f"{path}: is an image of {self.source}, which no mask replaces; name another --out")
+
+    def find(self, name: str) -> str | None:
+        """Find the image that shares most of the path; return its name without suffix.
+
+        Raises:
+            DataError: Several share as much, or its name cannot be used below another folder.
+        """
+        tails = _tails(stem(name), self._deepest)
+        for tail in (*tails, UPLOADED.sub("", tails[-1])):
+            hits = self._by_tail.get(tail, [])
+            if len(hits) > 1:
+                raise DataError(f"{name}: may be {hits[0]} or {hits[1]}; name its folder as well")
+            if hits:
+                check_mirrored(self.names[hits[0]], self.source)
+                return hits[0]
+        return None
+
+
+def _tails(name: str, most: int | None = None) -> list[str]:
+    """Return the ends of a path, from the longest, of at most so many parts, to the file name."""
+    parts = PurePosixPath(name).parts
+    first = 0 if most is None else max(0, len(parts) - most)
+    return ["/".join(parts[start:]) for start in range(first, len(parts))]
 
 
 def export_masks(folder: Path, out: Path, kind: Literal["coco", "label-studio"], prefix: str) -> None:

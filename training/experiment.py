@@ -3,11 +3,13 @@
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args
+from unicodedata import normalize
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from alserve.errors import DataError, RunError
+from alserve.paths import below
 from alserve.terminal import progress, say
 from training.dataset import load_dataset
 from training.fit import Trainer
@@ -19,7 +21,10 @@ from training.run import read_config, read_rounds
 from training.settings import PRESETS, Settings, suggest
 
 Model = TypeVar("Model", bound=BaseModel)
-Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+MOST_BYTES = 256 << 10
+"""An experiment's file is at most so large."""
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 
 
@@ -46,6 +51,12 @@ class Experiment(BaseModel):
             raise ValueError(f"unknown preset '{self.preset}'; {suggest(self.preset, PRESETS)}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is there twice in 'seeds'")
+        alike: dict[str, str] = {}
+        for name in self.methods:
+            if (other := alike.setdefault(normalize("NFC", name).casefold(), name)) != name:
+                raise ValueError(
+                    f"methods '{other}' and '{name}' differ by case or Unicode form only, as folders may not"
+                )
         for place, values in (("settings", self.settings), *self.methods.items()):
             if "seed" in (values or {}):
                 raise ValueError(f"'seed' in {place}: list the seeds under 'seeds'")
@@ -59,17 +70,29 @@ def read_experiment(path: Path) -> Experiment:
         DataError: It is not there, no YAML, or says something that is not known.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe loader
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        content = yaml.load(_read_text(path), _Loader)  # noqa: S506  a safe loader
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise DataError(f"{path}{line}: {getattr(error, 'problem', None) or 'no YAML'}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        raise DataError(f"{path}: holds what is no plain text, number, list or mapping; see the README") from None
     experiment = _checked(Experiment, content, str(path))
     for name in experiment.methods:
         settings_of(experiment, name, experiment.seeds[0], str(path))
     return experiment
+
+
+def _read_text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no regular file; name a YAML file")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{path}: is larger than {MOST_BYTES >> 10} KiB, as no experiment's file is")
+    return content.decode()
 
 
 def settings_of(experiment: Experiment, method: str, seed: int, where: str = "") -> Settings:
@@ -126,7 +149,7 @@ def run_experiment(
             name=f"{method}-{seed}",
             data=source,
             masks=masks,
-            out=out / f"{method}-{seed}",
+            out=below(out, f"{method}-{seed}", config),
             settings=settings_of(experiment, method, seed),
             device=device,
             cache=out / "cache",
@@ -141,7 +164,7 @@ def run_experiment(
 
     def rounds_left() -> int:
         going = [job for job in waiting if job.name not in failures]
-        return sum(max(0, len(job.settings.schedule) - len(read_rounds(job.out))) for job in going)
+        return sum(max(0, len(job.settings.schedule) - _rounds_done(job)) for job in going)
 
     def done(job: Job, failure: str | None) -> None:
         if failure:
@@ -154,6 +177,13 @@ def run_experiment(
     if len(failures) < len(planned):
         say(f"{report_folders([out])} shows what they learned")
     return list(failures.values())
+
+
+def _rounds_done(job: Job) -> int:
+    """Count a run's finished rounds; none where its file is damaged, which the run writes anew."""
+    with suppress(RunError):
+        return len(read_rounds(job.out))
+    return 0
 
 
 def _is_finished(job: Job, fingerprint: str) -> bool:
@@ -187,11 +217,21 @@ def _checked(model: type[Model], values: object, where: str) -> Model:
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """Reads plain values only, and refuses a key that is there twice."""
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:  # noqa: ANN401
+        """Refuse aliases, by which a short file can hold any number of values."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(
+                problem="aliases (*name) are not read; what all methods share goes under 'settings'", problem_mark=mark
+            )
+        return super().compose_node(parent, index)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        keys = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
                 problem = f"'{key.value}' is there twice"
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping

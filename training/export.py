@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from alserve.engine import Engine
 from alserve.errors import ModelError
+from alserve.files import write_atomic
 from alserve.geometry import STRIDE, resize
-from alserve.imageio import write_atomic
 from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, Parity, seal
 from training.network import JointNet
 

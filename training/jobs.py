@@ -1,5 +1,6 @@
 """Several runs at once, each in a process of its own: its threads, its GPU, its log; one that fails stops no other."""
 
+import json
 import os
 import queue
 import signal
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +30,15 @@ class Job(BaseModel):
     settings: Settings
     device: str
     cache: Path
+
+    def as_json(self) -> str:
+        """Write the job in ASCII, whatever bytes its paths have."""
+        return json.dumps(self.model_dump(), default=str, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `as_json` wrote."""
+        return cls.model_validate(json.loads(text))
 
 
 LOOK_SECONDS = 2.0
@@ -83,7 +94,7 @@ def run_jobs(
 def _run(job: Job, log: Path, environment: Mapping[str, str], running: set[Process]) -> str | None:
     """Do one job in a process of its own, which Ctrl-C does not reach; give what went wrong."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "training.worker", job.model_dump_json()]
+    command = [sys.executable, "-P", "-m", "training.worker", job.as_json()]
     with (
         log.open("ab") as file,
         subprocess.Popen(  # noqa: S603

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alserve.device import available_cores
-from alserve.errors import DataError
+from alserve.errors import DataError, RunError
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.imageio import peek_shape
 from alserve.modelfile import ModelSpec, Provenance
@@ -44,6 +44,8 @@ CAM_IMAGES = 200
 """So many training images, at most, decide the scale of the CAMs."""
 
 PARITY_IMAGES = 3
+
+OTHER_STATE = "its saved state does not fit its data and settings; begin the run anew with --overwrite"
 
 MORE_LIKELY_THAN_NOT = 0.5
 
@@ -128,11 +130,21 @@ class Learner:
     def network(self, weights: Weights) -> JointNet:
         """Build a network that holds these weights."""
         net = self.trainer.new_network(len(self.dataset.classes), self.settings.seed)
-        net.load_state_dict(dict(weights))
+        try:
+            net.load_state_dict(dict(weights))
+        except RuntimeError:  # names or shapes of another network
+            raise RunError(f"{self.run.folder}: {OTHER_STATE}") from None
         return net
 
     def new_pool(self, state: State) -> Pool:
         """Build the sets L, U and P as the state has them."""
+        there = range(len(self.samples))
+        fits = all(index in there for asked in state.asked for index in asked) and all(
+            index in there and mask.dtype == np.uint8 and mask.shape == self.images[index].shape[:2]
+            for index, mask in state.pseudo.items()
+        )
+        if not fits:
+            raise RunError(f"{self.run.folder}: {OTHER_STATE}")
         pool = Pool(
             self.labels,
             frozenset(i for i, sample in enumerate(self.samples) if self.oracle.can_answer(sample)),

@@ -6,8 +6,12 @@ from enum import Enum, auto
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from alserve.errors import AlserveError, DataError
-from alserve.imageio import read_bytes, write_atomic
+import numpy as np
+
+from alserve.errors import AlserveError, DataError, ImageError
+from alserve.files import write_atomic
+from alserve.imageio import decode_grey, read_bytes
+from alserve.paths import below, check_name
 from alserve.terminal import say
 from training.dataset import Dataset, Mask, Sample, find_pictures, stem
 from training.settings import Settings
@@ -15,6 +19,9 @@ from training.todo import write_drafts, write_page
 
 JPEG = b"\xff\xd8\xff"
 """How a JPEG file begins, whatever its name."""
+
+NEARLY_ALL, MOST_LEVELS = 0.99, 16
+"""A picture of more foreground and more grey levels is taken for a photograph."""
 
 MOST_SAID = 4
 """So many faulty masks are named in one message."""
@@ -76,6 +83,65 @@ def open_oracle(name: str) -> Oracle:
 def is_marked(masks: Path, name: str, kind: str) -> bool:
     """Tell whether a person left the file NAME.KIND (skip, empty, full) beside the masks; some editors add .txt."""
     return any((masks / f"{name}.{kind}{suffix}").exists() for suffix in ("", ".txt"))
+
+
+def check_drawn(path: Path, mask: Mask, masks: Path, name: str) -> None:
+    """Refuse a picture that is no drawn mask: a JPEG, or a photograph, in which hardly a pixel is black.
+
+    Args:
+        path: The picture.
+        mask: What was read from it, bool [height, width].
+        masks: Folder in which NAME.full confirms a mask without background.
+        name: NAME, with the folders below `masks`.
+
+    Raises:
+        DataError: Says what to do.
+    """
+    with path.open("rb") as file:
+        if file.read(len(JPEG)) == JPEG:
+            raise DataError(f"{path}: a JPEG blurs the outline; save the mask as PNG")
+    if mask.mean() > NEARLY_ALL and not is_marked(masks, name, "full") and _levels(path) > MOST_LEVELS:
+        raise DataError(
+            f"{path}: {100 * mask.mean():.1f} % of it are not black, as in a photograph; draw the mask on black, or if "
+            f"that is right, put an empty file {path.with_suffix('.full').name} beside it"
+        )
+
+
+def _levels(path: Path) -> int:
+    """Return how many grey levels a picture has."""
+    try:
+        return len(np.unique(decode_grey(read_bytes(path))))
+    except ImageError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def check_one_sided(path: Path, mask: Mask, masks: Path, name: str) -> None:
+    """Refuse a mask without foreground or background that no file NAME.empty or NAME.full confirms; see `check_drawn`.
+
+    Raises:
+        DataError: Says what to do.
+    """
+    for kind, side, fault in (("empty", "foreground", not mask.any()), ("full", "background", mask.all())):
+        if fault and not is_marked(masks, name, kind):
+            raise DataError(
+                f"{path}: has no {side}; draw it, or if that is right, put an empty file "
+                f"{path.with_suffix(f'.{kind}').name} beside it"
+            )
+
+
+def check_mirrored(name: str, data: Path) -> None:
+    """Refuse a data set's image whose name cannot be used below another folder.
+
+    Raises:
+        DataError: Says which, and what to do.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(
+            f"{data}: image {name} lies outside the CSV's folder, which cannot be mirrored; "
+            "put the CSV above its images"
+        )
+    check_name(name, data)
 
 
 class SimulatedOracle:
@@ -154,12 +220,7 @@ class FolderOracle:
                 )
         seen: dict[str, str] = {}
         for sample in samples:
-            path = PurePosixPath(sample.name)
-            if path.is_absolute() or ".." in path.parts:
-                raise DataError(
-                    f"{dataset.source}: image {sample.name} lies outside the CSV's folder, which cannot be mirrored; "
-                    "put the CSV above its images"
-                )
+            check_mirrored(sample.name, dataset.source)
             if (other := seen.setdefault(stem(sample.name), sample.name)) != sample.name:
                 raise DataError(
                     f"{dataset.source}: {other} and {sample.name} would share one mask; give one another name"
@@ -191,12 +252,12 @@ class FolderOracle:
         if not samples:
             (self.folder / "todo.html").unlink(missing_ok=True)
             return
-        wanted = [(sample, self.folder / "drafts" / f"{stem(sample.name)}.png") for sample in samples]
+        wanted = [(sample, below(self.folder / "drafts", f"{stem(sample.name)}.png")) for sample in samples]
         for sample in samples:
-            copy = self.folder / "images" / sample.name
+            copy = below(self.folder / "images", sample.name)
             if not copy.exists():
                 write_atomic(copy, read_bytes(sample.image))
-            (self.masks / sample.name).parent.mkdir(parents=True, exist_ok=True)
+            below(self.masks, sample.name).parent.mkdir(parents=True, exist_ok=True)
         if model:
             write_drafts(wanted, model)
         page = self.folder / "todo.html"
@@ -211,18 +272,11 @@ class FolderOracle:
         if skipped:
             raise DataError(f"{path}: the image is marked as skipped as well; remove the mask or the .skip file")
         mask = replace(sample, mask=path).read()[1]
-        if mask is None or read_bytes(path).startswith(JPEG):
-            raise DataError(f"{path}: a JPEG blurs the outline; save the mask as PNG")
-        self._check_one_sided(path, sample, mask)
+        if mask is None:
+            raise DataError(f"{path}: the mask is gone; draw it again")
+        check_drawn(path, mask, self.masks, stem(sample.name))
+        check_one_sided(path, mask, self.masks, stem(sample.name))
         return mask
-
-    def _check_one_sided(self, path: Path, sample: Sample, mask: Mask) -> None:
-        for kind, side, fault in (("empty", "foreground", not mask.any()), ("full", "background", mask.all())):
-            if fault and not is_marked(self.masks, stem(sample.name), kind):
-                raise DataError(
-                    f"{path}: has no {side}; draw it, or if that is right, put an empty file "
-                    f"{path.with_suffix(f'.{kind}').name} beside it"
-                )
 
     def _warn_of_strays(self, found: dict[str, Path], asked: set[str]) -> None:
         self._warned = True

@@ -10,7 +10,7 @@ from typing import Any
 from alserve.doctor import describe_cost
 from alserve.engine import Engine
 from alserve.errors import DataError, ModelError, RunError
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from alserve.modelfile import Precision
 from alserve.terminal import print_facts, say
 from training.dataset import Dataset, load_dataset

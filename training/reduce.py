@@ -12,8 +12,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from alserve.files import write_atomic
 from alserve.geometry import resize, working_shape
-from alserve.imageio import write_atomic
 from alserve.modelfile import INPUT, Cost, ModelSpec, Precision, seal
 from alserve.predictor import Predictor, load
 from training.dataset import Image, Sample

@@ -2,19 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import safe_open
-from safetensors.torch import load_file, save
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from alserve.errors import RunError
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from training.pseudo import Grey
 from training.settings import Settings
 
@@ -40,6 +42,58 @@ class State:
     """P with its pseudo-masks, see `training.pseudo`: uint8 [height, width], of the working size."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     """The network after the last pass."""
+
+
+class _Stored(BaseModel):
+    """What is read again, with whatever a later or earlier version stored beside it."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Fields(_Stored):
+    model_config = ConfigDict(extra="forbid")
+
+    round: Annotated[int, Field(ge=1)]
+    passes: Count
+    asked: list[list[Count]]
+    threshold: Share
+    records: list[dict[str, Any]]
+
+
+class _Settings(_Stored):
+    method: str
+    query: str = "random"
+    rounds: Count
+    seed: Count
+
+
+class _Config(_Stored):
+    source: str
+    masks: str | None = None
+    oracle: str = "data"
+    fingerprint: str
+    settings: _Settings
+
+
+class _Round(_Stored):
+    round: Count
+    masks_used: Count
+    pseudo_labels: Count
+    pseudo_dice: Share | None = None
+    threshold: Share
+    asked: list[str] = []
+    test_dice: Share | None = None
+    test_iou: Share | None = None
+    test_accuracy: Share | None = None
+
+
+class _Time(_Stored):
+    round: Count
+    seconds: Annotated[float, Field(ge=0)]
 
 
 class Run:
@@ -156,27 +210,41 @@ class Run:
             )
 
     def load_theta0(self) -> Weights | None:
-        """Read the weights that every pass starts from; None before they were trained."""
-        return load_file(self.theta0) if self.theta0.is_file() else None
+        """Read the weights that every pass starts from; None before they were trained.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        if not self.theta0.is_file():
+            return None
+        with _undamaged(self.theta0):
+            return load(self.theta0.read_bytes())  # safetensors opens no path that is not in UTF-8
 
     def save_theta0(self, weights: Weights) -> None:
         """Save the weights that every pass starts from."""
         write_atomic(self.theta0, save(dict(weights)))
 
     def load_state(self) -> State:
-        """Read where the run is; a fresh one is at its start."""
+        """Read where the run is; a fresh one is at its start. The results that follow from it are written anew.
+
+        Raises:
+            RunError: The file is damaged.
+        """
         if not self.latest.is_file():
             return State()
-        with safe_open(self.latest, framework="pt") as file:
-            fields = json.loads(file.metadata()["state"])
-            state = State(**fields)
-            for key in file.keys():  # noqa: SIM118  not a dict
+        with _undamaged(self.latest):
+            data = self.latest.read_bytes()
+            tensors = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            fields = _Fields.model_validate(json.loads(header["__metadata__"]["state"]))
+            state = State(**fields.model_dump())
+            for key, tensor in tensors.items():
                 kind, _, name = key.partition("/")
-                tensor = file.get_tensor(key)
                 if kind == "weights":
                     state.weights[name] = tensor
                 else:
                     state.pseudo[int(name)] = tensor.numpy()
+        self._write_rounds(state)
         return state
 
     def save_state(self, state: State) -> None:
@@ -185,6 +253,9 @@ class Run:
         tensors |= {f"pseudo/{index}": torch.from_numpy(mask) for index, mask in state.pseudo.items()}
         fields = {name: value for name, value in vars(state).items() if name not in {"pseudo", "weights"}}
         write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(fields)}))
+        self._write_rounds(state)
+
+    def _write_rounds(self, state: State) -> None:
         lines = "".join(json.dumps(record) + "\n" for record in state.records)
         write_atomic(self.folder / "rounds.jsonl", lines.encode())
 
@@ -204,11 +275,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{folder}: holds no training run; make one with 'alserve train'")
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
-        _ = config["fingerprint"], config["source"], config["settings"].items()
-    except (ValueError, KeyError, AttributeError):
+        return _Config.model_validate(json.loads(path.read_bytes())).model_dump()
+    except (ValueError, RecursionError):
         raise RunError(f"{path}: is damaged, or not a run's; name another --out") from None
-    return config
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged file of the state raises into one line."""
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, RecursionError):
+        raise RunError(f"{path}: is damaged; begin the run anew with --overwrite") from None
 
 
 def _kind(oracle: str) -> str:
@@ -222,16 +300,35 @@ def _visible(path: Path) -> bool:
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
-    """Read a run's figures, one object a finished round."""
+    """Read a run's figures, one object a finished round; none before the first is finished.
+
+    Raises:
+        RunError: The file is damaged.
+    """
     path = folder / "rounds.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
+    rounds = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rounds.append(_Round.model_validate(json.loads(line)).model_dump(exclude_unset=True))
+        except (ValueError, RecursionError):
+            raise RunError(
+                f"{path}: line {number} is damaged; 'alserve train' with the same --out writes the file anew"
+            ) from None
+    return rounds
 
 
 def read_seconds(folder: Path) -> dict[int, float]:
-    """Read how long each round took, in seconds; round 0 is the classifier."""
+    """Read how long each round took, in seconds; round 0 is the classifier. A line that a kill cut short is none."""
     path = folder / TIMINGS
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return {
-        number: sum(line["seconds"] for line in lines if line["round"] == number)
-        for number in {line["round"] for line in lines}
-    }
+    seconds: dict[int, float] = {}
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        with suppress(ValueError, RecursionError):
+            time = _Time.model_validate(json.loads(line))
+            seconds[time.round] = seconds.get(time.round, 0.0) + time.seconds
+    return seconds

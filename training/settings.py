@@ -11,44 +11,47 @@ from alserve.geometry import STRIDE
 from training.pseudo import Pixels, Targets
 from training.query import STRATEGIES
 
+MOST, MOST_SIDE = 1_000_000, 4096
+"""Of masks, rounds, steps and so on, and of the working size: what is larger is a slip of the pen."""
+
 Method = Literal["label-propagation", "random", "wsl", "full"]
 
 
 class Settings(BaseModel):
     """The settings of a run; the defaults suit a few hundred images on a machine without a GPU."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: Method = "label-propagation"
     """label-propagation: masks and pseudo-masks; random: masks only; wsl: no masks; full: all masks."""
     query: str = "random"
     """Which images the oracle is asked for, see `training.query`."""
-    initial: int = Field(4, ge=1)
+    initial: int = Field(4, ge=1, le=MOST)
     """Masks asked for at first, per class."""
-    per_round: int = Field(1, ge=1)
+    per_round: int = Field(1, ge=1, le=MOST)
     """Masks asked for in every further round, per class."""
-    rounds: int = Field(5, ge=1)
+    rounds: int = Field(5, ge=1, le=MOST)
     """R; each round is one budget."""
-    passes: int = Field(2, ge=1)
+    passes: int = Field(2, ge=1, le=MOST)
     """Trainings a round; each further one learns from the pseudo-masks of the one before. One without P."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=1 << 64)
 
     encoder: str = "tf_efficientnet_lite0"
     pretrained: bool = True
-    short_side: int = Field(256, ge=STRIDE, multiple_of=STRIDE)
+    short_side: int = Field(256, ge=2 * STRIDE, le=MOST_SIDE, multiple_of=STRIDE)
     """Working size in pixels."""
     crop: int | None = Field(None, ge=STRIDE, multiple_of=STRIDE)
     """Side of the square crops that are trained on, in working pixels; 224, or the short side if that is less."""
-    batch: int = Field(8, ge=2)
+    batch: int = Field(8, ge=2, le=MOST)
     upside_down: bool = True
     """Images have no up and down (tissue, materials): flip and turn them every way while training."""
 
-    classifier_steps: int = Field(250, ge=1)
+    classifier_steps: int = Field(250, ge=1, le=MOST)
     classifier_lr: float = Field(1e-3, gt=0)
     """Learning rate of the encoder while it learns the classes; the CAM head's is three times that."""
     classifier_depth: Literal["last-stage", "encoder"] = "last-stage"
     """How much of the encoder learns the classes; its finer features serve masks better as ImageNet made them."""
-    steps: int = Field(250, ge=1)
+    steps: int = Field(250, ge=1, le=MOST)
     """Training steps of the segmentation phase, each pass anew."""
     lr: float = Field(2e-3, gt=0)
     encoder_lr: float = Field(0.0, ge=0)
@@ -67,7 +70,7 @@ class Settings(BaseModel):
     """Pixels of P that count: all alike, weighted by how sure the model is, or those alone of which it is certain."""
     pseudo_flips: bool = True
     """Average a pseudo-mask over the image's flips."""
-    folds: int = Field(2, ge=2)
+    folds: int = Field(2, ge=2, le=MOST)
     """Parts of L in the cross-validation that estimates the threshold."""
     validation_masks: bool = False
     """Estimate the threshold on split 'valid' instead; its masks count in the budget."""

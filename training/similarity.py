@@ -2,7 +2,10 @@
 
 import hashlib
 import io
+import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from scipy.spatial.distance import pdist, squareform
 from torchvision.transforms.v2 import functional as transform
 
 from alserve.device import available_cores
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from alserve.parallel import ordered_map
 from training.dataset import Image
 
@@ -66,8 +69,11 @@ def describe_once(images: Iterable[Image], folder: Path, source: str) -> Counts:
     key = hashlib.sha256(repr((source, HEIGHT, SATURATION, SIGMA, BINS)).encode()).hexdigest()
     path = folder / f"colours-{key[:16]}.npz"
     if path.is_file():
-        with np.load(path) as file:
-            return np.asarray(file["counts"])
+        with (
+            suppress(OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error),
+            np.load(path) as file,
+        ):
+            return np.asarray(file["counts"])  # a damaged file is made anew
     counts, buffer = describe(images), io.BytesIO()
     np.savez_compressed(buffer, counts=counts)
     write_atomic(path, buffer.getvalue())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alserve.imageio import encode_jpeg, encode_png, to_grey, write_atomic
+from alserve.files import write_atomic
+from alserve.imageio import encode_jpeg, encode_png, to_grey
 from training.tissue import CLASSES, draw_tissue
 
 

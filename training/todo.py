@@ -1,6 +1,7 @@
 """What a person needs to draw masks: a draft of each, and one page that says what is to be done."""
 
 import base64
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from alserve.files import write_atomic
 from alserve.geometry import resize
-from alserve.imageio import encode_jpeg, encode_png, to_grey, write_atomic
+from alserve.imageio import encode_jpeg, encode_png, to_grey
 from alserve.predictor import load
 from alserve.render import overlay
 from training.dataset import Sample, read_mask, stem
@@ -64,10 +66,10 @@ def write_page(path: Path, wanted: Sequence[tuple[Sample, Path]]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["url"] = quote
+    environment.filters["url"] = lambda name: quote(os.fsencode(name))
     tasks = [_task(sample, draft) for sample, draft in wanted]
     page = environment.get_template("todo.html.jinja").render(tasks=tasks, folder=str(path.parent.absolute()))
-    write_atomic(path, page.encode())
+    write_atomic(path, page.encode(errors="xmlcharrefreplace"))
 
 
 def _task(sample: Sample, draft: Path) -> Task:

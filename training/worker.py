@@ -8,6 +8,7 @@ import sys
 import threading
 
 from alserve.errors import AlserveError
+from alserve.paths import printable
 
 
 def main() -> None:
@@ -16,11 +17,13 @@ def main() -> None:
     from training.jobs import Job  # noqa: PLC0415  torch takes seconds to load, in which the parent may end
     from training.procedure import train_run  # noqa: PLC0415
 
-    job = Job.model_validate_json(sys.argv[1])
+    job = Job.from_json(sys.argv[1])
     try:
         train_run(job.data, job.out, job.settings, masks=job.masks, device=job.device, cache=job.cache)
     except AlserveError as error:
-        sys.exit(f"alserve: {error}")
+        sys.exit(f"alserve: {printable(str(error))}")
+    except OSError as error:  # a full disk, a folder that may not be written
+        sys.exit(f"alserve: {printable(str(error.filename or 'a file'))}: {error.strerror or error}")
 
 
 def _end_with_parent() -> None:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alserve.errors import OptionError, RunError
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
+from alserve.paths import printable
 from training.report.figures import Curve, draw_curves
 from training.report.groups import find_runs
 from training.report.several import report_several
@@ -34,7 +35,7 @@ def report_folders(folders: Sequence[Path], out: Path | None = None, *, between:
     runs = find_runs(folders)
     if not any(run.rounds for run in runs):
         raise RunError(f"{folders[0]}: no round is finished yet; run the same command again to continue")
-    title = out.absolute().name
+    title = printable(out.absolute().name)
     if len(runs) > 1:
         return report_several(runs, out, title=title, between=_range(between) if between else None)
     curve = Curve.of_rounds(title, runs[0].rounds)

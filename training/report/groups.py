@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from alserve.errors import RunError
+from alserve.paths import printable
 from training.report.statistics import Spread, spread_of
 from training.run import read_config, read_rounds
 
@@ -58,7 +59,7 @@ class Finding:
     @property
     def name(self) -> str:
         """The folder's name, without the seed that an experiment ends it with."""
-        return self.folder.absolute().name.removesuffix(f"-{self.seed}")
+        return printable(self.folder.absolute().name).removesuffix(f"-{self.seed}")
 
     @property
     def finished(self) -> bool:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, asked_rounds, open_dataset
@@ -59,8 +59,8 @@ def report_several(runs: Sequence[Finding], out: Path, *, title: str, between: t
         figures={name: [draw(dark=dark) for dark in (False, True)] for name, draw in figures.items()},
         galleries=list(_galleries(groups, spec)),
     )
-    write_atomic(out / "report.html", page.encode())
-    write_atomic(out / "results.md", render("comparison.md.jinja", **values).encode())
+    write_atomic(out / "report.html", page.encode(errors="xmlcharrefreplace"))
+    write_atomic(out / "results.md", render("comparison.md.jinja", **values).encode(errors="backslashreplace"))
     return out / "report.html"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alserve.imageio import write_atomic
+from alserve.files import write_atomic
 from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, ReportCase, asked_rounds, choose_cases, open_dataset
@@ -59,7 +59,7 @@ def write_report(
         asked=asked,
         model=model,
     )
-    write_atomic(path, page.encode())
+    write_atomic(path, page.encode(errors="xmlcharrefreplace"))
 
 
 def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:

@@ -1,0 +1,54 @@
+"""Files that are whole or not there: written under a temporary name, then moved."""
+
+import os
+import secrets
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_RANDOM, _UNFINISHED = 8, ".tmp"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is either whole or not there: under a temporary name, then moved.
+
+    It gets the permissions that `open` would give to a new file.
+
+    Args:
+        path: Where the file is to be; its folder is created.
+        data: Its bytes.
+
+    Raises:
+        OSError: The disk is full, or the folder may not be written; it names `path`, and nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{_beginning(path.name)}{secrets.token_hex(_RANDOM // 2)}{_UNFINISHED}")
+    try:
+        try:
+            with unfinished.open("xb") as file:
+                file.write(data)
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+    except OSError as error:  # a full disk names no file by itself
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove what a killed `write_atomic` of these files has left beside them."""
+    beginnings: dict[Path, set[str]] = {}
+    for path in paths:
+        beginnings.setdefault(path.parent, set()).add(_beginning(path.name))
+    for folder, ours in beginnings.items():
+        for path in folder.glob(f".*{_UNFINISHED}"):
+            if path.name[: -_RANDOM - len(_UNFINISHED)] in ours:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _beginning(name: str) -> str:
+    """Return how the temporary name of this file begins, and of no other; random letters and `_UNFINISHED` follow."""
+    return f".{name[:24]}-{zlib.crc32(os.fsencode(name)):08x}-"
