@@ -31,7 +31,8 @@ def serve_model(model: Path | None, *, host: str, port: int) -> None:
     settings = Settings.from_environment()
     warm_up(Engine(path, device=settings.device, threads=1))  # raises here what would stop the worker process
     address = _free_address(host, port)
-    os.environ["ALSERVE_MODEL"] = str(path)  # the worker process reads it
+    os.environ["ALSERVE_MODEL"] = str(path)  # the worker process reads it, and the hosts
+    os.environ["ALSERVE_HOSTS"] = ",".join((*settings.hosts, host))
 
     with TemporaryDirectory(prefix="alserve-") as folder:
         os.environ.setdefault("BENTOML_HOME", folder)  # the home folder may be read-only, and BentoML writes there

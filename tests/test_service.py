@@ -25,7 +25,7 @@ from alserve.service import LABEL_HEADER, app
 from alserve.web.answers import Answer, Answers, Refusal
 from alserve.web.gate import HEALTH, REQUEST_ID
 from alserve.web.openapi import docs_page
-from alserve.web.upload import MAX_IMAGES
+from alserve.web.settings import MAX_IMAGES
 
 
 def test_predict_answers_what_the_predictor_says(client: httpx.Client, predictor: Predictor) -> None:
