@@ -1,5 +1,6 @@
 """How a request's body comes in: within limits of size, time and rate, and of memory over all requests."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,18 +86,18 @@ class Bodies:
 
     async def _next(self, request: Request, body: _Body) -> Message:
         """Wait for the next part of a body, no longer than it may take."""
-        limits, now = self._settings, time.monotonic()
-        at_rate = body.begun + limits.idle + body.size / limits.rate if limits.rate else float("inf")
-        seconds = min(body.begun + limits.timeout, now + limits.idle, at_rate) - now
+        limits, waited = self._settings, time.monotonic() - body.begun
+        seconds, fault = min(
+            (limits.timeout - waited, f"the request did not arrive within {limits.timeout:g} s"),
+            (limits.idle, f"nothing more of the request came for {limits.idle:g} s"),
+            (
+                limits.idle + (body.size / limits.rate if limits.rate else math.inf) - waited,
+                f"the request came at less than {limits.rate:g} bytes a second",
+            ),
+        )
         with move_on_after(max(0, seconds)) as body.waiting:
             return await request.receive()
-        if body.dropped:
-            raise _dropped()
-        raise HTTPException(
-            408,
-            f"the request did not arrive in time: all within {limits.timeout:g} s, "
-            f"each part within {limits.idle:g} s, at least {limits.rate:g} bytes a second",
-        )
+        raise _dropped() if body.dropped else HTTPException(408, fault)
 
 
 def _too_large() -> HTTPException:
