@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -254,7 +255,7 @@ class AlserveService:
     @staticmethod
     def pin() -> None:
         """Keep the model, before any worker process is started."""
-        pin_model()
+        pin_model(Path(service.working_dir))
 
     def __is_ready__(self) -> bool:
         """Say whether the model was tried and works."""

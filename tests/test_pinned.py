@@ -34,7 +34,7 @@ def load_pinned() -> Engine:
 
 
 def test_the_copy_is_loaded_and_keeps_the_name(model: Path) -> None:
-    pin_model()
+    pin_model(Path.cwd())
     change(model)
 
     engine = load_pinned()
@@ -47,7 +47,7 @@ def test_without_the_copy_the_file_is_loaded_as_long_as_it_is_the_same(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(model / "no folder"))
-    pin_model()
+    pin_model(Path.cwd())
 
     assert load_pinned().path == model
     change(model)
@@ -58,7 +58,7 @@ def test_without_the_copy_the_file_is_loaded_as_long_as_it_is_the_same(
 def test_a_model_that_was_not_there_is_not_picked_up_later(model: Path) -> None:
     data = model.read_bytes()
     model.unlink()
-    pin_model()
+    pin_model(Path.cwd())
     model.write_bytes(data)
 
     with pytest.raises(ModelError, match="restart"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,22 +19,26 @@ _COPY = "ALSERVE_PINNED_MODEL"
 _kept: list[TemporaryDirectory[str]] = []  # goes when the process ends
 
 
-def pin_model() -> None:
+def pin_model(folder: Path) -> None:
     """Keep the model for worker processes that are started later on; called in their parent.
 
     Where there is no room for a copy, they read the file itself, as long as it is the same.
+
+    Args:
+        folder: Where the worker processes will run.
     """
     os.environ[_HASH] = ""
     os.environ.pop(_COPY, None)
     try:
-        model = default_model()
-        data = model.read_bytes()
+        with chdir(folder):
+            model = default_model()
+            data = model.read_bytes()
     except (ModelError, OSError):
         return  # the worker processes say why
     os.environ[_HASH] = hashlib.sha256(data).hexdigest()
     try:
-        _kept.append(folder := TemporaryDirectory(prefix="alserve-model-", ignore_cleanup_errors=True))
-        copy = Path(folder.name) / model.name
+        _kept.append(private := TemporaryDirectory(prefix="alserve-model-", ignore_cleanup_errors=True))
+        copy = Path(private.name) / model.name
         copy.write_bytes(data)
     except OSError:
         return
