@@ -54,6 +54,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         ("BATCH", "0"),
         ("WORKERS", "0"),
         ("TOKEN", ""),
+        ("HOSTS", "one.example,http://two.example"),
         ("GRACE", "0"),
     ],
 )
@@ -77,6 +78,12 @@ def test_workers_share_what_is_held() -> None:
     assert [settings.worker_connections for settings in (alone, two, many)] == [90, 45, 2]
     assert [Settings(workers=workers, queue=3).places for workers in (1, 2, 64)] == [3, 2, 1]
     assert all(settings.places >= MAX_IMAGES for settings in (alone, two, many))
+
+
+def test_hosts_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALSERVE_HOSTS", " One.example, two.example:3000 ,[2001:DB8::1]:80,*,")
+
+    assert Settings.from_environment().hosts == ("one.example", "two.example", "2001:db8::1", "*")
 
 
 def test_there_are_no_more_connections_than_files_may_be_open() -> None:

@@ -34,10 +34,10 @@ def foreign(headers: Headers, address: str, hosts: Collection[str]) -> str | Non
     host, origin = headers.get("host", "").lower(), headers.get("origin", "").lower()
     if ANY in hosts:
         return None
-    if (name := _name(host)) not in hosts and not _is_local(name, address):
+    if (name := host_name(host)) not in hosts and not _is_local(name, address):
         return _refusal("host", host)
     site = origin.partition("://")[2]
-    if origin and site != host and _name(site) not in hosts:
+    if origin and site != host and host_name(site) not in hosts:
         return _refusal("origin", origin)
     return None
 
@@ -49,7 +49,7 @@ def _refusal(header: str, given: str) -> str:
     )
 
 
-def _name(authority: str) -> str:
+def host_name(authority: str) -> str:
     """Return the host of HOST[:PORT], without brackets; nothing where it is none."""
     found = _AUTHORITY.fullmatch(authority)
     return (found[1] or found[2]) if found else ""

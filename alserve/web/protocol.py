@@ -39,36 +39,41 @@ class LimitedProtocol(H11Protocol):
 
     settings: ClassVar[Settings]
 
+    since: float
+    """When it last came to be the client's turn, or a request began: time of the event loop, in seconds."""
+    counts: bool
+    """Whether it is one of the open connections, not cut already."""
+
     def __init__(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **more)
         self._head_timer: asyncio.TimerHandle | None = None
-        self._since = self.loop.time()
-        self._line: _Line
-        self._given_up = False
+        self.since = self.loop.time()
+        self._wrapped: _LingeringTransport
+        self.counts = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; make room for this connection."""
-        self._line = _Line(cast("asyncio.Transport", transport), self)
-        super().connection_made(cast("asyncio.Transport", self._line))
+        self._wrapped = _LingeringTransport(cast("asyncio.Transport", transport), self)
+        super().connection_made(cast("asyncio.Transport", self._wrapped))
         self._wait_for_head()
-        lines = [line for line in self.connections if isinstance(line, LimitedProtocol) and not line._given_up]  # noqa: SLF001
-        if len(lines) <= self.settings.worker_connections:
+        connections = [other for other in self.connections if isinstance(other, LimitedProtocol) and other.counts]
+        if len(connections) <= self.settings.worker_connections:  # this one is among them
             return
-        if waiting := [line for line in lines if line is not self and line.is_waiting]:
-            min(waiting, key=lambda line: line._since).give_up()  # noqa: SLF001
+        if waiting := [other for other in connections if other is not self and other.is_waiting]:
+            min(waiting, key=lambda other: other.since).give_up()
         else:
             self._refuse(503, "too many connections; try again later")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._stop_waiting_for_head()
-        self._line.stop_timer()
+        self._wrapped.stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take in a part of a request."""
-        if self._line.lingering:
-            self._line.discard(data)
+        if self._wrapped.is_lingering:
+            self._wrapped.discard(data)
             return
         if self.cycle is None or self.cycle.response_complete:
             self._wait_for_head()
@@ -80,17 +85,17 @@ class LimitedProtocol(H11Protocol):
         super().handle_events()
         if self.cycle is not before:
             self._stop_waiting_for_head()
-            self._since = self.loop.time()
+            self.since = self.loop.time()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
-        self._since = self.loop.time()
+        self.since = self.loop.time()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
         """See that an answer that does not go out at once goes out in time."""
         super().pause_writing()
-        self._line.watch_writing()
+        self._wrapped.watch_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
@@ -103,8 +108,8 @@ class LimitedProtocol(H11Protocol):
 
     def give_up(self) -> None:
         """Close without an answer."""
-        self._given_up = True
-        self._line.abort()
+        self.counts = False
+        self._wrapped.abort()
 
     def _should_upgrade(self) -> bool:
         return False
@@ -142,11 +147,11 @@ class LimitedProtocol(H11Protocol):
         ]
         response = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
         for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-            self._line.write(self.conn.send(event) or b"")
-        self._line.close()
+            self._wrapped.write(self.conn.send(event) or b"")
+        self._wrapped.close()
 
 
-class _Line:
+class _LingeringTransport:
     """A transport that closes so that the client gets to read the answer.
 
     To close a connection while the client still sends resets it, and an answer that the client has not read is lost. So
@@ -158,14 +163,14 @@ class _Line:
         self._protocol = protocol
         self._timer: asyncio.TimerHandle | None = None
         self._discarded = 0
-        self.lingering = False
+        self.is_lingering = False
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
         """Whether it is closed, or about to be."""
-        return self.lingering or self._transport.is_closing()
+        return self.is_lingering or self._transport.is_closing()
 
     def close(self) -> None:
         """Close, at once where the client has said all."""
@@ -173,7 +178,7 @@ class _Line:
             self._transport.close()
             self.watch_writing()
             return
-        self.lingering = True
+        self.is_lingering = True
         self._transport.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from alserve.device import available_cores
 from alserve.errors import ServiceError
+from alserve.web.hosts import ANY, host_name
 
 PREFIX = "ALSERVE_"
 """What the variables' names begin with; the rest is the field's name in upper case."""
@@ -45,7 +46,7 @@ class Settings(BaseModel):
     token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """Bearer token that every request but those for health and for the files of the page must carry."""
     hosts: Annotated[tuple[str, ...], BeforeValidator(lambda text: names(text) if isinstance(text, str) else text)] = ()
-    """Names beside localhost under which the service is asked for, without port; `*` for any. Not looked at with a
+    """Hosts that the service may be asked for beside localhost and its own address; `*` for any. Of no matter with a
     token."""
     grace: Annotated[float, Field(gt=0, le=3600)] = 30
     """Seconds that requests under way have after SIGTERM; then the worker process ends, whatever it does."""
@@ -89,8 +90,12 @@ class Settings(BaseModel):
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Split a list of host names at its commas, in lower case."""
-    return tuple(name for part in text.lower().split(",") if (name := part.strip()))
+    """Read a list of hosts, with commas between them; return them in lower case, without ports and brackets."""
+    parts = [part.strip().lower() for part in text.split(",")]
+    for part in parts:
+        if part not in {"", ANY} and not host_name(part):
+            raise ValueError(f"{part!r} is no host")
+    return tuple(host_name(part) or part for part in parts if part)
 
 
 def open_files() -> int:
