@@ -112,7 +112,7 @@ def test_several_images_get_an_answer_or_an_error_each(client: httpx.Client) -> 
     ).json()
     assert_refused(client.post("/predict_batch", content=PNG), 400, "no form")
     assert_refused(client.post("/predict_batch", files={"image": PNG}), 400, "no field 'images'")
-    assert_refused(client.post("/predict_batch", files=[files[0]] * (MAX_IMAGES + 1)), 400, "Too many files")
+    assert_refused(client.post("/predict_batch", files=[files[0]] * (MAX_IMAGES + 1)), 400, "too many files")
 
 
 def test_how_an_image_was_read_is_said(client: httpx.Client) -> None:

@@ -57,7 +57,7 @@ def test_a_request_without_an_image_is_refused(client: httpx.Client) -> None:
     assert_refused(client.post("/predict", files={"image": b""}), 400, "empty")
     assert_refused(client.post("/predict", files={"picture": PNG}), 400, "no field 'image'")
     two = client.post("/predict", files=[("image", PNG), ("image", PNG)])
-    assert_refused(two, 400, "Too many files")
+    assert_refused(two, 400, "too many files")
     torn = client.post("/predict", content=b"--x\r\n", headers={"Content-Type": "multipart/form-data"})
     assert_refused(torn, 400, "boundary")
 
