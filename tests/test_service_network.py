@@ -205,6 +205,16 @@ def sent_until_closed(client: httpx.Client, start: bytes) -> int:
     return sent
 
 
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"1;" + b"e" * 300 + b"\r\nx\r\n"])
+def test_a_body_of_tiny_chunks_is_refused_and_a_short_one_read(strict: httpx.Client, chunk: bytes) -> None:
+    with closing(connect(strict)) as line:
+        line.sendall(head("Transfer-Encoding: chunked") + chunk * (300_000 // len(chunk)))
+        assert_closed_with(line, 400, "chunks of the request are too small")
+    bytewise = (PNG[place : place + 1] for place in range(1000))
+    assert_refused(strict.post("/predict", content=bytewise), 400, "ends too early")
+    strict.post("/predict", content=(PNG[place : place + 50] for place in range(0, len(PNG), 50))).raise_for_status()
+
+
 def test_an_answer_that_nobody_fetches_is_not_kept(strict: httpx.Client) -> None:
     noise = encoded(np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8), ".bmp")
     (worker,) = living_workers(strict).values()

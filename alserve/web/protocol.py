@@ -16,6 +16,14 @@ LINGER_SECONDS = 2
 LINGER_BYTES = 4 * 2**20
 """What it may send meanwhile."""
 
+SLICE_BYTES = 16 * 2**10
+"""What is taken in at a time."""
+
+OVERHEAD = 4
+"""Times the bytes of its body that a request may come in, once there are `OVERHEAD_BYTES` more."""
+
+OVERHEAD_BYTES = 64 * 2**10
+
 
 def limit_connections(settings: Settings) -> None:
     """Have uvicorn use `LimitedProtocol` in this process, wherever it is not told to use another.
@@ -50,6 +58,7 @@ class LimitedProtocol(H11Protocol):
         self.since = self.loop.time()
         self._wrapped: _LingeringTransport
         self.counts = True
+        self._overhead = 0  # bytes beyond what may come with those of the body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; make room for this connection."""
@@ -77,7 +86,22 @@ class LimitedProtocol(H11Protocol):
             return
         if self.cycle is None or self.cycle.response_complete:
             self._wait_for_head()
+        for start in range(0, len(data), SLICE_BYTES):
+            self._take_in(data[start : start + SLICE_BYTES])
+            if self.transport.is_closing():
+                return
+
+    def _take_in(self, data: bytes) -> None:
+        """Take in a little; refuse a body in tiny chunks, each of which takes as long as a large one."""
+        cycle = self.cycle
+        before = len(cycle.body) if cycle else 0
         super().data_received(data)
+        if self.cycle is not cycle:
+            self._overhead = 0
+        elif cycle is not None and cycle.more_body:
+            self._overhead = max(0, self._overhead + len(data) - OVERHEAD * (len(cycle.body) - before))
+            if self._overhead > OVERHEAD_BYTES:
+                self._refuse(400, "the chunks of the request are too small; send larger ones, or Content-Length")
 
     def handle_events(self) -> None:
         """Handle what was taken in; a new request is one whose head is complete."""
