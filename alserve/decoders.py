@@ -9,7 +9,8 @@ import queue
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader, BufferedWriter
 from math import ceil
 from threading import Lock, Semaphore, Timer
@@ -34,6 +35,8 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from alserve.decode_process 
 
 _PIPE_BYTES = 1 << 20
 """More than the system's own choice: an image takes fewer turns."""
+
+_START_SECONDS = 60
 
 _GRACE = 2
 """Seconds after its time limit at which a process ends itself, where nobody is left to kill it."""
@@ -133,13 +136,10 @@ class _Decoder:
         """Decode an image, see `Decoders.decode`."""
         self._wait()
         seconds = max(0.0, seconds)
-        self._works = True
-        timer = Timer(seconds, self._kill)
-        timer.daemon = True
-        timer.start()
         try:
-            self._send(HEAD.pack(len(data), max_pixels, ceil(seconds) + _GRACE), data)
-            picture = self._receive(max_pixels)
+            with self._killed_after(seconds):
+                self._send(HEAD.pack(len(data), max_pixels, ceil(seconds) + _GRACE), data)
+                return self._receive(max_pixels)
         except (EOFError, ValueError, KeyError, _IdleEndError) as error:  # it is gone, or what it says makes no sense
             self.close()
             if self._late:
@@ -147,18 +147,30 @@ class _Decoder:
             if isinstance(error, _IdleEndError):
                 raise
             raise ImageLimitError(NO_MEMORY) from None
-        finally:
-            with self._lock:
-                self._works = False
-            timer.cancel()
-        return picture
 
     def _wait(self) -> None:
         """Wait until it has started."""
-        if not self._started and self._output.read(len(HELLO)) != HELLO:
+        if self._started:
+            return
+        with self._killed_after(_START_SECONDS):
+            self._started = self._output.read(len(HELLO)) == HELLO
+        if not self._started:
             self.close()
             raise ServiceError("the process that decodes images does not start; is there memory for one more?")
-        self._started = True
+
+    @contextmanager
+    def _killed_after(self, seconds: float) -> Iterator[None]:
+        """Kill the process if the block takes longer; what it reads from it then ends."""
+        self._works = True
+        timer = Timer(seconds, self._kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            with self._lock:
+                self._works = False
 
     def _kill(self) -> None:
         with self._lock:

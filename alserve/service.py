@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -37,15 +38,18 @@ from alserve.errors import (
     ServiceError,
 )
 from alserve.imageio import encode_png, to_grey
-from alserve.modelfile import default_model
 from alserve.page import PAGE_ROUTES
 from alserve.render import overlay
 from alserve.web.answers import CamOptions, MaskOptions, PredictOptions, describe
+from alserve.web.bodies import Bodies
 from alserve.web.gate import Gate
+from alserve.web.grace import end_within
 from alserve.web.logs import configure_logging
 from alserve.web.metrics import MODEL, metrics_page
 from alserve.web.openapi import CONTENT_POLICY, describe_service, docs_page
+from alserve.web.pinned import check_pinned, pin_model, pinned_model
 from alserve.web.pipeline import Case, Pipeline
+from alserve.web.protocol import limit_connections
 from alserve.web.settings import Settings
 from alserve.web.upload import read_image, read_images
 from alserve.web.warmup import warm_up
@@ -83,8 +87,9 @@ async def predict_batch(request: Request) -> Response:
     """`POST /predict_batch`: an answer or an error for each of several images, as JSON."""
     options = PredictOptions.read(request.query_params)
     pipeline = _pipeline(request)
-    with pipeline.admitted() as seconds:
-        images = await read_images(request, seconds)
+    pipeline.check_room()
+    with _bodies(request).receiving(request) as bounded:
+        images = await read_images(bounded)
         results: list[dict[str, Any]] = [{} for _ in images]
 
         async def fill(index: int, name: str, data: bytes) -> None:
@@ -95,10 +100,11 @@ async def predict_batch(request: Request) -> Response:
                 answer = {"error": text, "status": status}
             results[index] = {"name": name, **answer}
 
-        async with create_task_group() as group:
-            for index, (name, data) in enumerate(images):
-                group.start_soon(fill, index, name, data)
-        return await to_thread.run_sync(JSONResponse, {"results": results})
+        with pipeline.admitted(len(images)):
+            async with create_task_group() as group:
+                for index, (name, data) in enumerate(images):
+                    group.start_soon(fill, index, name, data)
+            return await to_thread.run_sync(JSONResponse, {"results": results})
 
 
 async def segment(request: Request) -> Response:
@@ -153,12 +159,19 @@ def _pipeline(request: Request) -> Pipeline:
     return pipeline
 
 
+def _bodies(request: Request) -> Bodies:
+    bodies: Bodies = request.app.state.bodies
+    return bodies
+
+
 async def _answer(request: Request, build: Callable[[Case], Response]) -> Response:
     """Read the request's image, predict, and build the response; all but the reading happens in a thread."""
     pipeline = _pipeline(request)
-    with pipeline.admitted() as seconds:
-        data = await read_image(request, seconds)
-        return await pipeline.answer(data, build)
+    pipeline.check_room()
+    with _bodies(request).receiving(request) as bounded:
+        data = await read_image(bounded)
+        with pipeline.admitted():
+            return await pipeline.answer(data, build)
 
 
 def _picture(case: Case, pixels: Any) -> Response:  # noqa: ANN401
@@ -194,6 +207,8 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     app.state.pipeline = None
     try:
         app.state.settings = settings = Settings.from_environment()
+        app.state.bodies = Bodies(settings)
+        end_within(settings.grace)
         app.state.pipeline = pipeline = await to_thread.run_sync(_load, settings)
     except (ModelError, DeviceError) as error:
         _log.critical("not ready: %s", error)
@@ -208,7 +223,8 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 
 def _load(settings: Settings) -> Pipeline:
     """Load and try the model, on the CPU once with all cores and once with one."""
-    engine = Engine(default_model(), device=settings.device, threads=settings.cores)
+    engine = Engine(pinned_model(), device=settings.device, threads=settings.cores)
+    check_pinned(engine)
     warm_up(engine)
     if (settings.batch or engine.batch_size) > 1 or settings.cores == 1:
         return Pipeline(engine, settings)
@@ -241,6 +257,12 @@ class AlserveService:
     def __init__(self) -> None:
         configure_logging()
 
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def pin() -> None:
+        """Keep the model, before any worker process is started."""
+        pin_model(Path(service.working_dir))
+
     def __is_ready__(self) -> bool:
         """Say whether the model was tried and works."""
         return app.state.pipeline is not None
@@ -250,7 +272,8 @@ class GatedService(bentoml.Service):  # type: ignore[misc]
     """BentoML's service behind our gate, which lets BentoML answer the health pages only."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:  # noqa: FBT001, FBT002
-        """Give the application that a worker process serves."""
+        """Return the application that a worker process serves, and limit the connections that it is served over."""
+        limit_connections(Settings.from_environment())
         return Gate(super().to_asgi(is_main), site=app)
 
 

@@ -31,14 +31,16 @@ def serve_model(model: Path | None, *, host: str, port: int) -> None:
     settings = Settings.from_environment()
     warm_up(Engine(path, device=settings.device, threads=1))  # raises here what would stop the worker process
     address = _free_address(host, port)
-    os.environ["ALSERVE_MODEL"] = str(path)  # the worker process reads it
+    os.environ["ALSERVE_MODEL"] = str(path)  # the worker process reads it, and the hosts
+    name = f"[{host}]" if ":" in host else host
+    os.environ["ALSERVE_HOSTS"] = ",".join(filter(None, (os.environ.get("ALSERVE_HOSTS"), name)))
 
     with TemporaryDirectory(prefix="alserve-") as folder:
         os.environ.setdefault("BENTOML_HOME", folder)  # the home folder may be read-only, and BentoML writes there
 
         from alserve.service import service  # noqa: PLC0415  slow to import
 
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = f"http://{name}:{port}"
         typer.echo(f"Serving {path.name} at {url} until Ctrl-C; try: curl -F image=@photo.jpg {url}/predict")
         service.serve_http(host=address, port=port)
 

@@ -80,7 +80,7 @@ def _good_form(random: np.random.Generator, image: bytes) -> bytes:
 
 def _request(random: np.random.Generator, body: bytes, kind: str) -> Broken:
     line = f"POST {_one(random, PAGES)}{_one(random, QUERIES)} HTTP/1.1\r\n"
-    head = f"Host: test\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"Host: localhost\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     return (line + head).encode("latin-1") + body
 
 

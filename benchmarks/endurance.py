@@ -1,4 +1,4 @@
-"""Wear the service down: very many requests, too many requests, broken requests, a worker killed.
+"""Wear the service down: very many requests, too many, broken ones, clients that do not end, a worker killed.
 
     python benchmarks/endurance.py
 
@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -29,6 +29,7 @@ from http_service import HERE, SHAPE, alserve_server, closed_loop, draw, is_read
 from alserve.device import available_cores
 from alserve.files import write_atomic
 from alserve.modelfile import default_model
+from alserve.web.settings import MAX_BODY_BYTES
 
 OVERLOAD = 4
 """Times the rate that the service can do."""
@@ -38,6 +39,10 @@ DEADLINE = 30
 """Seconds that the service has for an answer, unless told otherwise."""
 SMALL = (256, 256)
 """Height and width of the images that are sent very often."""
+UPLOADS = 34
+"""Bodies that lack their last byte."""
+HEADS = 600
+"""Heads that lack their last line; with the uploads, more than the service allows connections."""
 PATIENCE = 3
 """Seconds."""
 TORN = 0
@@ -63,7 +68,7 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    """Run all four, write the table."""
+    """Run all, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a trial of a minute or two; its figures mean little")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "endurance.md")
@@ -75,6 +80,8 @@ def main() -> None:
         small = [draw(folder / f"small-{number}.jpg", number, SMALL) for number in range(16)]
         with alserve_server(folder) as port:
             rows = [*very_many(port, small, sizes), *too_many(port, images, sizes), *broken(port, small[0], sizes)]
+        with alserve_server(folder) as port:
+            rows += unfinished(port, images)
         with alserve_server(folder, ALSERVE_WORKERS="2") as port:
             rows += killed(port, images)
     report = table(rows)
@@ -130,6 +137,34 @@ def very_many(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
     closed_loop(port, images, sizes.requests - sizes.warm_up, CLIENTS)
     name = f"{sizes.requests:,} requests: memory of the worker after {sizes.warm_up:,} of them and at the end"
     return [Row(name, growth(before, memory(port)), "growth <= 3 %")]
+
+
+def unfinished(port: int, images: Sequence[bytes]) -> list[Row]:
+    """Ask beside clients that begin, and say no more."""
+    measure = partial(flood, port, images, rate=5, seconds=8)
+    closed_loop(port, images, 4 * CLIENTS, CLIENTS)
+    before, alone = memory(port), measure()
+    with ExitStack() as stack:
+
+        def begin(said: bytes) -> None:
+            line = stack.enter_context(closing(socket.create_connection(("127.0.0.1", port), timeout=120)))
+            with suppress(OSError):  # the service may have cut it by now
+                line.sendall(said)
+
+        head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\n"
+        for _ in range(UPLOADS):
+            begin(head + b"Content-Length: %d\r\n\r\n" % MAX_BODY_BYTES + bytes(MAX_BODY_BYTES - 1))
+        held = memory(port)
+        for _ in range(HEADS):
+            begin(head)
+        beside = measure()
+    name = f"{UPLOADS} bodies of {MAX_BODY_BYTES >> 20} MiB that lack a byte, {HEADS} heads without end"
+    p99, p99_alone = (np.percentile([seconds for _, seconds in found], 99) for found in (beside, alone))
+    return [
+        Row(f"{name}: answers to others", tally(status for status, _ in beside), "200 or 429"),
+        Row("the same: p99 of the others, without and with them", f"{p99_alone:.2f} and {p99:.2f} s", "twice at most"),
+        Row("the same: memory of the worker, before and with them", growth(before, held), "256 MiB of bodies"),
+    ]
 
 
 def broken(port: int, image: bytes, sizes: Sizes) -> list[Row]:

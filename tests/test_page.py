@@ -19,7 +19,7 @@ from web import SERVE
 from alserve.imageio import decode, decode_mask
 from alserve.page import HEADERS, STATIC
 from alserve.predictor import Predictor
-from alserve.web.upload import MAX_BODY_BYTES
+from alserve.web.settings import MAX_BODY_BYTES
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)

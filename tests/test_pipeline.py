@@ -9,7 +9,7 @@ from web import PNG
 
 from alserve.device import available_cores
 from alserve.engine import Engine, Outputs
-from alserve.errors import OverloadError
+from alserve.errors import ImageSizeError, OverloadError
 from alserve.modelfile import default_model
 from alserve.predictor import Predictor
 from alserve.web.pipeline import Pipeline
@@ -22,9 +22,32 @@ def test_workers_share_the_places_for_those_who_wait(predictor: Predictor, worke
     pipeline = Pipeline(predictor.engine, settings)
     with ExitStack() as held:
         for _ in range(settings.cores + places):
+            pipeline.check_room()
             held.enter_context(pipeline.admitted())
+        with pytest.raises(OverloadError):
+            pipeline.check_room()
         with pytest.raises(OverloadError), pipeline.admitted():
             pass
+    pipeline.check_room()
+
+
+def test_a_batch_takes_a_place_for_each_image_or_none(predictor: Predictor) -> None:
+    settings = Settings(queue=10)
+    pipeline = Pipeline(predictor.engine, settings)
+    places = settings.cores + 10
+
+    with pipeline.admitted(places - 1):
+        with pytest.raises(OverloadError), pipeline.admitted(2):
+            pass
+        with pipeline.admitted(1):
+            pass
+    with pipeline.admitted(places):
+        pass
+    with (
+        pytest.raises(ImageSizeError, match=f"{places + 1} images .* {places} places.*ALSERVE_QUEUE"),
+        pipeline.admitted(places + 1),
+    ):
+        pass
 
 
 class CountingEngine(Engine):

@@ -25,7 +25,7 @@ from alserve.service import LABEL_HEADER, app
 from alserve.web.answers import Answer, Answers, Refusal
 from alserve.web.gate import HEALTH, REQUEST_ID
 from alserve.web.openapi import docs_page
-from alserve.web.upload import MAX_IMAGES
+from alserve.web.settings import MAX_IMAGES
 
 
 def test_predict_answers_what_the_predictor_says(client: httpx.Client, predictor: Predictor) -> None:
@@ -112,7 +112,7 @@ def test_several_images_get_an_answer_or_an_error_each(client: httpx.Client) -> 
     ).json()
     assert_refused(client.post("/predict_batch", content=PNG), 400, "no form")
     assert_refused(client.post("/predict_batch", files={"image": PNG}), 400, "no field 'images'")
-    assert_refused(client.post("/predict_batch", files=[files[0]] * (MAX_IMAGES + 1)), 400, "Too many files")
+    assert_refused(client.post("/predict_batch", files=[files[0]] * (MAX_IMAGES + 1)), 400, "too many files")
 
 
 def test_how_an_image_was_read_is_said(client: httpx.Client) -> None:
@@ -121,7 +121,7 @@ def test_how_an_image_was_read_is_said(client: httpx.Client) -> None:
 
     answer = client.post("/predict", content=pages.getvalue()).raise_for_status().json()
 
-    assert answer["warning"] == "the first of 3 frames is used"
+    assert answer["warning"] == "the first of several frames is used"
     assert (answer["height"], answer["width"]) == IMAGE.shape[:2]
 
 

@@ -44,7 +44,7 @@ def turned(orientation: int) -> Odd:
 def animated() -> Odd:
     frames = [Image.fromarray(drawing(150, 217, seed=seed)).convert("P") for seed in range(3)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    return Odd(data, rgb(Image.open(io.BytesIO(data))), "the first of 3 frames is used")
+    return Odd(data, rgb(Image.open(io.BytesIO(data))), "the first of several frames is used")
 
 
 @cache
@@ -155,7 +155,7 @@ def test_a_name_that_is_no_text_does_no_harm(client: httpx.Client) -> None:
 def test_a_body_of_300_megabytes_in_chunks_is_refused_on_the_way(client: httpx.Client) -> None:
     chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=60) as line:
-        line.sendall(b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
+        line.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         sent, answer = 0, b"HTTP/1.1 413 "
         with suppress(ConnectionError):  # the line is cut, now and then before the answer is read
             while sent < 300 and not select.select([line], [], [], 0)[0]:

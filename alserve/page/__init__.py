@@ -17,7 +17,7 @@ HEADERS = {
         "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     ),
     "Cache-Control": "no-cache",  # asked again each time, sent again only when changed
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with "no-referrer" some browsers hide the origin of a request too
 }
 """Sent with every file of the page."""
 

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from alserve.web.hosts import foreign
 from alserve.web.metrics import IN_PROGRESS, REQUEST_SECONDS, REQUESTS
 
 HEALTH = frozenset({"/livez", "/readyz"})
@@ -28,14 +29,17 @@ _log = logging.getLogger("alserve.request")
 
 
 class Gate:
-    """ASGI application before two others: request id, token, unknown pages, pickled content, log and metrics.
+    """ASGI application before two others: request id, host, token, unknown pages, pickled content, log and metrics.
 
     Our own pages are not reached through BentoML's application, which would keep something of every request in memory,
     answered or not, until its time limit has passed: of one that was refused, the body.
 
+    An answer that is given before the request's body is read to its end closes the connection, or all of the body would
+    have to be taken in first.
+
     Args:
         app: BentoML's; it answers the health pages, and starts and stops both.
-        site: What answers all others; `site.state.settings` holds the token.
+        site: What answers all others; `site.state.settings` holds token and hosts.
     """
 
     def __init__(self, app: ASGIApp, *, site: Starlette) -> None:
@@ -52,19 +56,27 @@ class Gate:
         request_id = given if _SANE.fullmatch(given) else uuid.uuid4().hex
         page = self._page(scope)
         status = 500
+        unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+        async def reading() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = message.get("more_body", False)
+            return message
 
         async def noting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update({REQUEST_ID: request_id, "X-Content-Type-Options": "nosniff"})
+                more = {REQUEST_ID: request_id, "X-Content-Type-Options": "nosniff"}
+                MutableHeaders(scope=message).update(more | {"Connection": "close"} if unread else more)
             await send(message)
 
         start = perf_counter()
         with IN_PROGRESS.track_inprogress():
             try:
                 answering = self._app if page in HEALTH else self._site
-                await (self._refusal(page, headers) or answering)(scope, receive, noting)
+                await (self._refusal(page, headers, scope) or answering)(scope, reading, noting)
             finally:
                 seconds = perf_counter() - start
                 REQUESTS.labels(page or "unknown", status).inc()
@@ -80,8 +92,16 @@ class Gate:
         found = (route for route in self._site.routes if route.matches(scope)[0] != Match.NONE)
         return getattr(next(found, None), "path", None)
 
-    def _refusal(self, page: str | None, headers: Headers) -> JSONResponse | None:
-        token = self._site.state.settings.token
+    def _refusal(self, page: str | None, headers: Headers, scope: Scope) -> JSONResponse | None:
+        if "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] == "1.0"):
+            words = "the length of the body is said in two ways; send Content-Length or, in HTTP/1.1, Transfer-Encoding"
+            return JSONResponse({"error": words}, 400, {"Connection": "close"})
+        settings = self._site.state.settings
+        token = settings.token
+        if not token and page not in HEALTH:  # a probe asks by the address of the container
+            address, _ = scope.get("server") or ("", None)
+            if error := foreign(headers, address, settings.hosts):
+                return JSONResponse({"error": error}, 403)
         if token and page not in OPEN:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             wanted = token.get_secret_value().encode()

@@ -14,7 +14,8 @@ from pydantic.json_schema import models_json_schema
 
 from alserve import __version__
 from alserve.web.answers import Answer, Answers, CamOptions, MaskOptions, Options, PredictOptions, Refusal
-from alserve.web.upload import FIELD, FIELDS, MAX_IMAGES
+from alserve.web.settings import MAX_IMAGES
+from alserve.web.upload import FIELD, FIELDS
 
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """Content-Security-Policy of the page for people, which has a style of its own and no script."""
@@ -36,11 +37,12 @@ _EXAMPLE: dict[str, Any] = {
 _REFUSALS = {
     400: "There is no image, or it is damaged.",
     401: "The service wants a token.",
+    403: "The host or the origin of the request is not known; see ALSERVE_HOSTS.",
     408: "The request took too long to arrive.",
-    413: "The body is larger than 32 MiB, or the image than 50 million pixels.",
+    413: "The body is larger than 32 MiB, the image than 50 million pixels, or the batch than the queue.",
     415: "The file is no image, or of a kind that is not read.",
     422: "An option is unknown or out of range.",
-    429: "Too many requests are waiting; see Retry-After.",
+    429: "Too many images are waiting, or too much is being uploaded; see Retry-After.",
     503: "The device gave up, or there is no model that works.",
     504: "There was no answer in time; the network was stopped.",
 }
@@ -102,7 +104,7 @@ def _post(summary: str, options: type[Options], content: dict[str, Any], field: 
 
 
 def _get(summary: str, kind: str) -> dict[str, Any]:
-    refusals = {str(status): _refusal(_REFUSALS[status]) for status in (401, 503)}
+    refusals = {str(status): _refusal(_REFUSALS[status]) for status in (401, 403, 503)}
     return {"summary": summary, "responses": {"200": {"description": summary, "content": {kind: {}}}, **refusals}}
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import ceil
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from anyio import CapacityLimiter, fail_after, to_thread
 
 from alserve.decoders import Decoders
 from alserve.engine import Engine
-from alserve.errors import AlserveError, DeadlineError, OverloadError
+from alserve.errors import AlserveError, DeadlineError, ImageSizeError, OverloadError
 from alserve.geometry import resize, working_shape
 from alserve.predictor import Prediction
 from alserve.web.batching import Batcher
@@ -54,26 +53,41 @@ class Pipeline:
         self._among_others = Batcher(single, 1) if single and batch == 1 else self._alone
         self._limiter = CapacityLimiter(threads)
         self._decoders = Decoders(min(threads, settings.cores), settings.decode_timeout)
-        self._free = threads + ceil(settings.queue / settings.workers)
+        self._places = self._free = threads + settings.places
         self._timeout = settings.timeout
 
-    @contextmanager
-    def admitted(self) -> Iterator[float]:
-        """Hold a place for one request, from before its body is read.
-
-        Yields:
-            Seconds for the body to arrive.
+    def check_room(self) -> None:
+        """Refuse a request while its body is not read yet; it takes its place afterwards.
 
         Raises:
             OverloadError: There is no place left.
         """
-        if self._free == 0:
+        if self._free <= 0:
             raise OverloadError("too many requests are waiting; try again later")
-        self._free -= 1
+
+    @contextmanager
+    def admitted(self, images: int = 1) -> Iterator[None]:
+        """Hold a place for each image of a request, or for none of them.
+
+        Args:
+            images: How many.
+
+        Raises:
+            ImageSizeError: There would never be so many places.
+            OverloadError: There are not so many places left.
+        """
+        if images > self._places:
+            raise ImageSizeError(
+                f"{images} images in one request, and there are {self._places} places; "
+                "send fewer, or raise ALSERVE_QUEUE where the service is started"
+            )
+        if images > self._free:
+            raise OverloadError("too many requests are waiting; try again later")
+        self._free -= images
         try:
-            yield self._timeout
+            yield
         finally:
-            self._free += 1
+            self._free += images
 
     async def answer(self, data: bytes, build: Callable[[Case], Built]) -> Built:
         """Decode an image, run the network, and build an answer.

@@ -1,0 +1,222 @@
+"""Decoding in processes of their own: bombs are refused or bounded, and whatever ends a process costs one image."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from bombs import BOMBS, mutated
+from pictures import encoded, picture
+
+from alserve.decode_process import BYTES_PER_PIXEL, SPARE_BYTES
+from alserve.decoders import Decoders
+from alserve.errors import ImageError, ImageLimitError, ImageSizeError, ImageTimeoutError
+from alserve.header import MAX_PIXELS, read_header
+from alserve.imageio import Picture, decode
+
+PNG = encoded(picture())
+
+SECONDS = 20
+"""Time for any bomb here, on a slow and busy machine too."""
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    with Decoders(2, SECONDS) as decoders:
+        yield decoders
+
+
+def processes() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "alserve.decode_process" in " ".join(child.cmdline())]
+
+
+def peak(process: psutil.Process) -> int:
+    """Bytes of memory that a process had at most."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def attempt(decoders: Decoders, data: bytes) -> Picture | ImageError:
+    """What becomes of an image; one that takes too long is a failure."""
+    try:
+        return decoders.decode(data)
+    except ImageTimeoutError:
+        raise
+    except ImageError as error:
+        return error
+
+
+def test_the_same_pixels_as_without(decoders: Decoders) -> None:
+    for kind in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM"):
+        data = encoded(picture(), kind)
+        np.testing.assert_array_equal(decoders.decode(data).pixels, decode(data))
+
+
+def test_the_same_words_as_without(decoders: Decoders) -> None:
+    for data in (b"", b"text", PNG[:-30], encoded(picture()[..., 0].astype(np.float32), "TIFF")):
+        with pytest.raises(ImageError) as there:
+            decoders.decode(data)
+        with pytest.raises(ImageError) as here:
+            decode(data)
+        assert (type(there.value), str(there.value)) == (type(here.value), str(here.value))
+    with pytest.raises(ImageSizeError, match="more than the 12,000 allowed"):
+        decoders.decode(PNG, 12_000)
+    assert decoders.decode(PNG, 96 * 128).warning is None
+
+
+def test_from_many_threads(decoders: Decoders) -> None:
+    images = [encoded(picture(seed=seed)) for seed in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        for image, found in zip(images, pool.map(decoders.decode, images), strict=True):
+            np.testing.assert_array_equal(found.pixels, decode(image))
+    assert len(processes()) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs(name: str) -> None:
+    data = BOMBS[name]()
+    try:
+        header = read_header(data)
+    except ImageError:
+        pixels = 0
+    else:
+        pixels = header.height * header.width
+    with Decoders(1, SECONDS) as decoders:
+        for _ in range(2):  # both processes
+            decoders.decode(PNG)
+        before = {process: peak(process) for process in processes()}
+        found = attempt(decoders, data)
+        if isinstance(found, ImageError):
+            assert "\n" not in str(found)
+        else:
+            assert found.pixels.size == 3 * pixels
+        for process, memory in before.items():
+            if process.is_running():
+                assert peak(process) < memory + 3e8 + 12 * pixels
+        decoders.decode(PNG)
+    assert not processes()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM"])
+def test_mutated_files_raise_image_errors_only(decoders: Decoders, kind: str) -> None:
+    random = np.random.default_rng(0)
+    data = encoded(picture(40, 56), kind)
+    for _ in range(150):
+        found = attempt(decoders, mutated(data, random))
+        assert isinstance(found, ImageError) or found.pixels.size <= 3 * MAX_PIXELS
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
+def test_a_process_that_hangs_is_killed_and_costs_its_image() -> None:
+    with Decoders(1, 0.5) as decoders:
+        for _ in range(2):
+            decoders.decode(PNG)
+        held = processes()
+        for process in held:
+            process.send_signal(signal.SIGSTOP)
+        for _ in held:
+            with pytest.raises(ImageTimeoutError, match=r"not decoded within 0\.5 s"):
+                decoders.decode(PNG)
+        np.testing.assert_array_equal(decoders.decode(PNG).pixels, picture())
+        assert not set(held) & set(processes())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
+def test_a_process_that_crashes_costs_its_image() -> None:
+    with Decoders(1, SECONDS) as decoders, ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            decoders.decode(PNG)
+        for process in processes():
+            process.send_signal(signal.SIGSTOP)
+        waiting = pool.submit(decoders.decode, PNG)
+        time.sleep(0.2)
+        for process in processes():
+            process.kill()
+        with pytest.raises(ImageLimitError, match="more memory"):
+            waiting.result()
+        np.testing.assert_array_equal(decoders.decode(PNG).pixels, picture())
+
+
+def test_a_process_that_was_killed_while_idle_costs_nothing() -> None:
+    with Decoders(1, SECONDS) as decoders:
+        for _ in range(2):
+            decoders.decode(PNG)
+        for process in processes():
+            process.kill()
+            process.wait()
+        np.testing.assert_array_equal(decoders.decode(PNG).pixels, picture())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
+def test_who_waits_for_a_process_waits_no_longer_than_asked() -> None:
+    with Decoders(1, SECONDS) as decoders, ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            decoders.decode(PNG)
+        for process in processes():
+            process.send_signal(signal.SIGSTOP)
+        waiting = pool.submit(decoders.decode, PNG)
+        time.sleep(0.2)
+        with pytest.raises(ImageTimeoutError, match=r"waited 0\.1 s"):
+            decoders.decode(PNG, seconds=0.1)
+        for process in processes():
+            process.send_signal(signal.SIGCONT)
+        np.testing.assert_array_equal(waiting.result().pixels, picture())
+
+
+LIMIT = """
+import sys
+import alserve.decode_process as process
+process.SPARE_BYTES = process.BYTES_PER_PIXEL = 0
+print(process._decode(sys.stdin.buffer.read(), 10**9)[0])
+print(process._decode(sys.stdin.buffer.read(), 10**9)[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
+def test_memory_has_a_limit() -> None:
+    large = encoded(picture(5000, 5000), "BMP")
+    done = subprocess.run([sys.executable, "-c", LIMIT], input=large, capture_output=True, check=True)
+    assert b"ImageLimitError" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {"progressive": True, "subsampling": 0, "quality": 95}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True, "method": 0}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("GIF", {}),
+    ],
+)
+def test_a_large_image_has_the_memory_that_it_needs(decoders: Decoders, kind: str, options: dict[str, object]) -> None:
+    data = encoded(picture(5000, 7000), kind, **options)
+    assert decoders.decode(data).pixels.shape == (5000, 7000, 3)
+    assert BYTES_PER_PIXEL * 5000 * 7000 > SPARE_BYTES
+
+
+ABANDON = """
+import os, sys, psutil
+from alserve.decoders import Decoders
+Decoders(1, 20).decode(sys.stdin.buffer.read())
+print(*(child.pid for child in psutil.Process().children()), flush=True)
+os._exit(0)
+"""
+
+
+def test_processes_end_with_the_one_that_asks() -> None:
+    done = subprocess.run([sys.executable, "-c", ABANDON], input=PNG, stdout=subprocess.PIPE, check=True)
+    left = [int(word) for word in done.stdout.split()]
+    assert len(left) == 2
+    end = time.monotonic() + SECONDS
+    while any(map(psutil.pid_exists, left)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
