@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,17 @@ from alserve.errors import ModelError
 from alserve.geometry import STRIDE, resize
 from alserve.imageio import write_atomic
 from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, Parity, seal
+from alserve.references import MAX_IMAGES, Reference, centre
 from training.network import JointNet
 
 TOLERANCE = 1e-3
 """Largest difference of any output between the file and the network, in the output's own unit."""
 
 PARITY_BATCHES = (1, 3)
+
+
+REFERENCE_CANDIDATES = 8
+"""So many images of a class may become its reference."""
 
 
 class Served(nn.Module):
@@ -79,6 +84,7 @@ def export_model(
     images: Sequence[npt.NDArray[np.uint8]],
     *,
     mask_from_cams: bool = False,
+    references: Sequence[npt.NDArray[np.uint8]] = (),
 ) -> ModelSpec:
     """Export a network, compare the file with it on real images, and move it into place.
 
@@ -88,6 +94,7 @@ def export_model(
         path: Where the file is to be.
         images: Some real images, uint8 [height, width, 3] of any size, for the comparison.
         mask_from_cams: See `Served`.
+        references: Pieces of images that the file carries with the network's answers, see `alserve.references`.
 
     Returns:
         The contract as stored, parity figures included.
@@ -100,15 +107,52 @@ def export_model(
     try:
         model = _to_onnx(served, spec.short_side)
         spec = spec.model_copy(update={"parity": _check_parity(served, model, spec, images)})
+        answered = [answer(served, image) for image in references]
     finally:
         net.train(was_training).to(device)
-    write_atomic(path, _with_metadata(model, spec))
+    write_atomic(path, seal(model.SerializeToString(deterministic=True), spec, answered))
     return spec
+
+
+def choose_references(
+    images: Sequence[npt.NDArray[np.uint8]],
+    labels: Sequence[int],
+    foreground: Callable[[Sequence[npt.NDArray[np.uint8]]], Iterable[npt.NDArray[np.bool_]]],
+) -> list[npt.NDArray[np.uint8]]:
+    """Choose what a model file carries to check itself by: the middle of one image of a class, of four classes at most.
+
+    Of the first images of a class it is the one whose foreground is nearest to half of it: there a wrong mask shows.
+
+    Args:
+        images: Training images at the working size.
+        labels: Their classes.
+        foreground: Returns the network's masks of some pieces.
+    """
+    classes = sorted(set(labels))
+    chosen = []
+    for label in classes[:: -(-len(classes) // MAX_IMAGES)]:
+        members = [image for image, own in zip(images, labels, strict=True) if own == label]
+        pieces = [np.ascontiguousarray(centre(image)) for image in members[:REFERENCE_CANDIDATES]]
+        unbalanced = [abs(float(mask.mean()) - 0.5) for mask in foreground(pieces)]
+        chosen.append(pieces[int(np.argmin(unbalanced))])
+    return chosen
+
+
+def answer(served: Served, image: npt.NDArray[np.uint8]) -> Reference:
+    """Return an image with the network's answers.
+
+    Args:
+        served: The network, on the CPU.
+        image: uint8 [height, width, 3], sides multiples of `STRIDE`.
+    """
+    with torch.inference_mode():
+        scores, cams, mask = (output[0].numpy() for output in served(torch.from_numpy(image.copy())[None]))
+    return Reference(image, scores, cams, mask)
 
 
 def stamp(path: Path, spec: ModelSpec, source: Path | None = None) -> None:
     """Write a model file, or a copy of another one, with a new contract, once more is known of the model."""
-    write_atomic(path, _with_metadata(onnx.load(source or path), spec))
+    write_atomic(path, seal((source or path).read_bytes(), spec))
 
 
 def _to_onnx(served: Served, short_side: int) -> onnx.ModelProto:
@@ -162,20 +206,15 @@ def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _with_metadata(model: onnx.ModelProto, spec: ModelSpec) -> bytes:
-    del model.metadata_props[:]
-    return seal(model.SerializeToString(deterministic=True), spec)
-
-
 def _check_parity(
     served: Served, model: onnx.ModelProto, spec: ModelSpec, images: Sequence[npt.NDArray[np.uint8]]
 ) -> tuple[Parity, ...]:
     """Run the network and the file side by side, at two sizes and two batch sizes."""
     handle, name = tempfile.mkstemp(suffix=".onnx")
     with os.fdopen(handle, "wb") as file:
-        file.write(_with_metadata(model, spec))
+        file.write(seal(model.SerializeToString(deterministic=True), spec))
     try:
-        engine = Engine(Path(name), device="cpu")
+        engine = Engine(Path(name), device="cpu", self_check=False)
     finally:
         Path(name).unlink()
     figures = []

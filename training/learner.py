@@ -24,7 +24,7 @@ from training.cache import Shared
 from training.crops import Example
 from training.dataset import Dataset, Image, Mask
 from training.evaluate import measure
-from training.export import export_model, stamp
+from training.export import choose_references, export_model, stamp
 from training.fit import Trainer
 from training.metrics import dice
 from training.network import JointNet
@@ -342,15 +342,25 @@ class Learner:
             spec = self._spec(net, pool, state)
             images = self.images[:PARITY_IMAGES]
             path = self.run.model
-            spec = export_model(net, spec, path, images, mask_from_cams=self.settings.mask_from_cams)
+            pieces = self._references(net, state.threshold) if self.settings.references else ()
+            cams_only = self.settings.mask_from_cams
+            spec = export_model(net, spec, path, images, mask_from_cams=cams_only, references=pieces)
         if tests := self.dataset.split("test"):
             with self.timed(state.round, "test"):
-                figures = measure(load(path, device="cpu", threads=1), tests)
+                figures = measure(load(path, device="cpu", threads=1, self_check=False), tests)
             known = {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
             provenance = spec.provenance.model_copy(update=known)
             stamp(path, spec.model_copy(update={"provenance": provenance}))
             record |= {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
         return record
+
+    def _references(self, net: JointNet, threshold: float) -> list[Image]:
+        """Choose the pieces of training images that the model file carries."""
+
+        def foreground(pieces: Sequence[Image]) -> Iterator[Mask]:
+            return (probability > threshold for probability, _ in self.trainer.predict(net, pieces))
+
+        return choose_references(self.images, self.labels, foreground)
 
     def _spec(self, net: JointNet, pool: Pool, state: State) -> ModelSpec:
         cams = [
