@@ -60,17 +60,6 @@ class _StoredList(BaseModel):
     images: tuple[_Stored, ...] = Field(min_length=1, max_length=MAX_IMAGES)
 
 
-def centre(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Cut the middle of an image, at most `SIDE` high and wide.
-
-    Args:
-        image: [height, width, 3], sides multiples of `STRIDE`.
-    """
-    height, width = (min(side, SIDE) for side in image.shape[:2])
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return image[top : top + height, left : left + width]
-
-
 def write_references(references: Sequence[Reference]) -> str:
     """Return references as the text that a model file carries."""
     stored = [

@@ -75,9 +75,6 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # failures reach the user as our own errors
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry(
-            "session.x64quantprecision", "1"
-        )  # 8-bit weights must not saturate 16-bit sums
         providers: list[str | tuple[str, dict[str, str]]] = [PROVIDERS["cpu"]]
         if device.kind == "cuda":
             preload_cuda()

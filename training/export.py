@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from alserve.errors import ModelError
 from alserve.geometry import STRIDE, resize
 from alserve.imageio import write_atomic
 from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, Parity, seal
-from alserve.references import MAX_IMAGES, Reference, centre
+from alserve.references import MAX_IMAGES, SIDE, Reference
 from training.network import JointNet
 
 TOLERANCE = 1e-3
@@ -30,6 +30,13 @@ TOLERANCE = 1e-3
 
 PARITY_BATCHES = (1, 3)
 
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.float32]
+
+Predict = Callable[[Image], tuple[Scores, Mask]]
+"""Returns scores, [classes], and mask, [height, width], of an image at the working size."""
 
 REFERENCE_CANDIDATES = 8
 """So many images of a class may become its reference."""
@@ -84,7 +91,7 @@ def export_model(
     images: Sequence[npt.NDArray[np.uint8]],
     *,
     mask_from_cams: bool = False,
-    references: Sequence[npt.NDArray[np.uint8]] = (),
+    references: Callable[[Predict], Sequence[Image]] | None = None,
 ) -> ModelSpec:
     """Export a network, compare the file with it on real images, and move it into place.
 
@@ -94,7 +101,8 @@ def export_model(
         path: Where the file is to be.
         images: Some real images, uint8 [height, width, 3] of any size, for the comparison.
         mask_from_cams: See `Served`.
-        references: Pieces of images that the file carries with the network's answers, see `alserve.references`.
+        references: Chooses, by what the network predicts, the pieces of images that the file carries with the network's
+            answers, see `choose_references`. Default: none.
 
     Returns:
         The contract as stored, parity figures included.
@@ -107,35 +115,52 @@ def export_model(
     try:
         model = _to_onnx(served, spec.short_side)
         spec = spec.model_copy(update={"parity": _check_parity(served, model, spec, images)})
-        answered = [answer(served, image) for image in references]
+
+        def predict(image: Image) -> tuple[Scores, Mask]:
+            answers = answer(served, image)
+            return answers.scores, answers.mask > spec.threshold
+
+        answered = [answer(served, image) for image in references(predict)] if references else []
     finally:
         net.train(was_training).to(device)
     write_atomic(path, seal(model.SerializeToString(deterministic=True), spec, answered))
     return spec
 
 
-def choose_references(
-    images: Sequence[npt.NDArray[np.uint8]],
-    labels: Sequence[int],
-    foreground: Callable[[Sequence[npt.NDArray[np.uint8]]], Iterable[npt.NDArray[np.bool_]]],
-) -> list[npt.NDArray[np.uint8]]:
-    """Choose what a model file carries to check itself by: the middle of one image of a class, of four classes at most.
+def choose_references(images: Sequence[Image], labels: Sequence[int], predict: Predict) -> list[Image]:
+    """Choose what a model file carries to check itself by: a piece of one image of a class, of four classes at most.
 
-    Of the first images of a class it is the one whose foreground is nearest to half of it: there a wrong mask shows.
+    Of an image it is the piece whose foreground is nearest to half of it: there a wrong mask shows. Of the first images
+    of a class it is the one of such a piece, and of a class that the network is sure of, so that rounding decides
+    nothing.
 
     Args:
-        images: Training images at the working size.
+        images: Training images at the working size: uint8 [height, width, 3].
         labels: Their classes.
-        foreground: Returns the network's masks of some pieces.
+        predict: The network.
     """
     classes = sorted(set(labels))
     chosen = []
     for label in classes[:: -(-len(classes) // MAX_IMAGES)]:
         members = [image for image, own in zip(images, labels, strict=True) if own == label]
-        pieces = [np.ascontiguousarray(centre(image)) for image in members[:REFERENCE_CANDIDATES]]
-        unbalanced = [abs(float(mask.mean()) - 0.5) for mask in foreground(pieces)]
-        chosen.append(pieces[int(np.argmin(unbalanced))])
+        pieces = [piece(image, predict(image)[1]) for image in members[:REFERENCE_CANDIDATES]]
+        worth = []
+        for part in pieces:
+            scores, mask = predict(part)
+            best, second = np.sort(scores)[:-3:-1]
+            worth.append(float(best - second) - abs(float(mask.mean()) - 0.5))
+        chosen.append(pieces[int(np.argmax(worth))])
     return chosen
+
+
+def piece(image: Image, mask: Mask) -> Image:
+    """Cut out the piece, at most `SIDE` high and wide, whose foreground is nearest to half of it."""
+    height, width = (min(side, SIDE) for side in mask.shape)
+    tops, lefts = (range(0, whole - part + 1, STRIDE) for whole, part in zip(mask.shape, (height, width), strict=True))
+    corners = [(top, left) for top in tops for left in lefts]
+    shares = [mask[top : top + height, left : left + width].mean() for top, left in corners]
+    top, left = corners[int(np.argmin(np.abs(np.array(shares) - 0.5)))]
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
 def answer(served: Served, image: npt.NDArray[np.uint8]) -> Reference:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 
 import numpy as np
@@ -342,9 +342,9 @@ class Learner:
             spec = self._spec(net, pool, state)
             images = self.images[:PARITY_IMAGES]
             path = self.run.model
-            pieces = self._references(net, state.threshold) if self.settings.references else ()
             cams_only = self.settings.mask_from_cams
-            spec = export_model(net, spec, path, images, mask_from_cams=cams_only, references=pieces)
+            references = partial(choose_references, self.images, self.labels) if self.settings.references else None
+            spec = export_model(net, spec, path, images, mask_from_cams=cams_only, references=references)
         if tests := self.dataset.split("test"):
             with self.timed(state.round, "test"):
                 figures = measure(load(path, device="cpu", threads=1, self_check=False), tests)
@@ -353,14 +353,6 @@ class Learner:
             stamp(path, spec.model_copy(update={"provenance": provenance}))
             record |= {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
         return record
-
-    def _references(self, net: JointNet, threshold: float) -> list[Image]:
-        """Choose the pieces of training images that the model file carries."""
-
-        def foreground(pieces: Sequence[Image]) -> Iterator[Mask]:
-            return (probability > threshold for probability, _ in self.trainer.predict(net, pieces))
-
-        return choose_references(self.images, self.labels, foreground)
 
     def _spec(self, net: JointNet, pool: Pool, state: State) -> ModelSpec:
         cams = [
