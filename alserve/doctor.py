@@ -193,12 +193,16 @@ def print_speeds(models: Sequence[Path]) -> int:
         f"Images a second on all {available_cores()} cores ({describe_cpu()})",
         [
             ("CPU", f"{available_cores()} cores, {describe_cpu()}"),
-            *((row.name, f"{_measured(row.images_per_second, '.1f')} images/s; {row.note}") for row in rows),
+            *((row.name, f"{_rate_of(row)}{row.note}") for row in rows),
             ("fastest", best.name if best else "none: no model answers as trained here"),
         ],
         alarm="none",
     )
     return int(best is None)
+
+
+def _rate_of(row: Speed) -> str:
+    return f"{row.images_per_second:.1f} images/s; " if row.images_per_second else ""
 
 
 def _computes(engine: Engine) -> str:

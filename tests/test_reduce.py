@@ -39,8 +39,18 @@ def test_a_reduced_model_is_small_and_close(
 ) -> None:
     target = tmp_path / "reduced.onnx"
     train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
-    cost = reduce_model(predictor.engine.path, target, precision, train, test)  # type: ignore[arg-type]
+    references = predictor.engine.references
+    cost, loss, carried = reduce_model(
+        predictor.engine.path,
+        target,
+        precision,  # type: ignore[arg-type]
+        train,
+        test,
+        references,
+    )
+    assert (loss, len(carried)) == (None, len(references))
     reduced = load(target, device="cpu", threads=1)
+    assert len(reduced.engine.references) == len(references)
     assert (reduced.spec.precision, reduced.spec.cost) == (precision, cost)
     assert reduced.spec.model_copy(update={"precision": "fp32", "cost": None}) == predictor.spec
     assert target.stat().st_size < share * predictor.engine.path.stat().st_size
