@@ -55,6 +55,19 @@ Text = Annotated[str, Field(max_length=255), AfterValidator(_plain)]
 Name = Annotated[Text, Field(min_length=1)]
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    seen = set[str]()
+    for name in names:
+        if (normal := unicodedata.normalize("NFC", name)) in seen:
+            raise ValueError(f"{name[:40]!r} comes twice")
+        seen.add(normal)
+    return names
+
+
+ClassNames = Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_CLASSES), AfterValidator(_distinct)]
+"""What a model may have for classes: short names without control characters, each another one."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -113,8 +126,7 @@ class ModelSpec(_Frozen):
     """What serving needs to know of a model, and where the model comes from."""
 
     format_version: Count = FORMAT_VERSION
-    classes: tuple[Name, ...] = Field(min_length=2, max_length=MAX_CLASSES)
-    """Their names, each another one."""
+    classes: ClassNames
     threshold: Probability
     """A pixel is foreground where the mask probability is above this."""
     short_side: int = Field(gt=0, le=MAX_SHORT_SIDE, multiple_of=STRIDE)
@@ -128,16 +140,6 @@ class ModelSpec(_Frozen):
     precision: Precision = "fp32"
     cost: Cost | None = None
     """Known of reduced precisions only."""
-
-    @field_validator("classes")
-    @classmethod
-    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        seen = set[str]()
-        for name in names:
-            if (normal := unicodedata.normalize("NFC", name)) in seen:
-                raise ValueError(f"{name[:40]!r} comes twice")
-            seen.add(normal)
-        return names
 
     @field_validator("cam_range")
     @classmethod

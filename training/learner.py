@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alserve.device import available_cores
-from alserve.errors import DataError
+from alserve.errors import DataError, ModelError
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.imageio import peek_shape
 from alserve.modelfile import ModelSpec, Provenance
@@ -360,6 +360,10 @@ class Learner:
             for _, cams in self.trainer.predict(net, self.images[:: 1 + len(self.images) // CAM_IMAGES])
         ]
         low, high = np.percentile(np.concatenate([cam.ravel() for cam in cams]), CAM_PERCENTILES)
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ModelError(
+                "the trained network gives no numbers any more; train with a lower --set lr=... or encoder_lr"
+            )
         shapes = [peek_shape(sample.image) for sample in self.samples]
         packages = ("alserve", "torch", "timm", "segmentation-models-pytorch", "onnx")
         return ModelSpec(

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from alserve.doctor import advise_against_int8, describe_cost
 from alserve.engine import Engine
 from alserve.errors import DataError, ModelError, RunError
 from alserve.imageio import write_atomic
-from alserve.modelfile import Precision, seal
+from alserve.modelfile import ClassNames, Precision, seal
 from alserve.references import Reference
 from alserve.terminal import print_facts, say
 from training.dataset import Dataset, load_dataset
@@ -128,6 +130,8 @@ def train_run(
 def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
     """Refuse a data set that has too few classes or images for what the settings ask for, or an oracle that cannot.
 
+    Classes that no model file could name are refused as well.
+
     Raises:
         DataError: Says which class has how many, and how many are wanted.
     """
@@ -135,6 +139,12 @@ def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
         raise DataError(
             f"{dataset.source}: only one class ({dataset.classes[0]}); at least two are needed to learn from"
         )
+    try:
+        TypeAdapter(ClassNames).validate_python(dataset.classes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        which = f"class {dataset.classes[int(first['loc'][0])][:40]!r}" if first["loc"] else "these classes"
+        raise DataError(f"{dataset.source}: a model cannot have {which}: {first['msg']}") from None
     present = {sample.label for sample in dataset.split("train")}
     for label, name in enumerate(dataset.classes):
         if label not in present:
