@@ -86,12 +86,13 @@ class Engine:
 
     def _check(self) -> None:
         """Refuse a model that gives something else here than the trained network gave."""
-        memory = Memory(self.sha256, self.device, self._runtime.version, self.precision)
+        limits = limits_of(self.spec, self.precision)
+        memory = Memory(self.sha256, self.device, self._runtime.version, self.precision, str(limits))
         if memory.holds():
             return
         if not self.references:
             try_drawn_image(self._try, self.spec, self.where)
-        elif reason := exceeded(self.deviation(), limits_of(self.spec, self.precision)):
+        elif reason := exceeded(self.deviation(), limits):
             raise ModelError(
                 f"{self.where}: gives something else than the trained network: {reason}; try another device or the "
                 "fp32 file, or take it as it is with --no-self-check (service: ALSERVE_SELF_CHECK=no)"
