@@ -12,7 +12,15 @@ from alserve.web.settings import PREFIX, Settings
 
 
 def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"device": "cpu", "timeout": 2.5, "queue": 0, "batch": 4, "workers": 2, "token": SecretStr("secret")}
+    values = {
+        "device": "cpu",
+        "timeout": 2.5,
+        "queue": 0,
+        "batch": 4,
+        "workers": 2,
+        "token": SecretStr("secret"),
+        "self_check": False,
+    }
     assert set(values) == set(Settings.model_fields)
     for name, value in values.items():
         text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
