@@ -41,6 +41,12 @@ Masks = Annotated[
     typer.Option(help="Folder of masks, a mirror of DATA's folders; non-zero pixels are foreground."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the output folder.")]
+NoSelfCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-self-check", help="Use the model even if it gives other answers here than where it was trained."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Drives everything that is random; same seed, same machine, same result.")]
 
 
@@ -288,6 +294,13 @@ def export(
         bool,
         typer.Option("--force", help="Write fp16 or int8 even if it loses more than 0.5 Dice points or 1 % labels."),
     ] = False,
+    no_references: Annotated[
+        bool,
+        typer.Option(
+            "--no-references",
+            help="Leave out the pieces of training images (one a class, up to 4) by which a model checks itself.",
+        ),
+    ] = False,
 ) -> None:
     """Write a run's latest model as one ONNX file, compared with the trained network on real images.
 
@@ -298,7 +311,7 @@ def export(
     _need_training()
     from training.procedure import export_run  # noqa: PLC0415
 
-    export_run(run, out, precision.value, data=data, force=force)
+    export_run(run, out, precision.value, data=data, force=force, references=not no_references)
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -362,6 +375,7 @@ def evaluate(
     worst: Annotated[
         Path | None, typer.Option(help="Also draw the ten images of the lowest Dice, as a picture: .png or .jpg.")
     ] = None,
+    no_self_check: NoSelfCheck = False,
 ) -> None:
     """Measure a model file on labelled images, at their own size.
 
@@ -372,7 +386,7 @@ def evaluate(
     """
     from training.evaluate import evaluate_file  # noqa: PLC0415
 
-    evaluate_file(model, data, masks=masks, split=split, json_path=json, worst=worst)
+    evaluate_file(model, data, masks=masks, split=split, json_path=json, worst=worst, self_check=not no_self_check)
 
 
 @app.command(rich_help_panel=USE)
@@ -411,6 +425,7 @@ def segment(
         typer.Option(metavar="I/N", help="Do a stable N-th of the images; 'alserve merge' joins the manifests."),
     ] = None,
     overwrite: Overwrite = False,
+    no_self_check: NoSelfCheck = False,
 ) -> None:
     """Segment images and folders.
 
@@ -435,6 +450,7 @@ def segment(
         max_pixels=max_pixels,
         shard=shard,
         overwrite=overwrite,
+        self_check=not no_self_check,
     )
     raise typer.Exit(code)
 
@@ -457,18 +473,18 @@ def merge(
     raise typer.Exit(int(failed > 0))
 
 
-SERVE_EPILOG = """Environment variables: ALSERVE_TOKEN the bearer token that requests must carry (none) ·
-ALSERVE_HOSTS without a token, the hosts that it may be asked for beside localhost and its own address, with commas
-(none) · ALSERVE_TIMEOUT seconds for a body, and again for the answer (30) · ALSERVE_IDLE seconds for a request's head,
-and the longest pause in its body (10) · ALSERVE_RATE bytes a second, at least, of a body, and of an answer on its way,
-once ALSERVE_IDLE is over (4000) ·
-ALSERVE_DECODE_TIMEOUT seconds to decode an image (10) ·
-ALSERVE_MEMORY MiB of bodies held at once (256; 32 is the largest body) ·
-ALSERVE_CONNECTIONS open connections (500, or half of the files that may be open) · ALSERVE_QUEUE images that may wait
-(16 a core, at least 64) · ALSERVE_BATCH images a network call (1 on the CPU, 16 on a GPU) · ALSERVE_GRACE seconds for
-requests under way when it is told to stop (30) · ALSERVE_WORKERS processes that answer (1: it uses all cores by itself;
-more share cores, queue, connections and memory, and when one dies the others go on, at the price of a model in memory
-each) · ALSERVE_DEVICE auto, cpu, cuda or cuda:N (auto) · ALSERVE_MODEL the model file."""
+SERVE_EPILOG = """Environment variables: ALSERVE_TOKEN the bearer token that requests must carry (none) · ALSERVE_HOSTS
+without a token, the hosts that it may be asked for beside localhost and its own address, with commas (none) ·
+ALSERVE_TIMEOUT seconds for a body, and again for the answer (30) · ALSERVE_IDLE seconds for a request's head, and the
+longest pause in its body (10) · ALSERVE_RATE bytes a second, at least, of a body, and of an answer on its way, once
+ALSERVE_IDLE is over (4000) · ALSERVE_DECODE_TIMEOUT seconds to decode an image (10) · ALSERVE_MEMORY MiB of bodies held
+at once (256; 32 is the largest body) · ALSERVE_CONNECTIONS open connections (500, or half of the files that may be
+open) · ALSERVE_QUEUE images that may wait (16 a core, at least 64) · ALSERVE_BATCH images a network call (1 on the CPU,
+16 on a GPU) · ALSERVE_GRACE seconds for requests under way when it is told to stop (30) · ALSERVE_WORKERS processes
+that answer (1: it uses all cores by itself; more share cores, queue, connections and memory, and when one dies the
+others go on, at the price of a model in memory each) · ALSERVE_DEVICE auto, cpu, cuda or cuda:N (auto) ·
+ALSERVE_SELF_CHECK no: serve the model even if it gives other answers here than where it was trained (yes) ·
+ALSERVE_MODEL the model file."""
 
 
 @app.command(rich_help_panel=USE, epilog=SERVE_EPILOG)
@@ -503,18 +519,29 @@ def package(
 
 @app.command(rich_help_panel=USE)
 def info(model: Annotated[Path, typer.Argument(help="Model file.")]) -> None:
-    """Show what a model file says of itself: classes, threshold, how it was trained, how well it does."""
+    """Show what a model file says of itself, and how far its answers here are from those of the trained network."""
     from alserve.doctor import print_model  # noqa: PLC0415
 
     print_model(model)
 
 
 @app.command(rich_help_panel=USE)
-def doctor() -> None:
-    """Check this machine: versions, devices that work, packages that get in each other's way."""
-    from alserve.doctor import print_machine  # noqa: PLC0415
+def doctor(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MODEL]...", help="Model files, to find out which is fastest here, and where."),
+    ] = None,
+) -> None:
+    """Check this machine: versions, devices that work, packages that get in each other's way.
 
-    raise typer.Exit(print_machine())
+    With model files, such as an fp32 one and its int8 copy, each is measured on each device, and compared with the
+    answers of the trained network that it carries.
+
+    Example: alserve doctor tissue.onnx small.onnx
+    """
+    from alserve.doctor import print_machine, print_speeds  # noqa: PLC0415
+
+    raise typer.Exit(print_speeds(models) if models else print_machine())
 
 
 def main() -> None:

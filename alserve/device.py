@@ -168,3 +168,22 @@ def cpu_features() -> list[str] | None:
         return None
     flags = {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
     return sorted({name for flag, name in _CPU_FEATURES.items() if flag in flags})
+
+
+QUICK_INT8 = frozenset({"vnni", "amx-int8", "dot product", "int8 matrices"})
+"""Features without one of which 8-bit networks are hardly quicker than 32-bit ones."""
+
+
+def describe_cpu() -> str:
+    """Say in a few words what this CPU is and has for 8-bit networks."""
+    features = cpu_features()
+    known = (
+        "features unknown" if features is None else ", ".join(features) or "none of the features that make int8 quick"
+    )
+    return f"{platform.machine()}: {known}"
+
+
+def int8_is_quick() -> bool | None:
+    """Tell whether this CPU has what makes 8-bit networks quick; None where the system does not say."""
+    features = cpu_features()
+    return None if features is None else not QUICK_INT8.isdisjoint(features)

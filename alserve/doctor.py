@@ -1,22 +1,31 @@
 """What a model file says of itself, and what stands in the way on this machine."""
 
 import platform
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
+import numpy as np
 import onnxruntime as ort
 
 from alserve.device import (
     available_cores,
     choose_device,
-    cpu_features,
+    describe_cpu,
     find_conflicts,
     installed_packages,
+    int8_is_quick,
     mend,
     why_no_cuda,
 )
 from alserve.engine import Engine
-from alserve.errors import AlserveError
+from alserve.errors import AlserveError, DeviceError
+from alserve.geometry import STRIDE
 from alserve.modelfile import Cost, default_model
+from alserve.selfcheck import exceeded, limits_of
 from alserve.terminal import print_facts
 
 PACKAGES = ("alserve", "onnxruntime", "onnxruntime-gpu", "opencv-python", "bentoml", "torch")
@@ -28,7 +37,7 @@ def print_model(path: Path) -> None:
     Raises:
         ModelError: The file is missing, no model, or of a newer format.
     """
-    engine = Engine(path, device="cpu")
+    engine = Engine(path, device="cpu", self_check=False)
     spec, made = engine.spec, engine.spec.provenance
     print_facts(
         str(path),
@@ -54,11 +63,25 @@ def print_model(path: Path) -> None:
             ),
             ("precision", spec.precision),
             *describe_cost(spec.cost),
+            ("answers here", describe_check(engine)),
             ("format version", str(spec.format_version)),
             ("size", f"{path.stat().st_size / 1e6:.1f} MB"),
             ("sha256", engine.sha256),
         ],
     )
+
+
+def describe_check(engine: Engine) -> str:
+    """Say how far a model's answers here are from those of the trained network."""
+    if not engine.references:
+        return "not known: the file carries no reference images"
+    try:
+        deviation = engine.deviation()
+    except AlserveError as error:
+        return f"WRONG: {error}"
+    reason = exceeded(deviation, limits_of(engine.spec, engine.precision))
+    found = f"{deviation}, on {len(engine.references)} reference images"
+    return f"WRONG: {reason} ({found})" if reason else f"as trained: {found}"
 
 
 def describe_cost(cost: Cost | None) -> list[tuple[str, str]]:
@@ -100,13 +123,119 @@ def print_machine() -> int:
             ("OpenVINO", versions.get("openvino", "not installed (optional)")),
             ("device 'auto' is", _auto_device()),
             ("cores to use", str(available_cores())),
-            ("for int8", _cpu_features()),
+            ("for int8", f"{describe_cpu()}{'; int8 models bring little here' if int8_is_quick() is False else ''}"),
             *(("CONFLICT", f"{' beside '.join(names)}; run: {mend(names)}") for names in conflicts),
             *([] if conflicts else [("conflicts", "none")]),
         ],
         alarm="CONFLICT",
     )
     return int(bool(conflicts))
+
+
+def advise_against_int8(cost: Cost) -> str | None:
+    """Say that int8 is of little use where this CPU lacks what makes it quick; None where it does not."""
+    if int8_is_quick() is not False:
+        return None
+    before, after = cost.images_per_second
+    return (
+        f"int8 brings little on this CPU ({describe_cpu()}): {after:g} images/s on one thread, {before:g} in fp32; "
+        "its file is for CPUs with VNNI or dot products"
+    )
+
+
+SPEED_SECONDS = 2.0
+"""So long is each model measured on each device, at least."""
+
+_SPEED_SHAPE = (2, 3)
+"""Rows to columns of the image that is measured with."""
+
+
+class Speed(NamedTuple):
+    """One model on one device."""
+
+    name: str
+    images_per_second: float | None
+    """None where it cannot be used."""
+    note: str
+
+
+def print_speeds(models: Sequence[Path]) -> int:
+    """Measure models on each device of this machine, and print which is fastest of those that answer as trained.
+
+    Args:
+        models: Model files, such as an fp32 one and its int8 copy.
+
+    Returns:
+        0, or 1 if none gives what was trained anywhere.
+
+    Raises:
+        ModelError: A file is missing, no model, or of a newer format.
+    """
+    engines: list[tuple[str, Engine | None, str]] = []
+    for path in models:
+        for device in ("cpu", "openvino", "cuda"):
+            if device == "openvino" and "openvino" not in installed_packages():
+                continue
+            if device == "cuda" and why_no_cuda():
+                continue
+            name = f"{path} on {device}"
+            try:
+                engine = Engine(path, device=device, threads=1 if device != "cuda" else None, self_check=False)
+            except DeviceError as error:
+                engines.append((name, None, str(error)))
+            else:
+                engines.append((f"{name} ({_computes(engine)})", engine, describe_check(engine)))
+    speeds = _measure_speeds([engine for _, engine, note in engines if engine and not note.startswith("WRONG")])
+    rows = [Speed(name, speeds.get(id(engine)), note) for name, engine, note in engines]
+    usable = [row for row in rows if row.images_per_second]
+    best = max(usable, key=lambda row: row.images_per_second or 0, default=None)
+    print_facts(
+        f"Images a second on all {available_cores()} cores ({describe_cpu()})",
+        [
+            ("CPU", f"{available_cores()} cores, {describe_cpu()}"),
+            *((row.name, f"{_rate_of(row)}{row.note}") for row in rows),
+            ("fastest", best.name if best else "none: no model answers as trained here"),
+        ],
+        alarm="none",
+    )
+    return int(best is None)
+
+
+def _rate_of(row: Speed) -> str:
+    return f"{row.images_per_second:.1f} images/s; " if row.images_per_second else ""
+
+
+def _computes(engine: Engine) -> str:
+    return engine.spec.precision if engine.precision == "as exported" else engine.precision
+
+
+def _measure_speeds(engines: Sequence[Engine]) -> dict[int, float]:
+    """Return images a second by `id`, of all callers together as in a folder run; in turns, medians of rounds."""
+    rates: dict[int, list[float]] = {id(engine): [] for engine in engines}
+    for _ in range(3):
+        for engine in engines:
+            rates[id(engine)].append(_rate(engine, SPEED_SECONDS / 3))
+    return {key: median(found) for key, found in rates.items()}
+
+
+def _rate(engine: Engine, seconds: float) -> float:
+    rows, columns = _SPEED_SHAPE
+    height = engine.spec.short_side
+    batch = np.zeros((engine.batch_size, height, height * columns // rows // STRIDE * STRIDE, 3), np.uint8)
+    engine.run(batch)
+    callers = 1 if engine.batch_size > 1 else available_cores()
+    start = time.perf_counter()
+
+    def call(_: int) -> int:
+        done = 0
+        while not done or time.perf_counter() - start < seconds:
+            engine.run(batch)
+            done += len(batch)
+        return done
+
+    with ThreadPoolExecutor(callers) as pool:
+        done = sum(pool.map(call, range(callers)))
+    return done / (time.perf_counter() - start)
 
 
 def _auto_device() -> str:
@@ -118,13 +247,6 @@ def _auto_device() -> str:
         return Engine(default_model(), device="cuda").device
     except AlserveError as error:
         return f"cpu, though there is a GPU: {error}"
-
-
-def _cpu_features() -> str:
-    features = cpu_features()
-    if features is None:
-        return "unknown on this system"
-    return ", ".join(features) or "none: int8 models bring little here"
 
 
 def _measured(value: float | None, form: str = ".3f") -> str:

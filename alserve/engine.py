@@ -1,32 +1,25 @@
 """A model file, checked against the contract and running on one device: the one face that all else sees of it."""
 
 import hashlib
+import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from alserve.device import Device, choose_device
 from alserve.errors import DeadlineError, DeviceError, ModelError
-from alserve.modelfile import INPUT, OUTPUTS, ModelSpec, unseal
+from alserve.modelfile import INPUT, OUTPUTS, read_model, unseal
 from alserve.runtimes import open_runtime
+from alserve.selfcheck import Deviation, Float32, Memory, Outputs, exceeded, limits_of, measure, try_drawn_image
+
+__all__ = ["CUDA_BATCH", "Engine", "Float32", "Outputs"]
+
+CHECK_SECONDS = 60
+"""So long may a small image take while a model is checked: there are networks that never end."""
 
 CUDA_BATCH = 16
 """Images a call on a GPU; on the CPU, where batches bring nothing, one."""
-
-Float32 = npt.NDArray[np.float32]
-
-
-class Outputs(NamedTuple):
-    """What the network gives for one batch."""
-
-    scores: Float32
-    """[batch, classes], softmax, 0 to 1."""
-    cams: Float32
-    """[batch, classes, height / 32, width / 32], activations without a bound."""
-    mask: Float32
-    """[batch, height, width], foreground probability, 0 to 1."""
 
 
 class Engine:
@@ -36,30 +29,32 @@ class Engine:
         path: The model file.
         device: See `alserve.device.choose_device`; with "auto", a GPU that does not work is passed over.
         threads: Threads inside one call of `run`, on the CPU.
+        self_check: Compare the model with the answers that it carries, see `alserve.selfcheck`.
 
     Attributes:
         spec: The model's contract.
+        references: Images with the trained network's answers; none in older files, and where they were left out.
         sha256: Hash of the file.
         device: "cpu", "cuda:0" and so on, or "openvino": where it really runs.
         device_reason: Why there.
         batch_size: Images a call that suit the device; a GPU, which settles anew for every size of batch, gets 1 or so
             many: what is missing is filled up and cut off again.
         precision: What it computes in, such as "bf16".
+        unchecked: Why it was not compared with the trained network; None if it was, now or before.
 
     Raises:
-        ModelError: The file is missing, no model, or of a newer format.
+        ModelError: The file is missing, no model, of a newer format, or gives something else than it should.
         DeviceError: The device that was asked for cannot be used.
     """
 
-    def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, device: str = "auto", threads: int | None = None, self_check: bool = True
+    ) -> None:
         chosen = choose_device(device)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{path}: the model cannot be read: {error.strerror}") from error
+        data = read_model(path)
         self.path = path
         self.sha256 = hashlib.sha256(data).hexdigest()
-        self.spec: ModelSpec = unseal(data, str(path))
+        self.spec, self.references = unseal(data, str(path))
         try:
             self._runtime = open_runtime(data, path, chosen, threads)
         except DeviceError as error:
@@ -79,6 +74,52 @@ class Engine:
                 f"{path}: takes {', '.join(inputs)} and gives {', '.join(outputs)}, "
                 f"not {INPUT} and {', '.join(OUTPUTS)}; export the model again"
             )
+        self.unchecked: str | None = None
+        if not self_check:
+            self.unchecked = f"{path}: was not checked, as asked for"
+        else:
+            if not self.references:
+                self.unchecked = (
+                    f"{path}: carries no reference images, so nobody knows whether it computes here what was trained"
+                )
+            self._check()
+
+    def _check(self) -> None:
+        """Refuse a model that gives something else here than the trained network gave."""
+        limits = limits_of(self.spec, self.precision)
+        memory = Memory(self.sha256, self.device, self._runtime.version, self.precision, str(limits))
+        if memory.holds():
+            return
+        if not self.references:
+            try_drawn_image(self._try, self.spec, self.where)
+        elif reason := exceeded(self.deviation(), limits):
+            raise ModelError(
+                f"{self.where}: gives something else than the trained network: {reason}; try another device or the "
+                "fp32 file, or take it as it is with --no-self-check (service: ALSERVE_SELF_CHECK=no)"
+            )
+        memory.keep()
+
+    @property
+    def where(self) -> str:
+        """Model and device, for messages."""
+        return f"{self.path} on {self.device}"
+
+    def deviation(self) -> Deviation:
+        """Compare the model with the answers that it carries; it must carry some.
+
+        Raises:
+            ModelError: The outputs have other shapes than they should, or are not finite, or no probabilities.
+            DeviceError: The device gave up.
+        """
+        return measure(self._try, self.spec, self.references, self.where)
+
+    def _try(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        try:
+            return self.run(images, deadline=time.monotonic() + CHECK_SECONDS)
+        except DeadlineError:
+            raise ModelError(
+                f"{self.where}: gives no answer within {CHECK_SECONDS} s; export the model again"
+            ) from None
 
     def run(self, images: npt.NDArray[np.uint8], *, deadline: float | None = None) -> Outputs:
         """Run one batch.

@@ -123,6 +123,7 @@ def segment_command(
     max_pixels: int | None,
     shard: str | None,
     overwrite: bool,
+    self_check: bool = True,
 ) -> int:
     """Run `alserve segment`.
 
@@ -139,6 +140,7 @@ def segment_command(
         max_pixels: A larger image is refused; `MAX_PIXELS`, or `LARGE_PIXELS` with tiles, if left out.
         shard: "I/N", to do a stable N-th of the images.
         overwrite: Replace earlier results.
+        self_check: Refuse a model that gives something else here than the trained network gave.
 
     Returns:
         The exit code, see `Summary`.
@@ -152,7 +154,9 @@ def segment_command(
     jobs = plan(inputs, out, save=words, shard=part, overwrite=overwrite)
     cores = threads or available_cores()
     workers = min(cores, len(jobs)) or 1
-    predictor = load(model or default_model(), device=device, threads=max(1, cores // workers))
+    predictor = load(model or default_model(), device=device, threads=max(1, cores // workers), self_check=self_check)
+    if note := predictor.engine.unchecked:
+        say(note)
     tiling = None if tile is None else Tiling.of(tile, overlap, predictor.spec)
     options = Options(words, tiling, max_pixels or (MAX_PIXELS if tiling is None else LARGE_PIXELS))
     engine = predictor.engine

@@ -207,16 +207,18 @@ def _pixels(image: Image) -> Pixels:
             raise ImageError(f"an array of {image.dtype} {image.shape} is no image; give uint8 [height, width, 3], RGB")
 
 
-def load(path: str | Path, *, device: str = "auto", threads: int | None = None) -> Predictor:
+def load(path: str | Path, *, device: str = "auto", threads: int | None = None, self_check: bool = True) -> Predictor:
     """Load a model file.
 
     Args:
         path: The model file.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: Threads inside one prediction; the cores this process may use if left out.
+        self_check: Compare the model with the answers of the trained network that it carries; what passed once on
+            this machine is not compared again.
 
     Raises:
-        ModelError: The file is missing, no model, or of a newer format.
+        ModelError: The file is missing, no model, of a newer format, or gives something else than it should.
         DeviceError: The device that was asked for cannot be used.
     """
-    return Predictor(Engine(Path(path), device=device, threads=threads))
+    return Predictor(Engine(Path(path), device=device, threads=threads, self_check=self_check))

@@ -29,6 +29,8 @@ class Runtime(Protocol):
     outputs: tuple[str, ...]
     precision: str
     """What the network computes in, where the library chooses that; else "as exported"."""
+    version: str
+    """The library's name and version."""
 
     def run(self, images: npt.NDArray[np.uint8], deadline: float | None = None) -> Arrays:
         """Run one batch.
@@ -66,6 +68,7 @@ class OnnxRuntime:
     """A model in ONNX Runtime."""
 
     precision = "as exported"
+    version = f"onnxruntime {ort.__version__}"
 
     def __init__(self, data: bytes, path: Path, device: Device, threads: int) -> None:
         options = ort.SessionOptions()
@@ -111,6 +114,7 @@ class OpenVino:
     def __init__(self, data: bytes, path: Path, _device: Device, threads: int) -> None:
         import openvino  # noqa: PLC0415  an extra
 
+        self.version = f"openvino {openvino.__version__}"
         callers = max(1, available_cores() // threads)
         settings = {"NUM_STREAMS": callers, "INFERENCE_NUM_THREADS": callers * threads}
         try:

@@ -223,12 +223,14 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 
 def _load(settings: Settings) -> Pipeline:
     """Load and try the model, on the CPU once with all cores and once with one."""
-    engine = Engine(pinned_model(), device=settings.device, threads=settings.cores)
+    engine = Engine(pinned_model(), device=settings.device, threads=settings.cores, self_check=settings.self_check)
     check_pinned(engine)
+    if engine.unchecked:
+        _log.warning("%s", engine.unchecked)
     warm_up(engine)
     if (settings.batch or engine.batch_size) > 1 or settings.cores == 1:
         return Pipeline(engine, settings)
-    single = Engine(engine.path, device=engine.device, threads=1)
+    single = Engine(engine.path, device=engine.device, threads=1, self_check=settings.self_check)
     warm_up(single)
     return Pipeline(engine, settings, single)
 

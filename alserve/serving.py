@@ -29,7 +29,8 @@ def serve_model(model: Path | None, *, host: str, port: int) -> None:
     """
     path = (model or default_model()).absolute()
     settings = Settings.from_environment()
-    warm_up(Engine(path, device=settings.device, threads=1))  # raises here what would stop the worker process
+    engine = Engine(path, device=settings.device, threads=1, self_check=settings.self_check)
+    warm_up(engine)  # raises here what would stop the worker process
     address = _free_address(host, port)
     os.environ["ALSERVE_MODEL"] = str(path)  # the worker process reads it, and the hosts
     name = f"[{host}]" if ":" in host else host

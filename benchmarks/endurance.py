@@ -26,7 +26,7 @@ import psutil
 from broken_requests import Broken, broken_requests
 from http_service import HERE, SHAPE, alserve_server, closed_loop, draw, is_ready, post, timed
 
-from alserve.device import available_cores
+from alserve.device import available_cores, describe_cpu
 from alserve.files import write_atomic
 from alserve.modelfile import default_model
 from alserve.web.settings import MAX_BODY_BYTES
@@ -290,7 +290,7 @@ def table(rows: Iterable[Row]) -> str:
     conditions = (
         f"`alserve serve`, {default_model().name}, `POST /segment`, drawn JPEGs of {SHAPE[1]} x {SHAPE[0]} pixels (the "
         f"many: {SMALL[1]} x {SMALL[0]}), {CLIENTS} clients, in overload up to {CONNECTIONS}; client and server on the "
-        f"same {available_cores()} cores ({platform.machine()}), Python {platform.python_version()}. Torn: the line "
+        f"same {available_cores()} cores ({describe_cpu()}), Python {platform.python_version()}. Torn: the line "
         f"was cut without an answer, by a kill, or by the client itself {PATIENCE} s after a request that has no end."
     )
     lines = ["| measure | found | goal |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]

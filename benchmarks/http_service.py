@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 from alserve import Predictor, load
-from alserve.device import available_cores
+from alserve.device import available_cores, describe_cpu
 from alserve.files import write_atomic
 from alserve.folder import segment_folder
 from alserve.imageio import decode, encode_jpeg, encode_png, to_grey
@@ -168,7 +168,7 @@ def table(figures: dict[str, list[float]], arguments: argparse.Namespace) -> str
     conditions = (
         f"{arguments.rounds} rounds of {arguments.requests} requests, {arguments.images} drawn JPEGs of "
         f"{SHAPE[1]} x {SHAPE[0]} pixels, `POST /segment`, {default_model().name}; client and server on the same "
-        f"{available_cores()} cores ({platform.machine()}), Python {platform.python_version()}."
+        f"{available_cores()} cores ({describe_cpu()}), Python {platform.python_version()}."
     )
     return "\n".join(["# The service over HTTP", "", conditions, "", *lines, ""])
 

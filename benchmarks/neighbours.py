@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from alserve.device import available_cores
+from alserve.device import available_cores, describe_cpu
 from alserve.files import write_atomic
 from alserve.geometry import resize, working_shape
 from alserve.imageio import encode_jpeg, read_image
@@ -98,7 +98,8 @@ def report(images: int, classes: int, kilobytes: float, seconds: dict[str, float
             "# Neighbours at the size of CUB",
             "",
             f"`python benchmarks/neighbours.py`; {images:,} drawn images of {SIZE[0]} x {SIZE[1]} pixels in {classes}",
-            f"classes, JPEG files of {kilobytes:.0f} kB; {available_cores()} cores, short side {SHORT_SIDE}, k {K:g}.",
+            f"classes, JPEG files of {kilobytes:.0f} kB; {available_cores()} cores ({describe_cpu()}),",
+            f"short side {SHORT_SIDE}, k {K:g}.",
             "",
             "| step | found | goal |",
             "|---|---|---|",

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from alserve.device import available_cores
+from alserve.device import available_cores, describe_cpu
 from alserve.files import write_atomic
 from alserve.imageio import encode_jpeg
 from alserve.manifest import MANIFEST
@@ -53,7 +53,8 @@ def main() -> None:
     report = [
         "# A folder run, stopped and continued",
         "",
-        f"`python benchmarks/resume.py`: {images} drawn images of {SHAPE[0]} x {SHAPE[1]}, {available_cores()} cores.",
+        f"`python benchmarks/resume.py`: {images} drawn images of {SHAPE[0]} x {SHAPE[1]},",
+        f"{available_cores()} cores ({describe_cpu()}).",
         "",
         "| run | exit code | images done after it |",
         "|---|---|---|",

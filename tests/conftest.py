@@ -14,6 +14,14 @@ from alserve import Predictor, load
 from alserve.modelfile import default_model
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what the tests remember out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALSERVE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def predictor() -> Predictor:
     """The model that comes with the package, on the CPU."""

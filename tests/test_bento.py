@@ -64,7 +64,7 @@ def test_a_built_bento_serves_its_own_model(tmp_path: Path) -> None:
     (source / "models").mkdir()
     own = source / "models" / "own.onnx"
     data = default_model().read_bytes()
-    own.write_bytes(seal(data, unseal(data, "the demo").model_copy(update={"threshold": 0.125})))
+    own.write_bytes(seal(data, unseal(data, "the demo").spec.model_copy(update={"threshold": 0.125})))
 
     built = subprocess.run(
         [*BENTOML, "build", "--output", "tag"],

@@ -113,9 +113,20 @@ def test_weights_in_another_file_are_refused(tmp_path: Path, predictor: Predicto
     onnx.save(model, tmp_path / "split.onnx", save_as_external_data=True, size_threshold=1024)
     path = tmp_path / "alone.onnx"
     path.write_bytes(seal((tmp_path / "split.onnx").read_bytes(), predictor.spec))
-    with pytest.raises(ModelError, match=r"alone\.onnx") as caught:
+    with pytest.raises(ModelError, match=r"alone\.onnx: has weights in another file") as caught:
         Engine(path, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_weights_in_another_file_are_refused_wherever_they_hide(predictor: Predictor) -> None:
+    outside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="/etc/hostname")
+    constant = helper.make_node("Constant", [], ["c"], value=outside)
+    body = helper.make_graph([constant], "body", [], [])
+    for node in (constant, helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body)):
+        model = helper.make_model(helper.make_graph([node], "g", [], []))
+        with pytest.raises(ModelError, match="has weights in another file"):
+            unseal(seal(model.SerializeToString(), predictor.spec), "m.onnx")
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")

@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file that is not the one that comes with the package, under a name that needs care."""
     path = tmp_path_factory.mktemp("model") / "my model.onnx"
     data = default_model().read_bytes()
-    path.write_bytes(seal(data, unseal(data, "the demo").model_copy(update={"threshold": 0.125})))
+    path.write_bytes(seal(data, unseal(data, "the demo").spec.model_copy(update={"threshold": 0.125})))
     return path
 
 

@@ -15,7 +15,7 @@ import pytest
 from drawn import UNTRAINED, settings
 
 from alserve import load
-from alserve.errors import RunError
+from alserve.errors import DataError, RunError
 from alserve.files import write_atomic
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.imageio import decode, encode_png
@@ -253,3 +253,17 @@ def test_full_supervision_and_masks_for_the_threshold_are_counted(table: Path, t
     assert record["pseudo_labels"] == 0
     assert spec_of(tmp_path / "run").provenance.masks_used == 2 * PER_CLASS
     assert "threshold" not in [what for _, what in what_took_time(tmp_path / "run")]  # no cross-validation
+
+
+def test_a_class_that_no_model_could_name_is_refused_before_training(tmp_path: Path) -> None:
+    table = draw_dataset(tmp_path / "data", seed=2, train_per_class=2, test_per_class=1, size=(64, 64))
+    table.write_text(table.read_text().replace(",regular,", ",regu\x07lar,"))
+    with pytest.raises(DataError, match=r"cannot have class 'regu..07lar.: .*control characters"):
+        train_run(table, tmp_path / "run", settings(UNTRAINED))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_references_by_setting(tmp_path: Path) -> None:
+    table = draw_dataset(tmp_path / "data", seed=2, train_per_class=2, test_per_class=1, size=(64, 96))
+    model = train_run(table, tmp_path / "run", settings(UNTRAINED, method="wsl", references=False))
+    assert load(model, device="cpu").engine.references == ()

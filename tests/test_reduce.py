@@ -39,8 +39,18 @@ def test_a_reduced_model_is_small_and_close(
 ) -> None:
     target = tmp_path / "reduced.onnx"
     train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
-    cost = reduce_model(predictor.engine.path, target, precision, train, test)  # type: ignore[arg-type]
+    references = predictor.engine.references
+    cost, loss, carried = reduce_model(
+        predictor.engine.path,
+        target,
+        precision,  # type: ignore[arg-type]
+        train,
+        test,
+        references,
+    )
+    assert (loss, len(carried)) == (None, len(references))
     reduced = load(target, device="cpu", threads=1)
+    assert len(reduced.engine.references) == len(references)
     assert (reduced.spec.precision, reduced.spec.cost) == (precision, cost)
     assert reduced.spec.model_copy(update={"precision": "fp32", "cost": None}) == predictor.spec
     assert target.stat().st_size < share * predictor.engine.path.stat().st_size
@@ -65,10 +75,23 @@ def test_exporting_a_run_in_another_precision(
     run, out = tmp_path / "run", tmp_path / "sub" / "small.onnx"
     train_run(table, run, settings(UNTRAINED, method="random", rounds=1))
     command = ("export", run, "--out", out, "--precision", "int8", "--force")
+    full = tmp_path / "full.onnx"
+    code, _, err = cli("export", run, "--out", full)
+    assert (code, "carries 2 pieces of training images" in err) == (0, True)
+    assert len(load(full, device="cpu").engine.references) == 2
+    code, _, err = cli("export", run, "--out", full, "--no-references")
+    assert (code, "carries no reference images" in err) == (0, True)
+    assert not load(full, device="cpu").engine.references
+
     code, said, _ = cli(*command)
     assert code == 0
     assert "mask IoU with fp32: " in said
     assert load(out, device="cpu").spec.precision == "int8"
+
+    monkeypatch.setattr("alserve.device.cpu_features", lambda: ["avx2"])  # as on a CPU without VNNI
+    assert "int8 brings little on this CPU" in cli(*command)[2]
+    monkeypatch.setattr("alserve.device.cpu_features", lambda: ["avx2", "vnni"])
+    assert "int8 brings little" not in cli(*command)[2]
 
     monkeypatch.setattr("training.reduce.MIN_AGREEMENT", 1.5)  # what no model reaches
     before = out.read_bytes()

@@ -21,6 +21,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
     values = {
         "device": "cpu",
         "timeout": 2.5,
+        "decode_timeout": 3.5,
         "idle": 1.5,
         "rate": 100,
         "connections": 50,
@@ -31,6 +32,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "token": SecretStr("secret"),
         "hosts": ("one.example", "two.example"),
         "grace": 5,
+        "self_check": False,
     }
     assert set(values) == set(Settings.model_fields)
     for name, value in values.items():

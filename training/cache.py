@@ -32,6 +32,7 @@ NOT_IN_FIRST_PASS = frozenset(
         "pseudo_flips",
         "folds",
         "validation_masks",
+        "references",
     }
 )
 """Settings that a training on L alone does not read. A new setting counts until it is named here."""

@@ -172,7 +172,14 @@ def draw_worst(predictor: Predictor, samples: Sequence[Sample], figures: Figures
 
 
 def evaluate_file(
-    model: Path, data: Path, *, masks: Path | None, split: str, json_path: Path | None, worst: Path | None = None
+    model: Path,
+    data: Path,
+    *,
+    masks: Path | None,
+    split: str,
+    json_path: Path | None,
+    worst: Path | None = None,
+    self_check: bool = True,
 ) -> None:
     """Measure a model file on one split of a data set, print the figures, and write them where asked.
 
@@ -183,12 +190,13 @@ def evaluate_file(
         split: "train", "valid" or "test".
         json_path: Where the figures are to be written, too.
         worst: Where the contact sheet of the worst images is to be.
+        self_check: Refuse a model that gives something else here than the trained network gave.
 
     Raises:
         DataError: The split is empty, a class is none of the model's, or there is nothing to draw for `worst`.
         ModelError: The file is no model.
     """
-    predictor = load(model, threads=1)
+    predictor = load(model, threads=1, self_check=self_check)
     dataset = load_dataset(data, masks)
     samples = _samples(dataset, split, predictor.spec.classes)
     if worst is not None:

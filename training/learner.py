@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alserve.device import available_cores
-from alserve.errors import DataError, RunError
+from alserve.errors import DataError, ModelError, RunError
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.imageio import peek_shape
 from alserve.modelfile import ModelSpec, Provenance
@@ -24,7 +24,7 @@ from training.cache import Shared
 from training.crops import Example
 from training.dataset import Dataset, Image, Mask
 from training.evaluate import measure
-from training.export import export_model, stamp
+from training.export import choose_references, export_model, stamp
 from training.fit import Trainer
 from training.metrics import dice
 from training.network import JointNet
@@ -354,10 +354,12 @@ class Learner:
             spec = self._spec(net, pool, state)
             images = self.images[:PARITY_IMAGES]
             path = self.run.model
-            spec = export_model(net, spec, path, images, mask_from_cams=self.settings.mask_from_cams)
+            cams_only = self.settings.mask_from_cams
+            references = partial(choose_references, self.images, self.labels) if self.settings.references else None
+            spec = export_model(net, spec, path, images, mask_from_cams=cams_only, references=references)
         if tests := self.dataset.split("test"):
             with self.timed(state.round, "test"):
-                figures = measure(load(path, device="cpu", threads=1), tests)
+                figures = measure(load(path, device="cpu", threads=1, self_check=False), tests)
             known = {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
             provenance = spec.provenance.model_copy(update=known)
             stamp(path, spec.model_copy(update={"provenance": provenance}))
@@ -370,6 +372,10 @@ class Learner:
             for _, cams in self.trainer.predict(net, self.images[:: 1 + len(self.images) // CAM_IMAGES])
         ]
         low, high = np.percentile(np.concatenate([cam.ravel() for cam in cams]), CAM_PERCENTILES)
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ModelError(
+                "the trained network gives no numbers any more; train with a lower --set lr=... or encoder_lr"
+            )
         shapes = [peek_shape(sample.image) for sample in self.samples]
         packages = ("alserve", "torch", "timm", "segmentation-models-pytorch", "onnx")
         return ModelSpec(

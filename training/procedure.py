@@ -3,15 +3,18 @@
 WACV 2021, arXiv:2010.04889. Each verb is a method of `Learner`; the step numbers are those of the paper's listing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alserve.doctor import describe_cost
+from pydantic import TypeAdapter, ValidationError
+
+from alserve.doctor import advise_against_int8, describe_cost
 from alserve.engine import Engine
 from alserve.errors import DataError, ModelError, RunError
 from alserve.files import write_atomic
-from alserve.modelfile import Precision
+from alserve.modelfile import ClassNames, Precision, seal
+from alserve.references import Reference
 from alserve.terminal import print_facts, say
 from training.dataset import Dataset, load_dataset
 from training.fit import Trainer
@@ -127,6 +130,8 @@ def train_run(
 def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
     """Refuse a data set that has too few classes or images for what the settings ask for, or an oracle that cannot.
 
+    Classes that no model file could name are refused as well.
+
     Raises:
         DataError: Says which class has how many, and how many are wanted.
     """
@@ -134,6 +139,12 @@ def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
         raise DataError(
             f"{dataset.source}: only one class ({dataset.classes[0]}); at least two are needed to learn from"
         )
+    try:
+        TypeAdapter(ClassNames).validate_python(dataset.classes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        which = f"class {dataset.classes[int(first['loc'][0])][:40]!r}" if first["loc"] else "these classes"
+        raise DataError(f"{dataset.source}: a model cannot have {which}: {first['msg']}") from None
     present = {sample.label for sample in dataset.split("train")}
     for label, name in enumerate(dataset.classes):
         if label not in present:
@@ -142,7 +153,13 @@ def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
 
 
 def export_run(
-    run: Path, out: Path, precision: Precision = "fp32", *, data: Path | None = None, force: bool = False
+    run: Path,
+    out: Path,
+    precision: Precision = "fp32",
+    *,
+    data: Path | None = None,
+    force: bool = False,
+    references: bool = True,
 ) -> None:
     """Hand out the model file of a run's last finished round, as it is or reduced.
 
@@ -155,6 +172,7 @@ def export_run(
         precision: "fp32", "fp16" or "int8".
         data: The data set, where it is not where it was when the run began.
         force: Hand out a reduced model though it loses more than `training.reduce` allows.
+        references: Leave the pieces of training images, by which the model checks itself, in the file.
 
     Raises:
         RunError: There is no run, or none of its rounds is finished.
@@ -165,11 +183,13 @@ def export_run(
     model = run / "model.onnx"
     if not model.is_file():
         raise RunError(f"{run}: no round is finished yet; run 'alserve train' with the same --out to continue")
-    spec = Engine(model, device="cpu").spec
+    engine = Engine(model, device="cpu", self_check=False)
+    spec, kept = engine.spec, engine.references if references else ()
     if precision != "fp32":
-        _export_reduced(model, out, precision, _dataset_of(run, config, data), force=force)
+        _export_reduced(model, out, precision, _dataset_of(run, config, data), kept, force=force)
         return
-    write_atomic(out, model.read_bytes())
+    write_atomic(out, seal(model.read_bytes(), spec, kept))
+    say(describe_references(out, kept))
     from training.reduce import blank_speed  # noqa: PLC0415  slow to import
 
     worst = max(figure.max_difference for figure in spec.parity)
@@ -193,17 +213,34 @@ def _dataset_of(run: Path, config: dict[str, Any], data: Path | None) -> Dataset
     return dataset
 
 
-def _export_reduced(model: Path, out: Path, precision: Precision, dataset: Dataset, *, force: bool) -> None:
-    from training.reduce import CALIBRATION_IMAGES, loses_too_much, reduce_model  # noqa: PLC0415  slow to import
+def describe_references(model: Path, references: Sequence[Reference]) -> str:
+    """Say what of the training images a model file carries, for it may be passed on."""
+    if not references:
+        return f"{model}: carries no reference images, so it cannot check itself where it runs"
+    height, width = references[0].image.shape[:2]
+    return (
+        f"{model}: carries {len(references)} pieces of training images ({height} x {width} pixels) to check itself by "
+        "where it runs; if nobody may see them, export with --no-references"
+    )
+
+
+def _export_reduced(
+    model: Path, out: Path, precision: Precision, dataset: Dataset, references: Sequence[Reference], *, force: bool
+) -> None:
+    from training.reduce import CALIBRATION_IMAGES, reduce_model  # noqa: PLC0415  slow to import
 
     train = dataset.split("train")
     samples = dataset.split("test") or dataset.split("valid") or train
     scratch = out.with_name(f".{out.name}.part")
     try:
-        cost = reduce_model(model, scratch, precision, train[:: 1 + len(train) // CALIBRATION_IMAGES], samples)
-        print_facts(f"{out}: {precision}", describe_cost(cost))
-        if (loss := loses_too_much(cost)) and not force:
-            raise ModelError(f"{precision} loses {loss}; nothing is written, --force writes it all the same")
+        calibration = train[:: 1 + len(train) // CALIBRATION_IMAGES]
+        reduced = reduce_model(model, scratch, precision, calibration, samples, references)
+        print_facts(f"{out}: {precision}", describe_cost(reduced.cost))
+        if precision == "int8" and (advice := advise_against_int8(reduced.cost)):
+            say(advice)
+        if reduced.loss and not force:
+            raise ModelError(f"{precision} loses {reduced.loss}; nothing is written, --force writes it all the same")
         scratch.replace(out)
+        say(describe_references(out, reduced.references))
     finally:
         scratch.unlink(missing_ok=True)

@@ -203,7 +203,8 @@ class Run:
         if _kind(oracle := before.get("oracle", "data")) != _kind(now["oracle"]):
             raise RunError(f"{self.folder}: the masks of this run come from --oracle {oracle}; give that, {instead}")
         old, new = before["settings"], now["settings"]
-        if changed := sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+        # "references" decides what the model file carries, not what is learned.
+        if changed := sorted(name for name in {*old, *new} - {"references"} if old.get(name) != new.get(name)):
             changes = ", ".join(f"{name} was {old.get(name)}, now {new.get(name)}" for name in changed)
             raise RunError(
                 f"{self.folder}: this run has other settings ({changes}); give those to continue it, {instead}"

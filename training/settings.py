@@ -34,7 +34,7 @@ class Settings(BaseModel):
     """R; each round is one budget."""
     passes: int = Field(2, ge=1, le=MOST)
     """Trainings a round; each further one learns from the pseudo-masks of the one before. One without P."""
-    seed: int = Field(0, ge=0, lt=1 << 64)
+    seed: int = Field(0, ge=0, lt=2**63)
 
     encoder: str = "tf_efficientnet_lite0"
     pretrained: bool = True
@@ -72,6 +72,8 @@ class Settings(BaseModel):
     """Average a pseudo-mask over the image's flips."""
     folds: int = Field(2, ge=2, le=MOST)
     """Parts of L in the cross-validation that estimates the threshold."""
+    references: bool = True
+    """Let the model file carry pieces of training images, one a class up to four, to check itself by where it runs."""
     validation_masks: bool = False
     """Estimate the threshold on split 'valid' instead; its masks count in the budget."""
 

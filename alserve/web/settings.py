@@ -45,6 +45,8 @@ class Settings(BaseModel):
     """Images a network call at most; 1 on the CPU and 16 on a GPU if left out."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Worker processes; each loads the model, and gets its share of cores, queue, connections and memory."""
+    self_check: bool = True
+    """Refuse a model that gives something else here than the trained network gave."""
     token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """Bearer token that every request but those for health and for the files of the page must carry."""
     hosts: Annotated[tuple[str, ...], BeforeValidator(lambda text: names(text) if isinstance(text, str) else text)] = ()
