@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-http format clean
+.PHONY: demo test lint bench bench-http fuzz audit format clean
 
 demo: .venv/train  ## the whole path on a small drawn data set, in a few minutes
 	$(BIN)/alserve demo --out runs/demo
@@ -22,6 +22,12 @@ lint: .venv/dev  ## format, style, types
 bench: .venv/dev demo  ## folder inference against what one would write today; about half an hour
 	$(BIN)/python benchmarks/folder.py runs/demo/run
 	$(BIN)/python benchmarks/resume.py
+
+fuzz: .venv/dev  ## 3,000 mutated images of every kind, decoded within limits of time and memory; some minutes
+	$(BIN)/python benchmarks/fuzz_decoders.py
+
+audit: .venv/dev  ## the pinned packages against known advisories, where the package index has these
+	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 format: .venv/dev
 	$(BIN)/ruff format .

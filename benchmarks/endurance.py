@@ -1,4 +1,4 @@
-"""Wear the service down: very many requests, too many, broken ones, clients that do not end, a worker killed.
+"""Wear the service down: very many requests, too many, broken ones, bombs, clients that do not end, a worker killed.
 
     python benchmarks/endurance.py
 
@@ -10,6 +10,7 @@ import http.client
 import platform
 import select
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +32,10 @@ from alserve.device import available_cores, describe_cpu
 from alserve.files import write_atomic
 from alserve.modelfile import default_model
 from alserve.web.settings import MAX_BODY_BYTES
+
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from bombs import BOMBS
 
 OVERLOAD = 4
 """Times the rate that the service can do."""
@@ -81,7 +87,7 @@ def main() -> None:
         with alserve_server(folder) as port:
             rows = [*very_many(port, small, sizes), *too_many(port, images, sizes), *broken(port, small[0], sizes)]
         with alserve_server(folder) as port:
-            rows += unfinished(port, images)
+            rows += [*bombs(port, images, sizes), *unfinished(port, images)]
         with alserve_server(folder, ALSERVE_WORKERS="2") as port:
             rows += killed(port, images)
     report = table(rows)
@@ -137,6 +143,58 @@ def very_many(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
     closed_loop(port, images, sizes.requests - sizes.warm_up, CLIENTS)
     name = f"{sizes.requests:,} requests: memory of the worker after {sizes.warm_up:,} of them and at the end"
     return [Row(name, growth(before, memory(port)), "growth <= 3 %")]
+
+
+def bombs(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
+    """Ask beside a client that sends one hostile image after the other, see tests/bombs.py."""
+    corpus = [make() for make in BOMBS.values()]
+    closed_loop(port, images, 4 * CLIENTS, CLIENTS)
+    before, alone = memory(port), ask_for(port, images, sizes.seconds / 2)
+    answers: list[int] = []
+    asking = Event()
+
+    def attack() -> None:
+        while not asking.is_set():
+            answers.extend(status_of(port, bomb, keep=False) for bomb in corpus)
+
+    with ThreadPoolExecutor(1) as pool:
+        attacker = pool.submit(attack)
+        beside = ask_for(port, images, sizes.seconds / 2)
+        asking.set()
+        attacker.result()
+    (p99_alone, p99), slowest = (
+        [np.percentile([seconds for _, seconds in found], 99) for found in (alone, beside)],
+        max(seconds for _, seconds in beside),
+    )
+    name = f"{len(corpus)} kinds of bomb, one after the other, beside {CLIENTS} clients"
+    return [
+        Row(f"{name}: answers to the bombs", tally(answers), "no 500, no 503"),
+        Row("the same: answers to the others", tally(status for status, _ in beside), "200 or 429"),
+        Row(
+            "the same: p99 of the others without bombs, p99 and slowest with them",
+            f"{p99_alone:.2f}, {p99:.2f} and {slowest:.2f} s",
+            "twice at most",
+        ),
+        Row("the same: memory of the worker, before and after", growth(before, memory(port)), "flat"),
+    ]
+
+
+def ask_for(port: int, images: Sequence[bytes], seconds: float) -> list[tuple[int, float]]:
+    """Let `CLIENTS` ask for a while, each as soon as it has its answer; return status and seconds of each request."""
+    end = time.perf_counter() + seconds
+
+    def work(client: int) -> list[tuple[int, float]]:
+        found = []
+        for number in count(client):
+            begun = time.perf_counter()
+            if begun > end:
+                return found
+            status = status_of(port, images[number % len(images)])
+            found.append((status, time.perf_counter() - begun))
+        return found
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return [answer for answers in pool.map(work, range(CLIENTS)) for answer in answers]
 
 
 def unfinished(port: int, images: Sequence[bytes]) -> list[Row]:
