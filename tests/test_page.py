@@ -23,7 +23,9 @@ from alserve.web.settings import MAX_BODY_BYTES
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser is installed ({', '.join(PROGRAMS)})")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no browser is installed; on Debian and Ubuntu: apt-get install chromium"
+)
 
 EXAMPLES = sorted((STATIC / "examples").iterdir())
 PATIENCE = 60_000
