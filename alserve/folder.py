@@ -393,3 +393,5 @@ def _write(path: Path, data: bytes) -> None:
     except OSError as error:
         message = f"{path}: cannot be written: {error.strerror}"
         raise (ImageError if error.errno in _ONE_NAME_ONLY else RunError)(message) from None
+    except RecursionError:  # Python makes missing folders one call inside the other
+        raise ImageError("cannot be written: its folders are too deep") from None

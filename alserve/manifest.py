@@ -283,8 +283,15 @@ def _parse(line: bytes) -> Row | Finished | None:
         checked = _Row.model_validate(row)
     except (ValueError, TypeError, RecursionError):  # pydantic's ValidationError is a ValueError
         return None
-    path = PurePosixPath(checked.name)
-    return row if isinstance(row, dict) and path.name and not path.is_absolute() and ".." not in path.parts else None
+    name = PurePosixPath(checked.name)
+    inside = name.name and not name.is_absolute() and ".." not in name.parts
+    return row if inside and _is_shallow(row) else None
+
+
+def _is_shallow(value: object, levels: int = 8) -> bool:
+    """Tell whether JSON is nested no deeper than so many levels: deeper, it could be read but not written."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not inner or (levels > 0 and all(_is_shallow(item, levels - 1) for item in inner))
 
 
 def _shown(value: object) -> str:

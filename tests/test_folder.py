@@ -20,7 +20,7 @@ from alserve.errors import DataError, RunError
 from alserve.folder import Options, Summary, parse_save, run, segment_folder
 from alserve.imageio import decode, decode_mask, read_image, write_atomic
 from alserve.manifest import MANIFEST, Manifest
-from alserve.plan import FOLDERS, LEFT_OUT, plan
+from alserve.plan import FOLDERS, plan
 from alserve.shards import Shard
 from alserve.tiling import Tiling
 from training.export import stamp
