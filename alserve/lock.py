@@ -1,5 +1,6 @@
 """One process at a time writes to a file."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alserve.errors import RunError
+from alserve.terminal import say
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a network file system answers that cannot lock."""
 
 
 @contextmanager
@@ -25,7 +30,9 @@ def locked(path: Path) -> Iterator[None]:
     except Timeout:
         raise RunError(f"{path}: another process is writing to it; wait for that, or use another --out") from None
     except OSError as error:
-        raise RunError(f"{path}: cannot be locked: {error.strerror}") from None
+        if error.errno not in _NO_LOCKS:
+            raise RunError(f"{path}: cannot be locked: {error.strerror}") from None
+        say(f"{path}: this file system has no locks; let no other process write there at the same time")
     try:
         yield
     finally:
