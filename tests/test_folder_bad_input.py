@@ -28,7 +28,6 @@ COMMAND = [sys.executable, "-m", "alserve.cli", "segment"]
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="no such files on Windows")
-not_root = pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="root may read everything")
 
 
 @pytest.fixture
@@ -198,17 +197,19 @@ def test_a_tree_deeper_than_python_calls(cli: Cli, tmp_path: Path, monkeypatch: 
 
 
 @needs_posix
-@not_root
 def test_a_folder_that_cannot_be_read_is_named_and_the_exit_code_is_1(cli: Cli, tmp_path: Path) -> None:
     write_picture(tmp_path / "in" / "a.png")
     write_picture(tmp_path / "in" / "private" / "b.png")
     (tmp_path / "in" / "private").chmod(0)
+    if os.access(tmp_path / "in" / "private", os.R_OK):
+        pytest.skip("this user may read everything")
     try:
         code, _, err = cli("segment", tmp_path / "in", "--out", tmp_path / "out", "--save", "mask")
         assert code == 1
         assert "private" in err
         assert "cannot be read" in reasons(tmp_path / "out")["private"]
-        assert_refused(cli("segment", tmp_path / "in" / "private", "--out", tmp_path / "b"), "private: cannot be read")
+        code, _, err = cli("segment", tmp_path / "in" / "private", "--out", tmp_path / "b")
+        assert (code, "private' is not readable" in err) == (2, True)
     finally:
         (tmp_path / "in" / "private").chmod(0o700)
 
