@@ -420,10 +420,17 @@ def segment(
             min=1, help="Refuse larger images before decoding them. Left out: 50 million, with tiles 1 billion."
         ),
     ] = None,
+    decode_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which an image that is not decoded yet fails.")
+    ] = 60.0,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Do a stable N-th of the images; 'alserve merge' joins the manifests."),
     ] = None,
+    keep_extension: Annotated[
+        bool,
+        typer.Option("--keep-extension", help="Name the pictures of a.jpg a.jpg.png, not a.png: a.tif can lie beside."),
+    ] = False,
     overwrite: Overwrite = False,
     no_self_check: NoSelfCheck = False,
 ) -> None:
@@ -431,7 +438,11 @@ def segment(
 
     OUT then holds masks/ (0 and 255), cams/ (8-bit, predicted class) and overlays/, each picture of the image's own
     size under the image's own name, and predictions.jsonl, one object an image. The same command again does
-    what is missing or has changed.
+    what is missing or has changed. One process at a time writes to OUT; shards of one run may at once.
+
+    In a folder, images are told by their suffix, or else by their content. Images of kinds that are not read (HEIC,
+    JPEG 2000, DICOM, raw photographs, slides, ...), broken links and pipes are left out, named, and listed in
+    left-out.jsonl. Hidden files, whose names begin with a dot, and files that are no images are passed over.
 
     Example: alserve segment slides/ --out results --save mask
     """
@@ -448,7 +459,9 @@ def segment(
         tile=tile,
         overlap=overlap,
         max_pixels=max_pixels,
+        decode_timeout=decode_timeout,
         shard=shard,
+        keep_extension=keep_extension,
         overwrite=overwrite,
         self_check=not no_self_check,
     )
@@ -462,11 +475,11 @@ def merge(
         Path | None, typer.Option(help="File to write. Left out: predictions.jsonl in the first OUT.")
     ] = None,
 ) -> None:
-    """Join the manifests of a run in shards; says which shard is missing.
+    """Join the manifests of a run in shards; says which shard is missing, unfinished, damaged or of another run.
 
     Example: alserve segment slides/ --out results --shard 1/2, the same with 2/2, then alserve merge results
     """
-    from alserve.manifest import merge as merge_manifests  # noqa: PLC0415
+    from alserve.shards import merge as merge_manifests  # noqa: PLC0415
 
     path, images, failed = merge_manifests(outs, out)
     print(f"{images} images{f', {failed} failed' if failed else ''}, in {path}")
@@ -546,8 +559,9 @@ def doctor(
 
 def main() -> None:
     """Run the command line; an error that the user can mend is one line, without a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be Unicode
     try:
         try:
             app()

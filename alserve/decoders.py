@@ -51,18 +51,17 @@ _ERRORS = {kind.__name__: kind for kind in (ImageError, ImageKindError, ImageSiz
 class Decoders:
     """Processes that decode images; `decode` may be called from many threads at once.
 
-    There is one process more than images at once, so that nobody waits for the start of one that replaces another.
-
     Args:
-        at_once: Images decoded at once.
+        at_once: Images decoded at once; so many processes are started.
         seconds: Time to decode one image.
+        spare: Further processes, so that nobody waits for the start of one that replaces another.
     """
 
-    def __init__(self, at_once: int, seconds: float) -> None:
+    def __init__(self, at_once: int, seconds: float, *, spare: int = 0) -> None:
         self.seconds = seconds
         self._places = Semaphore(at_once)
         self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
-        for _ in range(at_once + 1):
+        for _ in range(at_once + spare):
             self._idle.put(_Decoder())
 
     def decode(self, data: bytes, max_pixels: int = MAX_PIXELS, *, seconds: float | None = None) -> Picture:

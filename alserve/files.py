@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -52,3 +53,19 @@ def remove_unfinished(paths: Iterable[Path]) -> None:
 def _beginning(name: str) -> str:
     """Return how the temporary name of this file begins, and of no other; random letters and `_UNFINISHED` follow."""
     return f".{name[:24]}-{zlib.crc32(os.fsencode(name)):08x}-"
+
+
+def irregular(path: Path) -> str | None:
+    """Tell what is at a path that is no file to read: "folder", "pipe", "socket" or "device".
+
+    Returns:
+        What it is; None for a file, and where there is nothing that can be looked at.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # ValueError: a null character in the name
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
+    return next((word for fits, word in kinds if fits(mode)), "device")

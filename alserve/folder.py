@@ -7,7 +7,6 @@ results in order: more images do not take more memory. What the manifest says is
 
 import errno
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,28 +18,27 @@ from typing import Any
 
 import numpy as np
 
+from alserve.decoders import Decoders
 from alserve.device import available_cores
 from alserve.errors import DataError, ImageError, RunError
 from alserve.files import remove_unfinished, write_atomic
 from alserve.geometry import working_shape
-from alserve.header import MAX_PIXELS, SUFFIXES, read_header
+from alserve.header import MAX_PIXELS
 from alserve.imageio import (
-    decode_picture,
     encode_png,
     peek_shape,
     read_bytes,
     to_grey,
 )
-from alserve.manifest import Manifest, Row, Shard, Version
+from alserve.manifest import Manifest, Row, Version
 from alserve.modelfile import default_model
 from alserve.parallel import ordered_map
+from alserve.plan import FOLDERS, LEFT_OUT, Job, Plan, plan
 from alserve.predictor import Prediction, Predictor, load
 from alserve.render import Pixels, overlay
+from alserve.shards import Shard
 from alserve.terminal import interruptible, progress, say
 from alserve.tiling import Tiling
-
-FOLDERS = {"mask": "masks", "cam": "cams", "overlay": "overlays"}
-"""What can be saved, and the folder in OUT that it goes to."""
 
 LARGE_PIXELS = 1_000_000_000
 """An image of more pixels is refused where images are cut into tiles, unless more is allowed."""
@@ -48,7 +46,10 @@ LARGE_PIXELS = 1_000_000_000
 BUCKETS = 32
 """Batches whose images are sorted by shape together, so that the network calls are full."""
 
-_ONE_NAME_ONLY = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+DECODE_TIMEOUT = 60.0
+"""Seconds that decoding an image may take, unless more is allowed."""
+
+_ONE_NAME_ONLY = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
 """Reasons for which one file cannot be written though others can."""
 
 
@@ -62,28 +63,17 @@ class Options:
     """How to cut large images."""
     max_pixels: int = MAX_PIXELS
     """A larger image is refused before it is decoded."""
+    decode_timeout: float = DECODE_TIMEOUT
+    """Seconds after which an image that is not decoded yet fails."""
+    keep_extension: bool = False
+    """Name the pictures of a.jpg a.jpg.png, not a.png."""
 
     def describe(self) -> dict[str, Any]:
-        """Give the part that the manifest notes."""
+        """Return the part that the manifest notes."""
         tiling = self.tiling
         cut = None if tiling is None else {"side": tiling.side, "overlap": tiling.overlap, "auto": tiling.automatic}
-        return {"save": sorted(self.save), "tile": cut}
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One image to do."""
-
-    source: Path
-    name: Path
-    """The name of its pictures, relative to masks/, cams/ and overlays/."""
-    out: Path
-    save: tuple[str, ...]
-
-    @property
-    def targets(self) -> dict[str, Path]:
-        """Where each picture goes, by its name in `FOLDERS`."""
-        return {word: self.out / FOLDERS[word] / self.name for word in self.save}
+        named = {"keep_extension": True} if self.keep_extension else {}  # earlier manifests know nothing of it
+        return {"save": sorted(self.save), "tile": cut, **named}
 
 
 @dataclass
@@ -95,6 +85,10 @@ class Summary:
     failed: int = 0
     skipped: int = 0
     """Images that an earlier run had done."""
+    left_out: int = 0
+    """Files and folders that are listed in `LEFT_OUT`."""
+    wanted: int = 0
+    """Those among them that were named as inputs, or are folders that cannot be read."""
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -105,8 +99,8 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 1 some images failed, 130 interrupted."""
-        return 130 if self.interrupted else int(self.failed > 0)
+        """0 all done, 1 some images failed or were wanted but left out, 130 interrupted."""
+        return 130 if self.interrupted else int(self.failed + self.wanted > 0)
 
 
 def segment_command(
@@ -121,7 +115,9 @@ def segment_command(
     tile: str | None,
     overlap: int | None,
     max_pixels: int | None,
+    decode_timeout: float,
     shard: str | None,
+    keep_extension: bool,
     overwrite: bool,
     self_check: bool = True,
 ) -> int:
@@ -138,7 +134,9 @@ def segment_command(
         tile: See `Tiling.of`; large images are not cut if left out.
         overlap: See `Tiling.of`.
         max_pixels: A larger image is refused; `MAX_PIXELS`, or `LARGE_PIXELS` with tiles, if left out.
+        decode_timeout: Seconds after which an image that is not decoded yet fails.
         shard: "I/N", to do a stable N-th of the images.
+        keep_extension: Name the pictures of a.jpg a.jpg.png, not a.png.
         overwrite: Replace earlier results.
         self_check: Refuse a model that gives something else here than the trained network gave.
 
@@ -151,23 +149,31 @@ def segment_command(
     part, words = Shard.parse(shard) if shard else Shard(), parse_save(save)
     if overlap is not None and tile is None:
         raise DataError("--overlap is for tiles; give --tile too")
-    jobs = plan(inputs, out, save=words, shard=part, overwrite=overwrite)
+    if not decode_timeout > 0:
+        raise DataError(f"--decode-timeout {decode_timeout}: give more than 0 seconds")
+    planned = plan(inputs, out, save=words, shard=part, keep_extension=keep_extension, overwrite=overwrite)
     cores = threads or available_cores()
-    workers = min(cores, len(jobs)) or 1
-    predictor = load(model or default_model(), device=device, threads=max(1, cores // workers), self_check=self_check)
-    if note := predictor.engine.unchecked:
-        say(note)
-    tiling = None if tile is None else Tiling.of(tile, overlap, predictor.spec)
-    options = Options(words, tiling, max_pixels or (MAX_PIXELS if tiling is None else LARGE_PIXELS))
-    engine = predictor.engine
-    with interruptible() as stop, _manifest(predictor, options, out, part, overwrite=overwrite) as manifest:
-        say(f"{_count(len(jobs))}, {engine.path.name} on {engine.device} ({engine.device_reason}), {workers} at once")
-        summary = run(predictor, jobs, manifest, options, batch_size=batch_size, workers=workers, stop=stop)
+    workers = min(cores, len(planned.jobs)) or 1
+    threads = max(1, min(cores, available_cores()) // workers)
+    with Decoders(workers, decode_timeout) as decoders:  # they start while the model is loaded
+        predictor = load(model or default_model(), device=device, threads=threads, self_check=self_check)
+        if note := predictor.engine.unchecked:
+            say(note)
+        tiling = None if tile is None else Tiling.of(tile, overlap, predictor.spec)
+        pixels = max_pixels or (MAX_PIXELS if tiling is None else LARGE_PIXELS)
+        options = Options(words, tiling, pixels, decode_timeout, keep_extension)
+        engine, total = predictor.engine, len(planned.jobs)
+        with interruptible() as stop, _manifest(predictor, options, out, part, overwrite=overwrite) as manifest:
+            say(f"{_count(total)}, {engine.path.name} on {engine.device} ({engine.device_reason}), {workers} at once")
+            summary = run(
+                predictor, decoders, planned, manifest, options, batch_size=batch_size, workers=workers, stop=stop
+            )
     skipped = f" ({summary.skipped} were done already)" if summary.skipped else ""
     failed = f", {summary.failed} failed (see {part.manifest})" if summary.failed else ""
+    left_out = f", {summary.left_out} left out (see {LEFT_OUT})" if summary.left_out else ""
     stopped = f"interrupted after {summary.images} of " if summary.interrupted else ""
-    left = _count(len(jobs) - summary.skipped)
-    print(f"{stopped}{left}{skipped}{failed}, {summary.rate:.1f} images/s, in {out}")
+    left = _count(total - summary.skipped)
+    print(f"{stopped}{left}{skipped}{failed}{left_out}, {summary.rate:.1f} images/s, in {out}")
     return summary.exit_code
 
 
@@ -180,6 +186,7 @@ def segment_folder(
     batch_size: int | None = None,
     workers: int | None = None,
     tiling: Tiling | None = None,
+    keep_extension: bool = False,
     overwrite: bool = False,
 ) -> Summary:
     """Segment images and folders with a model that is loaded already; best loaded with `threads=1`.
@@ -192,6 +199,7 @@ def segment_folder(
         batch_size: Images a network call; `Engine.batch_size` if left out.
         workers: Images or batches worked on at once; the cores this process may use if left out.
         tiling: How to cut large images; not at all if left out.
+        keep_extension: Name the pictures of a.jpg a.jpg.png, not a.png.
         overwrite: Replace earlier results.
 
     Returns:
@@ -199,12 +207,17 @@ def segment_folder(
 
     Raises:
         DataError: No images, or two of them would write the same file.
-        RunError: `out` holds other results, or cannot be written.
+        RunError: `out` holds other results, another process writes to it, or it cannot be written.
     """
-    options = Options(tuple(save), tiling, MAX_PIXELS if tiling is None else LARGE_PIXELS)
-    jobs = plan(inputs, out, save=options.save, overwrite=overwrite)
-    with _manifest(predictor, options, out, Shard(), overwrite=overwrite) as manifest:
-        return run(predictor, jobs, manifest, options, batch_size=batch_size, workers=workers or available_cores())
+    pixels = MAX_PIXELS if tiling is None else LARGE_PIXELS
+    options = Options(tuple(save), tiling, pixels, keep_extension=keep_extension)
+    planned = plan(inputs, out, save=options.save, keep_extension=keep_extension, overwrite=overwrite)
+    workers = min(workers or available_cores(), len(planned.jobs)) or 1
+    with (
+        Decoders(workers, options.decode_timeout) as decoders,
+        _manifest(predictor, options, out, Shard(), overwrite=overwrite) as manifest,
+    ):
+        return run(predictor, decoders, planned, manifest, options, batch_size=batch_size, workers=workers)
 
 
 def _manifest(predictor: Predictor, options: Options, out: Path, shard: Shard, *, overwrite: bool) -> Manifest:
@@ -230,90 +243,10 @@ def parse_save(text: str) -> tuple[str, ...]:
     return words
 
 
-def plan(
-    inputs: Sequence[Path], out: Path, *, save: tuple[str, ...], shard: Shard | None = None, overwrite: bool = False
-) -> list[Job]:
-    """Find the images and settle where their pictures go; nothing is written yet.
-
-    Args:
-        inputs: Images and folders of images.
-        out: Folder for the results.
-        save: Which of `FOLDERS` to write.
-        shard: Leave out the images of all other shards.
-        overwrite: Replace files that no manifest speaks of.
-
-    Returns:
-        The jobs, sorted by the path of their image.
-
-    Raises:
-        DataError: An input is missing, no images are found, or two would write the same file.
-        RunError: `out` is no folder, or holds files that are not of a run.
-    """
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out}: is a file; name a folder with --out")
-    own = frozenset(path.resolve() for path in (out, *(out / folder for folder in FOLDERS.values())))
-    found = [pair for given in inputs for pair in _find(given, own)]
-    if not found:
-        raise DataError(f"no images in {', '.join(map(str, inputs))} (looked for {' '.join(sorted(SUFFIXES))})")
-    jobs: list[Job] = []
-    sources: dict[Path, Path] = {}
-    for source, name in sorted(found, key=lambda pair: pair[0].as_posix()):
-        if name in sources:
-            raise DataError(
-                f"{sources[name]} and {source} would both be written to {name}; rename one, or use two runs"
-            )
-        sources[name] = source
-        if shard is None or shard.takes(name.as_posix()):
-            jobs.append(Job(source, name, out, save))
-    _protect(jobs, out, overwrite=overwrite or any(out.glob("predictions*.jsonl")))
-    return jobs
-
-
-def _find(given: Path, own: frozenset[Path]) -> Iterator[tuple[Path, Path]]:
-    """Give each image of one input, with the name of its pictures relative to masks/, cams/ and overlays/."""
-    try:
-        if given.is_dir():
-            for path in _images_below(given, own | {given.resolve()}):
-                yield path, _png(path.relative_to(given))
-        elif given.exists():
-            yield given, _png(Path(given.name))
-        else:
-            raise DataError(f"{given}: no such file or folder")
-    except OSError as error:
-        raise DataError(f"{error.filename or given}: cannot be read: {error.strerror}") from None
-
-
-def _images_below(folder: Path, seen: frozenset[Path]) -> Iterator[Path]:
-    """Walk a folder but for those in `seen`: our own, and the ones above, for links can lead in circles."""
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if (real := path.resolve()) not in seen:
-                yield from _images_below(path, seen | {real})
-        elif path.suffix.lower() in SUFFIXES and (
-            path.is_file() or not path.exists()
-        ):  # no pipes; broken links fail later
-            yield path
-
-
-def _png(name: Path) -> Path:
-    return name.with_suffix(".png") if name.suffix.lower() in SUFFIXES else name.with_name(f"{name.name}.png")
-
-
-def _protect(jobs: Sequence[Job], out: Path, *, overwrite: bool) -> None:
-    """Refuse to write over an input, and over any file unless that was asked for or is of an earlier run."""
-    inside = {real for job in jobs if (real := job.source.resolve()).is_relative_to(out.resolve())}
-    for target in (target for job in jobs for target in job.targets.values()):
-        if inside and target.resolve() in inside:
-            raise RunError(f"{target}: is an input and would be written over; use another --out")
-        if not overwrite and os.path.lexists(target):
-            raise RunError(f"{target}: exists already; use --overwrite or another --out")
-
-
 def run(
     predictor: Predictor,
-    jobs: Sequence[Job],
+    decoders: Decoders,
+    planned: Plan,
     manifest: Manifest,
     options: Options,
     *,
@@ -321,11 +254,12 @@ def run(
     workers: int,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Do the jobs that the manifest does not hold, and note each in it.
+    """Do the jobs that the manifest does not hold, note each in it, and list what is left out beside it.
 
     Args:
         predictor: The model.
-        jobs: What to do, from `plan`.
+        decoders: What decodes the images.
+        planned: What to do.
         manifest: Where results are noted.
         options: What to make.
         batch_size: Images a network call; `Engine.batch_size` if left out.
@@ -335,14 +269,16 @@ def run(
     Raises:
         RunError: A file cannot be written for a reason that would stop the others too.
     """
-    stop = stop or threading.Event()
-    todo = [job for job in jobs if not manifest.holds(job.name.as_posix(), job.source, job.targets.values())]
+    stop, jobs = stop or threading.Event(), planned.jobs
+    _list_left_out(planned, manifest.path.with_name(LEFT_OUT))
+    todo = [job for job in jobs if not manifest.holds(job.name.as_posix(), job.source, job.targets)]
     remove_unfinished(target for job in todo for target in job.targets.values())
     size = batch_size or predictor.engine.batch_size
     begun = takewhile(lambda _: not stop.is_set(), _batches(todo, size, predictor.spec.short_side))
-    summary, start = Summary(skipped=len(jobs) - len(todo)), time.perf_counter()
+    summary, start = Summary(skipped=len(jobs) - len(todo), left_out=len(planned.left_out)), time.perf_counter()
+    summary.wanted = sum(item.wanted for item in planned.left_out)
     with progress(len(todo)) as advance:
-        for rows in ordered_map(lambda batch: _do(predictor, batch, options), begun, workers):
+        for rows in ordered_map(lambda batch: _do(predictor, decoders, batch, options), begun, workers):
             for row in rows:
                 manifest.add(row)
                 summary.images += 1
@@ -353,7 +289,21 @@ def run(
             summary.seconds = time.perf_counter() - start
             advance(summary.images)
     summary.interrupted = stop.is_set() and summary.images < len(todo)
+    if planned.shard.count > 1 and not summary.interrupted:
+        manifest.finish(shard=str(planned.shard), images=len(jobs), total=planned.images, names=planned.names)
     return summary
+
+
+def _list_left_out(planned: Plan, path: Path) -> None:
+    """Say and write what is left out; where nothing is, there is no list."""
+    try:
+        if planned.left_out:
+            write_atomic(path, planned.list_left_out())
+            say(f"{planned.describe_left_out()}; all in {path}")
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _batches(jobs: Sequence[Job], size: int, short_side: int) -> Iterator[Sequence[Job]]:
@@ -364,13 +314,13 @@ def _batches(jobs: Sequence[Job], size: int, short_side: int) -> Iterator[Sequen
     for start in range(0, len(jobs), BUCKETS * size):
         buckets: dict[tuple[int, int] | None, list[Job]] = {}
         for job in jobs[start : start + BUCKETS * size]:
-            shape = peek_shape(job.source)
+            shape = peek_shape(job.source) if Version.of(job.source) else None
             buckets.setdefault(shape and working_shape(*shape, short_side), []).append(job)
         for bucket in buckets.values():
             yield from (bucket[first : first + size] for first in range(0, len(bucket), size))
 
 
-def _do(predictor: Predictor, batch: Sequence[Job], options: Options) -> list[Row]:
+def _do(predictor: Predictor, decoders: Decoders, batch: Sequence[Job], options: Options) -> list[Row]:
     """Take some images from bytes to files, and give a manifest row for each."""
     images: dict[int, Pixels] = {}
     rows: list[Row] = []
@@ -380,7 +330,7 @@ def _do(predictor: Predictor, batch: Sequence[Job], options: Options) -> list[Ro
         try:
             data = read_bytes(job.source, options.max_pixels)
             row["sha256"] = hashlib.sha256(data).hexdigest()
-            images[index], row["warning"] = decode_picture(data, read_header(data, options.max_pixels))
+            images[index], row["warning"] = decoders.decode(data, options.max_pixels)
         except ImageError as error:
             row = _failed(job, row, str(error))
         rows.append(row)
@@ -398,9 +348,12 @@ def _finish(job: Job, row: Row, image: Pixels, prediction: Prediction) -> Row:
         "cam": prediction.cam_grey,
         "overlay": lambda: overlay(image, mask),
     }
+    sizes: dict[str, int] = {}
     try:
         for word, target in job.targets.items():
-            _write(target, encode_png(draw[word]()))
+            data = encode_png(draw[word]())
+            _write(target, data)
+            sizes[word] = len(data)
     except ImageError as error:
         return _failed(job, row, str(error))
     found = {
@@ -409,13 +362,14 @@ def _finish(job: Job, row: Row, image: Pixels, prediction: Prediction) -> Row:
         "foreground": np.count_nonzero(mask) / mask.size,
         "width": prediction.width,
         "height": prediction.height,
+        "output_bytes": sizes,
     }
     return {**row, **found}
 
 
 def _row(job: Job, version: Version | None) -> Row:
     """Give the manifest row of an image before anything is known of it; every row has all keys."""
-    unknown = dict.fromkeys(("error", "warning", "label", "scores", "foreground", "width", "height"))
+    unknown = dict.fromkeys(("error", "warning", "label", "scores", "foreground", "width", "height", "output_bytes"))
     size, mtime_ns, sha256 = version or (None, None, None)
     return {
         "path": job.source.as_posix(),
@@ -443,3 +397,5 @@ def _write(path: Path, data: bytes) -> None:
     except OSError as error:
         message = f"{path}: cannot be written: {error.strerror}"
         raise (ImageError if error.errno in _ONE_NAME_ONLY else RunError)(message) from None
+    except RecursionError:  # Python makes missing folders one call inside the other
+        raise ImageError("cannot be written: its folders are too deep") from None

@@ -21,6 +21,9 @@ Data = bytes | mmap
 MAX_PIXELS = 50_000_000
 """An image of more pixels is refused before it is decoded, unless the caller allows more."""
 
+HEAD = 512
+"""Bytes, from the beginning of a file, that tell its kind."""
+
 MAX_PARTS = 1_000_000
 """A file of more chunks, segments or blocks is refused; an image of 1 billion pixels has some 100,000."""
 
@@ -73,13 +76,11 @@ def read_header(data: Data, max_pixels: int = MAX_PIXELS) -> Header:
     """
     if not len(data):
         raise ImageError("the file is empty")
-    start = data[:16]
-    for kind, (magic, read) in _READERS.items():
-        if magic.match(start):
-            try:
-                return read(_File(data, kind, max_pixels))
-            except (struct.error, IndexError, ValueError, KeyError):
-                break
+    if kind := kind_of(data[:HEAD]):
+        try:
+            return _READERS[kind][1](_File(data, kind, max_pixels))
+        except (struct.error, IndexError, ValueError, KeyError):
+            pass
     raise ImageKindError(f"not an image of a known kind ({', '.join(FORMATS)}), or damaged")
 
 
@@ -309,7 +310,7 @@ def _directory(data: Data) -> tuple[dict[int, int], int]:
 _NUMBERS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,10})(?:\s|#[^\n]*\n)+(\d{1,10})\s")
 
 
-def _read_pnm(file: _File) -> Header:
+def _read_ppm(file: _File) -> Header:
     found = _NUMBERS.match(file.data)
     if found is None:
         raise ValueError("no numbers")
@@ -323,10 +324,10 @@ _READERS: dict[str, tuple[re.Pattern[bytes], Callable[[_File], Header]]] = {
     "JPEG": (re.compile(rb"\xff\xd8\xff"), _read_jpeg),
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), _read_png),
     "TIFF": (re.compile(rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]"), _read_tiff),
-    "BMP": (re.compile(rb"BM"), _read_bmp),
+    "BMP": (re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), _read_bmp),
     "WEBP": (re.compile(rb"RIFF....WEBP", re.DOTALL), _read_webp),
     "GIF": (re.compile(rb"GIF8[79]a"), _read_gif),
-    "PNM": (re.compile(rb"P[1-6][\s#]"), _read_pnm),
+    "PPM": (_NUMBERS, _read_ppm),
 }
 
 FORMATS = tuple(_READERS)
@@ -339,11 +340,11 @@ SUFFIXES = frozenset(
 """Usual ends of their names, in lower case."""
 
 
-def starts_as(head: bytes) -> str | None:
+def kind_of(head: bytes) -> str | None:
     """Return the kind of image that a file begins like, of `FORMATS`; None if it is none.
 
     Args:
-        head: Its first 16 bytes or more.
+        head: Its first `HEAD` bytes.
     """
     return next((kind for kind, (magic, _) in _READERS.items() if magic.match(head)), None)
 

@@ -7,7 +7,6 @@ success. Nothing is decoded before `alserve.header` has checked its kind, size a
 import os
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from stat import S_ISREG
 from typing import NamedTuple
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 40))  # our own cap, below, has a clear message
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alserve.errors import ImageError, ImageLimitError, ImageSizeError
+from alserve.files import irregular
 from alserve.header import ANY_SIZE, DAMAGED, MAX_PIXELS, Header, read_header
 
 cv2.setNumThreads(1)  # the callers bring the threads
@@ -43,7 +43,7 @@ class Picture(NamedTuple):
 def peek_shape(path: Path) -> tuple[int, int] | None:
     """Return (height, width) of an image file as it will be decoded, upright, from its header; None if it has none."""
     try:
-        if not path.is_file():  # a pipe would wait for somebody to write
+        if irregular(path):  # a pipe would wait for somebody to write
             return None
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             return read_header(data, ANY_SIZE).upright
@@ -190,11 +190,11 @@ def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
         ImageError: It is a folder, a pipe or a device, or cannot be read, with the system's reason.
     """
     try:
-        status = path.stat()
-        if not S_ISREG(status.st_mode):
-            raise ImageError("cannot be read: it is a folder, a pipe or a device")
-        if status.st_size > _SPARE_BYTES + _BYTES_PER_PIXEL * max_pixels:
-            raise ImageSizeError(f"the file has {status.st_size:,} bytes, more than {max_pixels:,} pixels take")
+        if kind := irregular(path):
+            raise ImageError(f"cannot be read: it is a {kind}")
+        size = path.stat().st_size
+        if size > _SPARE_BYTES + _BYTES_PER_PIXEL * max_pixels:
+            raise ImageSizeError(f"the file has {size:,} bytes, more than {max_pixels:,} pixels take")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error

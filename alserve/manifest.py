@@ -1,59 +1,63 @@
 """The manifest of a folder run: a JSON object an image, enough to tell what is done and what has to be done again.
 
 A row is added as soon as its pictures are written, so that a run that was killed continues where it stopped. Only
-whole lines count: what a full disk or a kill leaves of a line is cut off.
+whole lines count: what a full disk or a kill leaves of a line is cut off. The manifest of a shard ends with a line that
+says that the shard is finished, and what it is a part of.
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from alserve.errors import DataError, RunError
-from alserve.files import write_atomic
+from pydantic import BaseModel, ConfigDict
+
+from alserve.errors import RunError
+from alserve.files import irregular, remove_unfinished, write_atomic
+from alserve.lock import locked
 
 MANIFEST = "predictions.jsonl"
 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One of `count` parts of a folder; each image belongs to one of them by its name alone."""
+class Finished(BaseModel):
+    """The last line of a shard's manifest: the shard is finished, and all its rows stand before this line."""
 
-    index: int = 1
-    """From 1 to `count`."""
-    count: int = 1
+    model_config = ConfigDict(strict=True, extra="forbid")
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read "I/N".
+    shard: str
+    """Which one, as "I/N"."""
+    rows: int
+    """Rows of this manifest."""
+    images: int
+    """Images of this shard in the input; rows of images that have gone since an earlier run are not counted."""
+    total: int
+    """Images of all shards in the input."""
+    names: str
+    """Hash of the names of all shards' images."""
+    model: str
+    """SHA-256 of the model file."""
+    options: dict[str, Any]
+    """What else decides the pictures' content."""
 
-        Raises:
-            DataError: It is none, or I is not from 1 to N.
-        """
-        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise DataError(f"--shard '{text}': give I/N, with I from 1 to N, such as 1/4")
-        return cls(int(match[1]), int(match[2]))
 
-    def takes(self, name: str) -> bool:
-        """Tell whether an image is of this shard, whatever other images there are.
+class _Row(BaseModel):
+    """What a row is checked for; it can hold more."""
 
-        Args:
-            name: The image's name relative to the folder it was found in.
-        """
-        digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
-        return int.from_bytes(digest[:8]) % self.count == self.index - 1
+    model_config = ConfigDict(strict=True)
 
-    @property
-    def manifest(self) -> str:
-        """The name of this shard's manifest."""
-        return MANIFEST if self.count == 1 else f"predictions.{self.index}-of-{self.count}.jsonl"
+    path: str
+    name: str
+    status: str
+    bytes: int | None
+    mtime_ns: int | None
+    sha256: str | None
+    output_bytes: dict[str, int] | None = None
 
 
 class Version(NamedTuple):
@@ -66,16 +70,22 @@ class Version(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Self | None:
-        """Look at a file without reading it; None if it is not there."""
+        """Look at a file without reading it; None if it is not there, or no regular file."""
         try:
             status = path.stat()
         except OSError:
             return None
-        return cls(status.st_size, status.st_mtime_ns)
+        return cls(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
+class _Done(NamedTuple):
+    version: Version
+    sizes: Mapping[str, int]
+    """Bytes of each picture; none in rows of version 0.1.0."""
 
 
 class Manifest:
-    """The rows of a folder run on disk; new ones are added as their images are done.
+    """The rows of a folder run on disk; new ones are added as their images are done. One process at a time has it open.
 
     Args:
         path: The file; continued if it is there.
@@ -84,31 +94,53 @@ class Manifest:
         overwrite: Begin anew, whatever is there.
 
     Raises:
-        RunError: The file holds the results of another model or of other options, or cannot be written.
+        RunError: The file holds the results of another model or of other options, is in use by another process, or
+            cannot be written.
     """
 
     def __init__(self, path: Path, *, model: str, options: Mapping[str, Any], overwrite: bool = False) -> None:
         self.path = path
-        self.made_by = {"model": model, "options": dict(options)}
-        self._done: dict[str, Version] = {}
+        self.made_by: dict[str, Any] = {"model": model, "options": dict(options)}
+        self._done: dict[str, _Done] = {}
         self._last = ""
         self._in_order = True
-        rows, whole = ([], 0) if overwrite or not path.exists() else _read(path)
+        self._rows = 0
+        self._finished: Finished | None = None
+        with ExitStack() as opened:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                opened.enter_context(locked(path))
+                remove_unfinished([path])
+                if kind := irregular(path):
+                    raise RunError(f"{path}: is a {kind}, no manifest; use another --out")
+                path.touch()
+                self._file = opened.enter_context(path.open("r+b"))
+                whole = 0 if overwrite else self._continue()
+                self._file.truncate(whole)
+                self._file.seek(whole)
+            except OSError as error:
+                raise self._unwritable(error) from None
+            self._opened = opened.pop_all()
+
+    def _continue(self) -> int:
+        """Take over what an earlier run did; return the length of its rows in bytes, 0 where they hold no longer."""
+        rows, _, whole = read(self.path)
         for row in rows:
-            self._check(row)
-            self._in_order = False
             if row["status"] == "ok":
-                self._done[row["name"]] = Version(row["bytes"], row["mtime_ns"], row["sha256"])
+                self._check(row)
+        if rows and not any(row["status"] == "ok" for row in rows):
+            return 0  # nothing is there that could be mixed, and all will be tried again
+        for row in rows:
+            self._in_order = False
+            if row["status"] == "ok" and row["bytes"] is not None and row["mtime_ns"] is not None:
+                version = Version(row["bytes"], row["mtime_ns"], row["sha256"])
+                self._done[row["name"]] = _Done(version, row.get("output_bytes") or {})
             else:
                 self._done.pop(row["name"], None)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-            self._file = path.open("r+b")
-            self._file.truncate(whole)
-            self._file.seek(whole)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+        return whole
+
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(f"{self.path}: cannot be written: {error.strerror}")
 
     def _check(self, row: Row) -> None:
         for what, now in self.made_by.items():
@@ -118,19 +150,26 @@ class Manifest:
                     f"({what} was {_shown(row.get(what))}, now {_shown(now)}); use --overwrite or another --out"
                 )
 
-    def holds(self, name: str, source: Path, targets: Iterable[Path]) -> bool:
-        """Tell whether an image is done: noted as such, not changed since, and all its pictures there.
+    def holds(self, name: str, source: Path, targets: Mapping[str, Path]) -> bool:
+        """Tell whether an image is done: noted as such, not changed since, and all its pictures as they were written.
 
         Args:
             name: The name of its pictures.
             source: The image. Where only its time has changed, it is read, and its hash decides.
-            targets: Where its pictures are.
+            targets: Where its pictures are, each with its name in `output_bytes`.
         """
-        then, now = self._done.get(name), Version.of(source)
-        if then is None or now is None or now.bytes != then.bytes:
+        done, now = self._done.get(name), Version.of(source)
+        if done is None or now is None or now.bytes != done.version.bytes:
             return False
-        same = now.mtime_ns == then.mtime_ns or hashlib.sha256(source.read_bytes()).hexdigest() == then.sha256
-        return same and all(target.exists() for target in targets)
+        if now.mtime_ns != done.version.mtime_ns:
+            try:
+                digest = hashlib.sha256(source.read_bytes()).hexdigest()
+            except OSError:
+                return False
+            if digest != done.version.sha256:
+                return False
+        there = {word: Version.of(target) for word, target in targets.items()}
+        return all(file and file.bytes == done.sizes.get(word, file.bytes) for word, file in there.items())
 
     def add(self, row: Row) -> None:
         """Add a row; it is on its way to the disk when this returns.
@@ -140,12 +179,20 @@ class Manifest:
         """
         self._in_order &= row["path"] >= self._last
         self._last = row["path"]
-        line = json.dumps({**row, **self.made_by}).encode() + b"\n"
+        self._rows += 1
+        self._write({**row, **self.made_by})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
         try:
-            self._file.write(line)
+            self._file.write(json.dumps(record).encode() + b"\n")
             self._file.flush()
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
+
+    def finish(self, *, shard: str, images: int, total: int, names: str) -> None:
+        """Note at the end, when all else is written, that this shard is finished; see `Finished`."""
+        known = {"shard": shard, "rows": 0, "images": images, "total": total, "names": names}
+        self._finished = Finished.model_validate(known | self.made_by)
 
     def __enter__(self) -> Self:
         return self
@@ -153,93 +200,98 @@ class Manifest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._file.close()
-        except OSError:
-            if kind is None:
-                raise
-        else:
-            if not self._in_order:
-                write_atomic(self.path, dump(_latest(_read(self.path)[0])))
+        with self._opened:
+            try:
+                if self._in_order:
+                    self._end()
+                else:
+                    self._file.close()
+                    self._sort()
+            except OSError as failure:
+                if kind is None:
+                    raise self._unwritable(failure) from None
+
+    def _end(self) -> None:
+        if self._finished:
+            self._write({"finished": {**self._finished.model_dump(), "rows": self._rows}})
+        self._file.close()
+
+    def _sort(self) -> None:
+        """Write the last row of every image, as an undisturbed run has them."""
+        rows: list[Row] = latest(read(self.path)[0])
+        if self._finished:
+            rows.append({"finished": {**self._finished.model_dump(), "rows": len(rows)}})
+        write_atomic(self.path, dump(rows))
 
 
-def _latest(rows: Sequence[Row]) -> list[Row]:
+def latest(rows: Sequence[Row]) -> list[Row]:
     """Keep the last row of every image, sorted as an undisturbed run has them."""
     return sorted({row["name"]: row for row in rows}.values(), key=lambda row: str(row["path"]))
 
 
 def dump(rows: Iterable[Row]) -> bytes:
-    """Give rows as the bytes of a manifest."""
+    """Return rows as the bytes of a manifest."""
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def _read(path: Path) -> tuple[list[Row], int]:
-    """Read a manifest's whole lines; give them with their length in bytes."""
+class Content(NamedTuple):
+    """What a manifest holds."""
+
+    rows: list[Row]
+    finished: Finished | None
+    """The last line of a finished shard."""
+    whole: int
+    """Length of the rows in bytes: what follows is that last line, or what was left of a line."""
+
+
+def read(path: Path) -> Content:
+    """Read the whole lines of a manifest.
+
+    Raises:
+        RunError: It cannot be read, or holds something else.
+    """
     rows: list[Row] = []
+    finished: Finished | None = None
     whole = 0
     try:
-        data = path.read_bytes()
+        if kind := irregular(path):
+            raise RunError(f"{path}: is a {kind}, no manifest; use another --out")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                row = _parse(line)
+                if row is None or finished:
+                    raise RunError(f"{path}: line {number} is no row of a manifest; use --overwrite or another --out")
+                if isinstance(row, Finished):
+                    finished = row
+                else:
+                    rows.append(row)
+                    whole += len(line)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-    for line in _lines(data):
-        try:
-            row = json.loads(line)
-            _ = row["name"], row["path"], row["status"], row["bytes"], row["mtime_ns"], row["sha256"]
-        except (ValueError, KeyError, TypeError):
-            number = len(rows) + 1
-            raise RunError(f"{path}: line {number} is no row of a manifest; use --overwrite or another --out") from None
-        rows.append(row)
-        whole += len(line)
-    return rows, whole
+    return Content(rows, finished, whole)
 
 
-def _lines(data: bytes) -> Iterator[bytes]:
-    return (line for line in data.splitlines(keepends=True) if line.endswith(b"\n"))
+def _parse(line: bytes) -> Row | Finished | None:
+    """Read a line of a manifest; None if it is none."""
+    try:
+        row = json.loads(line)
+        if "finished" in row:
+            return Finished.model_validate(row["finished"])
+        checked = _Row.model_validate(row)
+    except (ValueError, TypeError, RecursionError):  # pydantic's ValidationError is a ValueError
+        return None
+    name = PurePosixPath(checked.name)
+    inside = name.name and not name.is_absolute() and ".." not in name.parts
+    return row if inside and _is_shallow(row) else None
+
+
+def _is_shallow(value: object, levels: int = 8) -> bool:
+    """Tell whether JSON is nested no deeper than so many levels: deeper, it could be read but not written."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not inner or (levels > 0 and all(_is_shallow(item, levels - 1) for item in inner))
 
 
 def _shown(value: object) -> str:
     return value[:12] if isinstance(value, str) else json.dumps(value)
-
-
-def merge(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, int, int]:
-    """Join the manifests of all shards of a run to one.
-
-    Args:
-        folders: The `--out` folders of the shards; one, if they all wrote to the same.
-        out: The file to write; `predictions.jsonl` in the first folder if left out.
-
-    Returns:
-        (the file, number of images, number of images that failed).
-
-    Raises:
-        DataError: No manifests, some shards are missing, or they are not of one run.
-        RunError: A manifest cannot be read.
-    """
-    found: dict[tuple[int, int], Path] = {}
-    for folder in folders:
-        for path in sorted(folder.glob("predictions.*-of-*.jsonl")):
-            if match := re.fullmatch(r"predictions\.(\d+)-of-(\d+)\.jsonl", path.name):
-                shard = int(match[1]), int(match[2])
-                if shard in found:
-                    raise DataError(f"{found[shard]} and {path} are the same shard; name one of the two folders")
-                found[shard] = path
-    if not found:
-        raise DataError(
-            f"no manifests of shards in {', '.join(map(str, folders))} (predictions.1-of-4.jsonl and so on)"
-        )
-    counts = {count for _, count in found}
-    if len(counts) > 1:
-        raise DataError(f"shards of different runs: {', '.join(path.name for path in found.values())}")
-    (count,) = counts
-    if missing := [f"{index}/{count}" for index in range(1, count + 1) if (index, count) not in found]:
-        raise DataError(f"shard {', '.join(missing)} is missing; run 'alserve segment' with --shard {missing[0]}")
-    rows: list[Row] = []
-    for path in found.values():
-        rows += _read(path)[0]
-    makers = {json.dumps([row.get("model"), row.get("options")]) for row in rows}
-    if len(makers) > 1:
-        raise DataError("the shards were made with different models or options; run them again alike")
-    rows = _latest(rows)
-    path = out or folders[0] / MANIFEST
-    write_atomic(path, dump(rows))
-    return path, len(rows), sum(row["status"] != "ok" for row in rows)

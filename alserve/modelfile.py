@@ -13,7 +13,6 @@ A model file may come from a stranger: whatever is wrong with it is one `ModelEr
 import hashlib
 import json
 import os
-import stat
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from alserve.errors import ModelError
+from alserve.files import irregular
 from alserve.geometry import STRIDE
 from alserve.protobuf import Budget, field, fields, needs_other_files
 from alserve.references import Reference, read_references, write_references
@@ -275,11 +275,9 @@ def read_model(path: Path) -> bytes:
         ModelError: It cannot be read, is too large, or no file at all but a folder, a pipe or a device.
     """
     try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            kind = "a directory" if stat.S_ISDIR(state.st_mode) else "a pipe or a device"
-            raise ModelError(f"{path}: the model cannot be read: it is {kind}; name an .onnx file")
-        if state.st_size >= MAX_BYTES:
+        if kind := irregular(path):
+            raise ModelError(f"{path}: the model cannot be read: it is a {kind}; name an .onnx file")
+        if path.stat().st_size >= MAX_BYTES:
             raise ModelError(f"{path}: the model cannot be read: it is larger than 2 GB, no ONNX model is")
         return path.read_bytes()
     except OSError as error:

@@ -28,7 +28,7 @@ SECONDS = 20
 
 @pytest.fixture
 def decoders() -> Iterator[Decoders]:
-    with Decoders(2, SECONDS) as decoders:
+    with Decoders(2, SECONDS, spare=1) as decoders:
         yield decoders
 
 
@@ -88,7 +88,7 @@ def test_bombs(name: str) -> None:
         pixels = 0
     else:
         pixels = header.height * header.width
-    with Decoders(1, SECONDS) as decoders:
+    with Decoders(1, SECONDS, spare=1) as decoders:
         for _ in range(2):  # both processes
             decoders.decode(PNG)
         before = {process: peak(process) for process in processes()}
@@ -115,7 +115,7 @@ def test_mutated_files_raise_image_errors_only(decoders: Decoders, kind: str) ->
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
 def test_a_process_that_hangs_is_killed_and_costs_its_image() -> None:
-    with Decoders(1, 0.5) as decoders:
+    with Decoders(1, 0.5, spare=1) as decoders:
         for _ in range(2):
             decoders.decode(PNG)
         held = processes()
@@ -130,7 +130,7 @@ def test_a_process_that_hangs_is_killed_and_costs_its_image() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
 def test_a_process_that_crashes_costs_its_image() -> None:
-    with Decoders(1, SECONDS) as decoders, ThreadPoolExecutor(1) as pool:
+    with Decoders(1, SECONDS, spare=1) as decoders, ThreadPoolExecutor(1) as pool:
         for _ in range(2):
             decoders.decode(PNG)
         for process in processes():
@@ -145,7 +145,7 @@ def test_a_process_that_crashes_costs_its_image() -> None:
 
 
 def test_a_process_that_was_killed_while_idle_costs_nothing() -> None:
-    with Decoders(1, SECONDS) as decoders:
+    with Decoders(1, SECONDS, spare=1) as decoders:
         for _ in range(2):
             decoders.decode(PNG)
         for process in processes():
@@ -156,7 +156,7 @@ def test_a_process_that_was_killed_while_idle_costs_nothing() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
 def test_who_waits_for_a_process_waits_no_longer_than_asked() -> None:
-    with Decoders(1, SECONDS) as decoders, ThreadPoolExecutor(1) as pool:
+    with Decoders(1, SECONDS, spare=1) as decoders, ThreadPoolExecutor(1) as pool:
         for _ in range(2):
             decoders.decode(PNG)
         for process in processes():
@@ -206,7 +206,7 @@ def test_a_large_image_has_the_memory_that_it_needs(decoders: Decoders, kind: st
 ABANDON = """
 import os, sys, psutil
 from alserve.decoders import Decoders
-Decoders(1, 20).decode(sys.stdin.buffer.read())
+Decoders(1, 20, spare=1).decode(sys.stdin.buffer.read())
 print(*(child.pid for child in psutil.Process().children()), flush=True)
 os._exit(0)
 """

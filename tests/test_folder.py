@@ -16,11 +16,14 @@ from pictures import encoded, picture
 from PIL import Image
 
 from alserve import Predictor, load
+from alserve.decoders import Decoders
 from alserve.errors import DataError, RunError
 from alserve.files import write_atomic
-from alserve.folder import FOLDERS, Options, Summary, parse_save, plan, run, segment_folder
+from alserve.folder import Options, Summary, parse_save, run, segment_folder
 from alserve.imageio import decode, decode_mask, read_image
-from alserve.manifest import MANIFEST, Manifest, Shard
+from alserve.manifest import MANIFEST, Manifest
+from alserve.plan import FOLDERS, plan
+from alserve.shards import Shard
 from alserve.tiling import Tiling
 from training.export import stamp
 
@@ -147,11 +150,12 @@ def test_shapes_and_kinds_that_break_others(tmp_path: Path, predictor: Predictor
 
 def test_a_file_that_goes_away_while_running_fails_alone(tree: Path, predictor: Predictor) -> None:
     out = tree.parent / "out"
-    jobs = plan([tree], out, save=("mask",))
+    planned = plan([tree], out, save=("mask",))
     (tree / "b.png").unlink()
     options = Options(("mask",))
     with Manifest(out / MANIFEST, model=predictor.engine.sha256, options=options.describe()) as notes:
-        summary = run(predictor, jobs, notes, options, batch_size=None, workers=2)
+        with Decoders(2, 60) as decoders:
+            summary = run(predictor, decoders, planned, notes, options, batch_size=None, workers=2)
     assert (summary.images, summary.failed) == (len(SIZES), 1)
     assert "No such file" in {row["name"]: row["error"] for row in manifest(out)}["b.png"]
 
@@ -285,7 +289,7 @@ def test_every_image_is_in_one_shard_whatever_others_there_are(tmp_path: Path) -
 
     def parts() -> list[set[str]]:
         jobs = [plan([tmp_path / "in"], tmp_path / "out", save=("mask",), shard=shard) for shard in shards]
-        return [{job.name.as_posix() for job in part} for part in jobs]
+        return [{job.name.as_posix() for job in part.jobs} for part in jobs]
 
     before = parts()
     assert sum(map(len, before)) == len(set.union(*before)) == 40

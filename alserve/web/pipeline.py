@@ -52,7 +52,7 @@ class Pipeline:
         self._alone = Batcher(engine, batch)
         self._among_others = Batcher(single, 1) if single and batch == 1 else self._alone
         self._limiter = CapacityLimiter(threads)
-        self._decoders = Decoders(min(threads, settings.cores), settings.decode_timeout)
+        self._decoders = Decoders(min(threads, settings.cores), settings.decode_timeout, spare=1)
         self._places = self._free = threads + settings.places
         self._timeout = settings.timeout
 
