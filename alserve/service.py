@@ -204,7 +204,7 @@ async def _error(_: Request, error: Exception) -> Response:
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     """Load the model and try it before the first request; without a model that works the service is never ready."""
-    app.state.pipeline = None
+    app.state.pipeline = pipeline = None
     try:
         app.state.settings = settings = Settings.from_environment()
         app.state.bodies = Bodies(settings)
@@ -217,8 +217,8 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     gc.collect()
     gc.freeze()  # what is there by now stays: looking through it again and again would hold up requests
     yield
-    if app.state.pipeline:
-        app.state.pipeline.close()
+    if pipeline:
+        pipeline.close()
 
 
 def _load(settings: Settings) -> Pipeline:

@@ -79,7 +79,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="directory"):
+    with pytest.raises(ModelError, match="folder"):
         Engine(tmp_path)
 
 

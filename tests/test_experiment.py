@@ -407,6 +407,7 @@ OTHERS: dict[str, Any] = {
     "pseudo_flips": True,
     "folds": 5,
     "validation_masks": True,
+    "references": False,
 }
 """Of every setting that is said not to bear on a training on L alone, another value."""
 

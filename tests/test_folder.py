@@ -153,9 +153,11 @@ def test_a_file_that_goes_away_while_running_fails_alone(tree: Path, predictor: 
     planned = plan([tree], out, save=("mask",))
     (tree / "b.png").unlink()
     options = Options(("mask",))
-    with Manifest(out / MANIFEST, model=predictor.engine.sha256, options=options.describe()) as notes:
-        with Decoders(2, 60) as decoders:
-            summary = run(predictor, decoders, planned, notes, options, batch_size=None, workers=2)
+    with (
+        Decoders(2, 60) as decoders,
+        Manifest(out / MANIFEST, model=predictor.engine.sha256, options=options.describe()) as notes,
+    ):
+        summary = run(predictor, decoders, planned, notes, options, batch_size=None, workers=2)
     assert (summary.images, summary.failed) == (len(SIZES), 1)
     assert "No such file" in {row["name"]: row["error"] for row in manifest(out)}["b.png"]
 

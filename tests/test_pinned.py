@@ -24,7 +24,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def change(path: Path) -> None:
     data = path.read_bytes()
-    path.write_bytes(seal(data, unseal(data, "own").model_copy(update={"threshold": 0.125})))
+    path.write_bytes(seal(data, unseal(data, "own").spec.model_copy(update={"threshold": 0.125})))
 
 
 def load_pinned() -> Engine:

@@ -109,7 +109,7 @@ BROKEN = {
     "jpeg that claims 16000 x 16000": (claiming_jpeg(16_000), 413, "50,000,000"),
     "a flipped byte": (flipped(PNG), 400, "damaged"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>", 415, "not an image"),
-    "ppm": (encoded(IMAGE, "PPM"), 415, "not an image"),
+    "tga": (encoded(IMAGE, "TGA"), 415, "not an image"),
     "zero bytes": (b"", 400, "empty"),
     "zeros": (bytes(5000), 415, "not an image"),
 }

@@ -98,7 +98,9 @@ def trickled(line: socket.socket, part: bytes) -> bytes:
         with suppress(ConnectionError):
             line.sendall(part)
         with suppress(TimeoutError):
-            return line.recv(65536)
+            begun = line.recv(65536)
+            line.settimeout(PATIENCE)
+            return begun + read_all(line)
     return b""
 
 

@@ -90,7 +90,7 @@ def test_all_workers_serve_the_model_of_the_start_whatever_becomes_of_its_file(t
     path.write_bytes(data)
     with serving([*SERVE, "--model", "own.onnx"], tmp_path, ALSERVE_WORKERS="2") as client:
         old = living_workers(client)
-        path.write_bytes(seal(data, unseal(data, "the demo").model_copy(update={"threshold": 0.125})))
+        path.write_bytes(seal(data, unseal(data, "the demo").spec.model_copy(update={"threshold": 0.125})))
         for worker in old.values():
             worker.kill()
         wait_for(lambda: len(living_workers(client).keys() - old.keys()) == len(old))
@@ -103,7 +103,7 @@ def test_all_workers_serve_the_model_of_the_start_whatever_becomes_of_its_file(t
 def never_returning(data: bytes) -> bytes:
     """A model that works, but compares some 800,000 boxes each with each for a white image: hours in one node."""
     model = onnx.load_from_string(data)
-    spec = unseal(data, "the model")
+    spec = unseal(data, "the model").spec
     graph = model.graph
 
     def constant(name: str, value: object, kind: type) -> str:
