@@ -112,7 +112,7 @@ class _File(NamedTuple):
         """Return the EXIF orientation; 1 where there is none that makes sense."""
         try:
             tags, _ = _directory(exif.removeprefix(b"Exif\0\0"))
-        except (struct.error, KeyError, ValueError):
+        except (struct.error, KeyError, ValueError, ImageError):
             return 1
         found = tags.get(_ORIENTATION, 1)
         return found if 1 <= found <= 8 else 1  # noqa: PLR2004
@@ -154,7 +154,7 @@ def _read_png(file: _File) -> Header:
     return Header(file.kind, *size, orientation, frames > 1)
 
 
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 """A JPEG marker; stuffed bytes and restarts inside a scan are none."""
 
 _START, _END, _SCAN, _EXIF, _LONE = 0xD8, 0xD9, 0xDA, 0xE1, 0x01

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
-from pictures import encoded
+from pictures import encoded, picture
 from PIL import Image
 
 SIDE = 7000
@@ -101,6 +101,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     ),
     "JPEG of 16,000 scans": lambda: _scans(16_000),
     "JPEG of just as many scans as are allowed": lambda: _scans(50),
+    "JPEG of a million fill bytes": lambda: encoded(picture(), "JPEG")[:-2] + b"\xff" * 1_000_000 + b"\0\xff\xd9",
     "TIFF of 60,000 pages": lambda: _pages(60_000),
     "TIFF page that leads to itself": lambda: b"II*\0" + struct.pack("<I", 8) + _tiff((256, 8), (257, 8), following=8),
     "TIFF tile of 2**48 pixels": lambda: _tiff_file(

@@ -206,3 +206,12 @@ def test_missing_file_and_folder_are_image_errors(tmp_path: Path) -> None:
         read_image(tmp_path / "none.png")
     with pytest.raises(ImageError, match="folder"):
         read_image(tmp_path)
+
+
+def test_metadata_that_is_damaged_does_not_cost_the_image() -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    data = encoded(picture(), "JPEG", exif=exif)
+    at = data.index(b"Exif\0\0") + 6
+    damaged = data[: at + 8] + b"\xff\xff" + data[at + 10 :]  # entries that the directory does not hold
+    assert decode(damaged).shape in {(96, 128, 3), (128, 96, 3)}
