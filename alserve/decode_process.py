@@ -1,8 +1,8 @@
 """The process that decodes images for `alserve.decoders`: requests come through its standard input, one by one.
 
-A request is a `HEAD` and the bytes of an image file. An answer is the length of a JSON object in 4 bytes, the object,
-and, where it holds a "shape", the pixels. What is read back is parsed, never unpickled: a decoder that a file has
-taken over can send pixels, and nothing else.
+A request is a `HEAD` and the bytes of an image file. An answer is `TAKEN`, at once; then the length of a JSON object in
+4 bytes, the object, and, where it holds a "shape", the pixels. What is read back is parsed, never unpickled: a decoder
+that a file has taken over can send pixels, and nothing else.
 """
 
 import json
@@ -25,6 +25,9 @@ LENGTH = struct.Struct("<I")
 HELLO = b"ready\n"
 """What it says once, when it has started."""
 
+TAKEN = b"+"
+"""What it says when it has all of a request: if it ends from here on, the image is to blame."""
+
 BYTES_PER_PIXEL = 20
 """Memory that decoding may take for each pixel: a progressive JPEG takes 12, a PNG with 16 bits and alpha 19."""
 
@@ -43,7 +46,10 @@ def run() -> None:
     while head := requests.read(HEAD.size):
         length, max_pixels, seconds = HEAD.unpack(head)
         _end_after(seconds)
-        answer, picture = _decode(requests.read(length), max_pixels)
+        data = requests.read(length)
+        answers.write(TAKEN)
+        answers.flush()
+        answer, picture = _decode(data, max_pixels)
         text = json.dumps(answer).encode()
         answers.write(LENGTH.pack(len(text)) + text)
         if picture:

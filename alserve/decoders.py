@@ -19,7 +19,7 @@ from typing import Self, cast
 
 import numpy as np
 
-from alserve.decode_process import HEAD, HELLO, LENGTH
+from alserve.decode_process import HEAD, HELLO, LENGTH, TAKEN
 from alserve.errors import (
     ImageError,
     ImageKindError,
@@ -178,12 +178,16 @@ class _Decoder:
                 self._process.kill()
 
     def _send(self, *parts: bytes) -> None:
+        """Send a request, and wait until it is taken."""
         try:
             for part in parts:
                 self._input.write(part)
             self._input.flush()
+            taken = self._output.read(len(TAKEN)) == TAKEN
         except OSError:
-            raise _IdleEndError("the process that decodes images has ended") from None
+            taken = False
+        if not taken:
+            raise _IdleEndError("the process that decodes images has ended")
 
     def _receive(self, max_pixels: int) -> Picture:
         answer = json.loads(self._read(min(_MOST_JSON, *LENGTH.unpack(self._read(LENGTH.size)))))

@@ -4,9 +4,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,7 +16,7 @@ from pictures import encoded, picture
 from alserve.decode_process import BYTES_PER_PIXEL, SPARE_BYTES
 from alserve.decoders import Decoders
 from alserve.errors import ImageError, ImageLimitError, ImageSizeError, ImageTimeoutError
-from alserve.header import MAX_PIXELS, read_header
+from alserve.header import MAX_PIXELS
 from alserve.imageio import Picture, decode
 
 PNG = encoded(picture())
@@ -34,12 +33,6 @@ def decoders() -> Iterator[Decoders]:
 
 def processes() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "alserve.decode_process" in " ".join(child.cmdline())]
-
-
-def peak(process: psutil.Process) -> int:
-    """Bytes of memory that a process had at most."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def attempt(decoders: Decoders, data: bytes) -> Picture | ImageError:
@@ -78,32 +71,6 @@ def test_from_many_threads(decoders: Decoders) -> None:
     assert len(processes()) == 3
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
-@pytest.mark.parametrize("name", BOMBS)
-def test_bombs(name: str) -> None:
-    data = BOMBS[name]()
-    try:
-        header = read_header(data)
-    except ImageError:
-        pixels = 0
-    else:
-        pixels = header.height * header.width
-    with Decoders(1, SECONDS, spare=1) as decoders:
-        for _ in range(2):  # both processes
-            decoders.decode(PNG)
-        before = {process: peak(process) for process in processes()}
-        found = attempt(decoders, data)
-        if isinstance(found, ImageError):
-            assert "\n" not in str(found)
-        else:
-            assert found.pixels.size == 3 * pixels
-        for process, memory in before.items():
-            if process.is_running():
-                assert peak(process) < memory + 3e8 + 12 * pixels
-        decoders.decode(PNG)
-    assert not processes()
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM"])
 def test_mutated_files_raise_image_errors_only(decoders: Decoders, kind: str) -> None:
     random = np.random.default_rng(0)
@@ -128,17 +95,21 @@ def test_a_process_that_hangs_is_killed_and_costs_its_image() -> None:
         assert not set(held) & set(processes())
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
+def kill_at_work(processes: Sequence[psutil.Process], done: Callable[[], bool]) -> None:
+    """Kill the process that decodes something large, while it does."""
+    while not done():
+        for process in processes:
+            if process.memory_info().rss > 300e6:
+                process.kill()
+                return
+
+
 def test_a_process_that_crashes_costs_its_image() -> None:
+    large = BOMBS["PNG of 16 bits, interlaced"]()
     with Decoders(1, SECONDS, spare=1) as decoders, ThreadPoolExecutor(1) as pool:
-        for _ in range(2):
-            decoders.decode(PNG)
-        for process in processes():
-            process.send_signal(signal.SIGSTOP)
-        waiting = pool.submit(decoders.decode, PNG)
-        time.sleep(0.2)
-        for process in processes():
-            process.kill()
+        decoders.decode(PNG)
+        waiting = pool.submit(decoders.decode, large)
+        kill_at_work(processes(), waiting.done)
         with pytest.raises(ImageLimitError, match="more memory"):
             waiting.result()
         np.testing.assert_array_equal(decoders.decode(PNG).pixels, picture())
@@ -198,9 +169,9 @@ def test_memory_has_a_limit() -> None:
     ],
 )
 def test_a_large_image_has_the_memory_that_it_needs(decoders: Decoders, kind: str, options: dict[str, object]) -> None:
-    data = encoded(picture(5000, 7000), kind, **options)
-    assert decoders.decode(data).pixels.shape == (5000, 7000, 3)
-    assert BYTES_PER_PIXEL * 5000 * 7000 > SPARE_BYTES
+    data = encoded(picture(3000, 4000), kind, **options)
+    assert decoders.decode(data).pixels.shape == (3000, 4000, 3)
+    assert BYTES_PER_PIXEL * 3000 * 4000 > SPARE_BYTES
 
 
 ABANDON = """

@@ -140,7 +140,7 @@ def test_sealing_again_leaves_one_contract(predictor: Predictor) -> None:
 
 
 def test_what_is_no_file_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is a directory"):
+    with pytest.raises(ModelError, match="is a folder"):
         read_model(tmp_path)
     with pytest.raises(ModelError, match="no such name"):
         read_model(Path("a\0b"))
@@ -153,7 +153,7 @@ def test_what_is_no_file_is_no_model(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
 def test_a_pipe_is_no_model(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
-    with pytest.raises(ModelError, match="is a pipe or a device"):
+    with pytest.raises(ModelError, match="is a pipe"):
         read_model(tmp_path / "pipe.onnx")
 
 
