@@ -4,9 +4,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import psutil
@@ -111,6 +112,42 @@ def test_mutated_files_raise_image_errors_only(decoders: Decoders, kind: str) ->
     for _ in range(150):
         found = attempt(decoders, mutated(data, random))
         assert isinstance(found, ImageError) or found.pixels.size <= 3 * MAX_PIXELS
+
+
+class _LateTimer:
+    """A timer whose time comes at the worst moments: when the image is done, or when the next one has begun."""
+
+    calls: ClassVar[list[Callable[[], None]]] = []
+    at_the_end: ClassVar[bool]
+    daemon = False
+
+    def __init__(self, _: float, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def start(self) -> None:
+        for call in self.calls:
+            call()
+
+    def cancel(self) -> None:
+        if self.at_the_end:
+            self._call()
+        else:
+            self.calls.append(self._call)
+
+
+@pytest.mark.parametrize("at_the_end", [True, False])
+def test_a_time_limit_that_comes_late_costs_nobody_else_anything(
+    monkeypatch: pytest.MonkeyPatch, *, at_the_end: bool
+) -> None:
+    with Decoders(1, SECONDS) as decoders:
+        decoders.decode(PNG)
+        monkeypatch.setattr(_LateTimer, "calls", [])
+        monkeypatch.setattr(_LateTimer, "at_the_end", at_the_end, raising=False)
+        monkeypatch.setattr("alserve.decoders.Timer", _LateTimer)
+        decoders.decode(PNG)
+        if at_the_end:
+            monkeypatch.undo()
+        np.testing.assert_array_equal(decoders.decode(PNG).pixels, picture())
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
