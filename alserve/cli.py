@@ -490,14 +490,14 @@ SERVE_EPILOG = """Environment variables: ALSERVE_TOKEN the bearer token that req
 without a token, the hosts that it may be asked for beside localhost and its own address, with commas (none) ·
 ALSERVE_TIMEOUT seconds for a body, and again for the answer (30) · ALSERVE_IDLE seconds for a request's head, and the
 longest pause in its body (10) · ALSERVE_RATE bytes a second, at least, of a body, and of an answer on its way, once
-ALSERVE_IDLE is over (4000) · ALSERVE_DECODE_TIMEOUT seconds to decode an image (10) · ALSERVE_MEMORY MiB of bodies held
-at once (256; 32 is the largest body) · ALSERVE_CONNECTIONS open connections (500, or half of the files that may be
-open) · ALSERVE_QUEUE images that may wait (16 a core, at least 64) · ALSERVE_BATCH images a network call (1 on the CPU,
-16 on a GPU) · ALSERVE_GRACE seconds for requests under way when it is told to stop (30) · ALSERVE_WORKERS processes
-that answer (1: it uses all cores by itself; more share cores, queue, connections and memory, and when one dies the
-others go on, at the price of a model in memory each) · ALSERVE_DEVICE auto, cpu, cuda or cuda:N (auto) ·
-ALSERVE_SELF_CHECK no: serve the model even if it gives other answers here than where it was trained (yes) ·
-ALSERVE_MODEL the model file."""
+ALSERVE_IDLE is over (4000) · ALSERVE_DECODE_TIMEOUT seconds to decode an image (10) · ALSERVE_MEMORY MiB of bodies
+held at once, and again of answers (256; 32 is the largest body) · ALSERVE_CONNECTIONS open connections (500, or half
+of the files that may be open) · ALSERVE_QUEUE images that may wait (16 a core, at least 64) · ALSERVE_BATCH images a
+network call (1 on the CPU, 16 on a GPU) · ALSERVE_GRACE seconds for requests under way when it is told to stop (30) ·
+ALSERVE_WORKERS processes that answer (1: it uses all cores by itself; more share cores, queue, connections and
+memory, and when one dies the others go on, at the price of a model in memory each) · ALSERVE_DEVICE auto, cpu, cuda
+or cuda:N (auto) · ALSERVE_SELF_CHECK no: serve the model even if it gives other answers here than where it was
+trained (yes) · ALSERVE_MODEL the model file."""
 
 
 @app.command(rich_help_panel=USE, epilog=SERVE_EPILOG)

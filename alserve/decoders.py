@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader, BufferedWriter
 from math import ceil
-from threading import Lock, Semaphore, Timer
+from threading import Event, Lock, Semaphore, Timer
 from types import TracebackType
 from typing import Self, cast
 
@@ -90,7 +90,10 @@ class Decoders:
                 decoder = _Decoder()
                 return decoder.decode(data, max_pixels, left)
             finally:
-                self._idle.put(decoder if decoder.lives else _Decoder())
+                if not decoder.lives:
+                    decoder.close()
+                    decoder = _Decoder()
+                self._idle.put(decoder)
         finally:
             self._places.release()
 
@@ -123,13 +126,13 @@ class _Decoder:
             stderr=subprocess.DEVNULL,
             pipesize=_PIPE_BYTES,
         )
-        self._started = self._late = self._works = False
+        self._started = self._late = False
         self._lock = Lock()
 
     @property
     def lives(self) -> bool:
-        """Whether it can decode another image."""
-        return self._process.poll() is None
+        """Whether it can decode another image; one that was killed just now may not have ended yet."""
+        return not self._late and self._process.poll() is None
 
     def decode(self, data: bytes, max_pixels: int, seconds: float) -> Picture:
         """Decode an image, see `Decoders.decode`."""
@@ -160,8 +163,15 @@ class _Decoder:
     @contextmanager
     def _killed_after(self, seconds: float) -> Iterator[None]:
         """Kill the process if the block takes longer; what it reads from it then ends."""
-        self._works = True
-        timer = Timer(seconds, self._kill)
+        over = Event()  # of this block alone: a timer that comes late must not meet the next image
+
+        def kill() -> None:
+            with self._lock:
+                if not over.is_set():
+                    self._late = True
+                    self._process.kill()
+
+        timer = Timer(seconds, kill)
         timer.daemon = True
         timer.start()
         try:
@@ -169,13 +179,7 @@ class _Decoder:
         finally:
             timer.cancel()
             with self._lock:
-                self._works = False
-
-    def _kill(self) -> None:
-        with self._lock:
-            if self._works:
-                self._late = True
-                self._process.kill()
+                over.set()
 
     def _send(self, *parts: bytes) -> None:
         """Send a request, and wait until it is taken."""

@@ -6,12 +6,15 @@ is no image of a known kind, or contradicts itself, is refused here; what only a
 `alserve.decoders`.
 """
 
+import math
 import re
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from mmap import mmap
 from typing import NamedTuple
+
+import numpy as np
 
 from alserve.errors import ImageError, ImageKindError, ImageSizeError
 
@@ -155,7 +158,7 @@ def _read_png(file: _File) -> Header:
 
 
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-"""A JPEG marker; stuffed bytes and restarts inside a scan are none."""
+"""A JPEG marker, after any number of further bytes FF; stuffed bytes and restarts inside a scan are none."""
 
 _START, _END, _SCAN, _EXIF, _LONE = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -272,17 +275,28 @@ def _read_bmp(file: _File) -> Header:
 
 
 _WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+_STRIP_BYTES, _TILE_BYTES = 279, 325
+
+_BYTES_PER_PIXEL = 3
+"""What the strips and tiles of a TIFF may take together, beside the file's own length: they may share bytes."""
 
 
 def _read_tiff(file: _File) -> Header:
-    tags, following = _directory(file.data)
+    tags, following = _directory(file.data, sums={_STRIP_BYTES, _TILE_BYTES})
     size = file.size(tags[_HEIGHT], tags[_WIDTH])
+    if max(tags.get(_STRIP_BYTES, 0), tags.get(_TILE_BYTES, 0)) > len(file.data) + _BYTES_PER_PIXEL * math.prod(size):
+        raise ImageError(DAMAGED)
     orientation = tags.get(_ORIENTATION, 1)
     return Header(file.kind, *size, orientation if 1 <= orientation <= 8 else 1, following > 0)  # noqa: PLR2004
 
 
-def _directory(data: Data) -> tuple[dict[int, int], int]:
-    """Return the whole numbers of a TIFF's first directory by their tag, and where the next one begins, or 0."""
+def _directory(data: Data, sums: Collection[int] = ()) -> tuple[dict[int, int], int]:
+    """Return the whole numbers of a TIFF's first directory by their tag, and where the next one begins, or 0.
+
+    Args:
+        data: The file.
+        sums: Tags that have many numbers, which are added up.
+    """
     order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
     (version,) = struct.unpack_from(f"{order}H", data, 2)
     match version:
@@ -300,11 +314,24 @@ def _directory(data: Data) -> tuple[dict[int, int], int]:
     forms = {3: f"{order}H", 4: f"{order}I", 16: f"{order}Q"}
     tags: dict[int, int] = {}
     for start in range(at, at + min(count, MAX_PARTS) * entry, entry):
-        tag, kind = struct.unpack_from(f"{order}HH", data, start)
-        if kind in forms:
-            tags.setdefault(tag, struct.unpack_from(forms[kind], data, start + entry - struct.calcsize(number))[0])
+        tag, kind, values = struct.unpack_from(f"{order}HH{number}", data, start)
+        if kind in forms and tag not in tags:
+            place = start + entry - struct.calcsize(number)
+            (tags[tag],) = struct.unpack_from(forms[kind], data, place)
+            if tag in sums:
+                tags[tag] = _sum(data, forms[kind], values, place, order + number)
     following = data[at + count * entry :][: struct.calcsize(number)]
     return tags, int.from_bytes(following, "little" if order == "<" else "big")
+
+
+def _sum(data: Data, form: str, count: int, at: int, pointer: str) -> int:
+    """Add up the numbers of an entry; they stand at `at` if there is room for them, else where a pointer there says."""
+    width = struct.calcsize(form)
+    if count * width > struct.calcsize(pointer):
+        (at,) = struct.unpack_from(pointer, data, at)
+    if at + count * width > len(data):
+        raise ImageError(DAMAGED)
+    return int(np.frombuffer(data, f"{form[0]}u{width}", count, at).sum(dtype=np.float64))
 
 
 _NUMBERS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,10})(?:\s|#[^\n]*\n)+(\d{1,10})\s")

@@ -113,6 +113,10 @@ class Manifest:
                 remove_unfinished([path])
                 if kind := irregular(path):
                     raise RunError(f"{path}: is a {kind}, no manifest; use another --out")
+                if path.is_symlink():
+                    raise RunError(f"{path}: is a link, and what it leads to is not written; use another --out")
+                if overwrite:
+                    path.unlink(missing_ok=True)  # it may have another name elsewhere, whose content is to stay
                 path.touch()
                 self._file = opened.enter_context(path.open("r+b"))
                 whole = 0 if overwrite else self._continue()

@@ -261,9 +261,13 @@ def _same_file(folder: Path, one: str, other: str) -> bool:
 
 
 def _protect(jobs: Sequence[Job], out: Path, *, overwrite: bool) -> None:
-    """Refuse to write over an input, and over any file unless that was asked for or is of an earlier run."""
+    """Refuse to write over an input, outside of `out`, and over any file unless that was asked for or is of a run."""
     top = Path(os.path.realpath(out))
     inside = {real for job in jobs if Path(real := os.path.realpath(job.source)).is_relative_to(top)}
+    folders = {target.parent for job in jobs for target in job.targets.values()}
+    for folder in sorted(folders):
+        if not Path(os.path.realpath(folder)).is_relative_to(top):
+            raise RunError(f"{folder}: a symbolic link leads out of {out}; remove the link, or use another --out")
     for target in (target for job in jobs for target in job.targets.values()):
         if inside and os.path.realpath(target) in inside:
             raise RunError(f"{target}: is an input and would be written over; use another --out")

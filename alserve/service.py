@@ -44,6 +44,7 @@ from alserve.web.answers import CamOptions, MaskOptions, PredictOptions, describ
 from alserve.web.bodies import Bodies
 from alserve.web.gate import Gate
 from alserve.web.grace import end_within
+from alserve.web.held import Held
 from alserve.web.logs import configure_logging
 from alserve.web.metrics import MODEL, metrics_page
 from alserve.web.openapi import CONTENT_POLICY, describe_service, docs_page
@@ -87,20 +88,23 @@ async def predict_batch(request: Request) -> Response:
     """`POST /predict_batch`: an answer or an error for each of several images, as JSON."""
     options = PredictOptions.read(request.query_params)
     pipeline = _pipeline(request)
+    held: Held = request.app.state.held
     pipeline.check_room()
     with _bodies(request).receiving(request) as bounded:
         images = await read_images(bounded)
         results: list[dict[str, Any]] = [{} for _ in images]
+        turns = pipeline.turns()
 
         async def fill(index: int, name: str, data: bytes) -> None:
             try:
-                answer = await pipeline.answer(data, partial(describe, options=options))
+                answer = await pipeline.answer(data, partial(describe, options=options), turns)
+                hold(answer)
             except AlserveError as error:
                 status, text = _explain(error)
                 answer = {"error": text, "status": status}
             results[index] = {"name": name, **answer}
 
-        with pipeline.admitted(len(images)):
+        with pipeline.admitted(len(images)), held.batch() as hold:
             async with create_task_group() as group:
                 for index, (name, data) in enumerate(images):
                     group.start_soon(fill, index, name, data)
@@ -208,6 +212,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     try:
         app.state.settings = settings = Settings.from_environment()
         app.state.bodies = Bodies(settings)
+        app.state.held = Held(settings.body_bytes)
         end_within(settings.grace)
         app.state.pipeline = pipeline = await to_thread.run_sync(_load, settings)
     except (ModelError, DeviceError) as error:

@@ -61,6 +61,18 @@ def _pages(number: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + b"".join(pages)
 
 
+def _sharing_tiles(side: int, data: bytes) -> bytes:
+    """A deflated TIFF of 16 x 16 tiles, all of which are the same bytes."""
+    number = (side // 16) ** 2
+    tags = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: 16, 323: 16}
+    places = {324: 200, 325: 200 + 4 * number}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    entries += [struct.pack("<HHII", tag, 4, number, place) for tag, place in places.items()]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    numbers = (200 + 8 * number, len(data))
+    return head.ljust(200, b"\0") + b"".join(struct.pack("<I", value) * number for value in numbers) + data
+
+
 def _gif(screen: int, frame: int, number: int = 1) -> bytes:
     head = b"GIF89a" + struct.pack("<HHBBB", screen, screen, 0x80, 0, 0) + bytes(6)
     return head + (b"," + struct.pack("<HHHHB", 0, 0, frame, frame, 0) + b"\x02\x02\x44\x01\x00") * number + b";"
@@ -100,6 +112,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         _chunk(b"IDAT", _zeros(375)), size=(SIDE, SIDE), bits=16, colour=6, interlaced=1
     ),
     "JPEG of 16,000 scans": lambda: _scans(16_000),
+    "JPEG of nothing but fill bytes": lambda: b"\xff\xd8" + b"\xff" * 100_000 + b"\0",
     "JPEG of just as many scans as are allowed": lambda: _scans(50),
     "JPEG of a million fill bytes": lambda: encoded(picture(), "JPEG")[:-2] + b"\xff" * 1_000_000 + b"\0\xff\xd9",
     "TIFF of 60,000 pages": lambda: _pages(60_000),
@@ -109,6 +122,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     ),
     "TIFF tile of 1 GB": lambda: _tiff_file(
         (256, 1), (257, 1), (259, 5), (322, 2**15), (323, 2**15), (324, 8), (325, 64), *GREY
+    ),
+    "TIFF of tiles that share a megabyte": lambda: _sharing_tiles(
+        1600, zlib.compress(b"")[:2] + b"\0\0\0\xff\xff" * 200_000
     ),
     "TIFF strip of 2 billion rows": lambda: _tiff_file(
         (256, SIDE), (257, SIDE), (259, 8), (273, 8), (278, 2**31 - 1), (279, 64), *GREY

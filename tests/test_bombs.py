@@ -52,3 +52,8 @@ def test_bombs(decoders: Decoders, name: str) -> None:
         assert found.pixels.size == 3 * pixels
     if process.is_running():
         assert peak(process) < before + 3e8 + NEEDED * pixels
+
+
+def test_tiles_that_share_their_bytes_are_refused_before_they_are_decoded() -> None:
+    with pytest.raises(ImageError, match="damaged"):
+        read_header(BOMBS["TIFF of tiles that share a megabyte"]())

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import psutil
@@ -78,6 +79,42 @@ def test_mutated_files_raise_image_errors_only(decoders: Decoders, kind: str) ->
     for _ in range(150):
         found = attempt(decoders, mutated(data, random))
         assert isinstance(found, ImageError) or found.pixels.size <= 3 * MAX_PIXELS
+
+
+class _LateTimer:
+    """A timer whose time comes at the worst moments: when the image is done, or when the next one has begun."""
+
+    calls: ClassVar[list[Callable[[], None]]] = []
+    at_the_end: ClassVar[bool]
+    daemon = False
+
+    def __init__(self, _: float, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def start(self) -> None:
+        for call in self.calls:
+            call()
+
+    def cancel(self) -> None:
+        if self.at_the_end:
+            self._call()
+        else:
+            self.calls.append(self._call)
+
+
+@pytest.mark.parametrize("at_the_end", [True, False])
+def test_a_time_limit_that_comes_late_costs_nobody_else_anything(
+    monkeypatch: pytest.MonkeyPatch, *, at_the_end: bool
+) -> None:
+    with Decoders(1, SECONDS) as decoders:
+        decoders.decode(PNG)
+        monkeypatch.setattr(_LateTimer, "calls", [])
+        monkeypatch.setattr(_LateTimer, "at_the_end", at_the_end, raising=False)
+        monkeypatch.setattr("alserve.decoders.Timer", _LateTimer)
+        decoders.decode(PNG)
+        if at_the_end:
+            monkeypatch.undo()
+        np.testing.assert_array_equal(decoders.decode(PNG).pixels, picture())
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
@@ -191,3 +228,16 @@ def test_processes_end_with_the_one_that_asks() -> None:
     while any(map(psutil.pid_exists, left)):
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_a_stop_of_the_service_does_not_stop_what_it_still_decodes(decoders: Decoders) -> None:
+    for _ in range(2):
+        decoders.decode(PNG)
+    held = processes()
+    for process in held:
+        process.terminate()
+        process.send_signal(signal.SIGINT)
+    for _ in range(2):
+        decoders.decode(PNG)
+    assert processes() == held

@@ -362,6 +362,29 @@ def test_a_manifest_that_is_no_file(cli: Cli, tmp_path: Path, make: Callable[[Pa
     assert_refused(cli("segment", source, "--out", out, "--overwrite"), MANIFEST, f"is a {kind}")
 
 
+@needs_posix
+def test_a_link_in_the_output_folder_leads_nowhere(cli: Cli, tmp_path: Path) -> None:
+    source, out = write_picture(tmp_path / "in" / "a.png"), tmp_path / "out"
+    before = source.read_bytes()
+    out.mkdir()
+    (out / "masks").symlink_to(source.parent)
+    for more in ((), ("--overwrite",)):
+        refused = cli("segment", source, "--out", out, "--save", "mask", *more)
+        assert_refused(refused, "masks: a symbolic link leads out of")
+    (out / "masks").unlink()
+    (out / MANIFEST).symlink_to(tmp_path / "note.txt")
+    for note in (False, True):
+        if note:
+            (tmp_path / "note.txt").write_text("keep me")
+        for more in ((), ("--overwrite",)):
+            assert_refused(cli("segment", source, "--out", out, *more), f"{MANIFEST}: is a link")
+        assert (tmp_path / "note.txt").exists() == note
+    (out / MANIFEST).unlink()
+    (out / MANIFEST).hardlink_to(tmp_path / "note.txt")
+    assert cli("segment", source, "--out", out, "--overwrite")[0] == 0
+    assert ((tmp_path / "note.txt").read_text(), source.read_bytes()) == ("keep me", before)
+
+
 def test_a_result_that_was_cut_or_replaced_is_done_again(cli: Cli, tmp_path: Path) -> None:
     source, out = write_picture(tmp_path / "in" / "a.png"), tmp_path / "out"
     write_picture(tmp_path / "in" / "b.png", seed=1)

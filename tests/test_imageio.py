@@ -62,6 +62,11 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int
     assert np.abs(found.astype(int) - np.asarray(upright)).max() <= 4
 
 
+def test_an_exif_directory_that_is_cut_short_is_no_reason_to_refuse_a_photograph() -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff"
+    assert decode(encoded(picture(), "JPEG", exif=exif)).shape == picture().shape
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_become_eight(kind: str) -> None:
     grey = picture()[..., 0]

@@ -81,3 +81,26 @@ def test_an_image_alone_gets_all_cores_and_one_among_others_a_single_one() -> No
     assert everything.calls + single.calls == len(labels) == 9
     assert single.calls > 4
     assert len(set(labels)) == 1
+
+
+def test_an_image_does_not_wait_for_all_those_of_a_request_with_many(predictor: Predictor) -> None:
+    answered: list[str] = []
+
+    async def ask(pipeline: Pipeline, name: str, turns: anyio.Semaphore | None = None) -> None:
+        await pipeline.answer(PNG, lambda _: None, turns)
+        answered.append(name)
+
+    async def many_and_one() -> None:
+        pipeline = Pipeline(predictor.engine, Settings())
+        turns = pipeline.turns()
+        async with anyio.create_task_group() as group:
+            for _ in range(40):
+                group.start_soon(ask, pipeline, "many", turns)
+            await anyio.sleep(0.05)
+            group.start_soon(ask, pipeline, "one")
+        pipeline.close()
+
+    anyio.run(many_and_one)
+
+    assert len(answered) == 41
+    assert answered.index("one") < 36

@@ -62,6 +62,12 @@ def test_a_request_without_an_image_is_refused(client: httpx.Client) -> None:
     assert_refused(torn, 400, "boundary")
 
 
+def test_an_option_that_comes_twice_is_refused(client: httpx.Client) -> None:
+    query = [("threshold", "0.1"), ("threshold", "0.9")]
+    for page in ("/predict", "/segment", "/overlay"):
+        assert_refused(client.post(page, params=query, content=PNG), 422, "'threshold' comes more than once")
+
+
 def test_a_url_is_refused_and_never_fetched(client: httpx.Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as trap:
         trap.settimeout(0.5)

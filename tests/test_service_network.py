@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -231,6 +232,49 @@ def test_an_answer_that_nobody_fetches_is_not_kept(strict: httpx.Client) -> None
         answer = read_all(line)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert len(answer) < len(noise) / 2
+    assert_works(strict)
+
+
+def test_answers_that_are_fetched_slowly_hold_bounded_memory_and_the_first_goes(strict: httpx.Client) -> None:
+    noise = encoded(np.random.default_rng(0).integers(0, 256, (3000, 3000, 3), np.uint8), ".bmp")
+    hurry, begun = threading.Event(), [threading.Event() for _ in range(3)]
+
+    def fetch(line: socket.socket, first: threading.Event) -> int:
+        """Bytes of an answer that is fetched at 1 MB/s, which is fast enough for the limit of the rate."""
+        size = 0
+        with suppress(ConnectionError):
+            while part := line.recv(2**18):
+                size += len(part)
+                first.set()
+                hurry.wait(0.25)
+        return size
+
+    with ExitStack() as stack, ThreadPoolExecutor(len(begun)) as pool:
+        sizes = []
+        for event in begun:
+            line = stack.enter_context(closing(connect(strict)))
+            line.sendall(head(f"Content-Length: {len(noise)}", "Connection: close", page="/overlay") + noise)
+            sizes.append(pool.submit(fetch, line, event))
+            assert event.wait(PATIENCE)
+        hurry.set()
+        first, second, third = (size.result() for size in sizes)
+    assert max(first, second) < third
+    assert third > len(noise) / 2
+    assert_works(strict)
+
+
+def test_the_answers_of_a_batch_hold_bounded_memory(strict: httpx.Client) -> None:
+    image = encoded(np.random.default_rng(0).integers(0, 256, (800, 800, 3), np.uint8), ".jpg")
+    files = [("images", ("a.jpg", image))] * 30
+    query = {"include": "overlay"}
+
+    answer = strict.post("/predict_batch", params=query, files=files, timeout=120)
+
+    whole = [result for result in answer.json()["results"] if "error" not in result]
+    refused = [result for result in answer.json()["results"] if "error" in result and result["status"] == 413]
+    assert len(answer.content) < 40 * 2**20
+    assert whole
+    assert "send fewer images" in refused[0]["error"]
     assert_works(strict)
 
 

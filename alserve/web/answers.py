@@ -1,12 +1,13 @@
 """What can be asked of the service, and what it answers: the source of its OpenAPI description too."""
 
 import base64
-from collections.abc import Mapping
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from starlette.datastructures import QueryParams
 
 from alserve.errors import OptionError
 from alserve.imageio import encode_png, to_grey
@@ -24,12 +25,15 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def read(cls, query: Mapping[str, str]) -> Self:
+    def read(cls, query: QueryParams) -> Self:
         """Check the options of a request.
 
         Raises:
             OptionError: The message names the option, what is wrong with it, and what is allowed.
         """
+        counts = Counter(name for name, _ in query.multi_items())
+        if twice := next((name for name, count in counts.items() if count > 1), None):
+            raise OptionError(f"option {twice[:40]!r} comes more than once; give it one value")
         try:
             return cls.model_validate(dict(query))
         except ValidationError as error:

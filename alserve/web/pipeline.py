@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from anyio import CapacityLimiter, fail_after, to_thread
+from anyio import CapacityLimiter, Semaphore, fail_after, to_thread
 
 from alserve.decoders import Decoders
 from alserve.engine import Engine
@@ -89,12 +89,19 @@ class Pipeline:
         finally:
             self._free += images
 
-    async def answer(self, data: bytes, build: Callable[[Case], Built]) -> Built:
+    def turns(self) -> Semaphore:
+        """Return what lets the images of one request in by turns, as many at once as are worked on."""
+        return Semaphore(int(self._limiter.total_tokens))
+
+    async def answer(
+        self, data: bytes, build: Callable[[Case], Built], turns: AbstractAsyncContextManager[object] | None = None
+    ) -> Built:
         """Decode an image, run the network, and build an answer.
 
         Args:
             data: The bytes of an image file.
             build: Makes the answer; called in a thread.
+            turns: Of a request with other images: those of others need not wait for all of them.
 
         Raises:
             ImageError: The bytes are no usable image.
@@ -104,7 +111,8 @@ class Pipeline:
         arrived = time.monotonic()
         try:
             with fail_after(self._timeout):
-                return await to_thread.run_sync(self._work, data, build, arrived, limiter=self._limiter)
+                async with turns or nullcontext():
+                    return await to_thread.run_sync(self._work, data, build, arrived, limiter=self._limiter)
         except (TimeoutError, DeadlineError):
             IMAGE_ERRORS.labels(DeadlineError.__name__).inc()
             raise DeadlineError(f"no answer within {self._timeout:g} s; try again, or with a smaller image") from None

@@ -42,13 +42,15 @@ class LimitedProtocol(H11Protocol):
 
     A request's head must arrive in time, and the answer be fetched at a minimum rate. Where there are too many
     connections, the one that has kept us waiting longest for a request or its end is closed, so that those that say
-    nothing, or little, keep out nobody. WebSockets are not spoken.
+    nothing, or little, keep out nobody; answers that are not fetched hold bounded memory. WebSockets are not spoken.
     """
 
     settings: ClassVar[Settings]
 
     since: float
     """When it last came to be the client's turn, or a request began: time of the event loop, in seconds."""
+    answered: float
+    """When its answer began to wait for the client, as `since`."""
     counts: bool
     """Whether it is one of the open connections, not cut already."""
 
@@ -58,6 +60,7 @@ class LimitedProtocol(H11Protocol):
         self.since = self.loop.time()
         self._wrapped: _LingeringTransport
         self.counts = True
+        self.answered = 0.0
         self._overhead = 0  # bytes beyond what may come with those of the body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,9 +120,26 @@ class LimitedProtocol(H11Protocol):
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """See that an answer that does not go out at once goes out in time."""
+        """See that an answer that does not go out at once goes out in time.
+
+        Where all that wait take too much memory, the connections whose answers began to wait first are cut.
+        """
         super().pause_writing()
         self._wrapped.watch_writing()
+        self.answered = self.loop.time()
+        others = [other for other in self.connections if isinstance(other, LimitedProtocol) and other is not self]
+        fetching = {other: left for other in others if (left := other.unfetched)}
+        held = self.unfetched + sum(fetching.values())
+        for other in sorted(fetching, key=lambda other: other.answered):
+            if held <= self.settings.body_bytes:
+                break
+            held -= fetching[other]
+            other.give_up()
+
+    @property
+    def unfetched(self) -> int:
+        """Bytes of answers that the client has yet to take."""
+        return int(self._wrapped.get_write_buffer_size())
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""

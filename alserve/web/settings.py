@@ -38,7 +38,8 @@ class Settings(BaseModel):
     connections: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: min(500, open_files() // 2))
     """Open connections; for one more, the one that has kept us waiting longest for a request is closed."""
     memory: Annotated[int, Field(ge=32)] = 256
-    """MiB of request bodies held at once; for more, the unfinished one that began first is answered 429."""
+    """MiB of request bodies held at once; for more, the unfinished one that began first is answered 429. As much again
+    of answers that are being fetched, and of those of unfinished batches."""
     queue: Annotated[int, Field(ge=0)] | None = None
     """Images that may wait while others are worked on, see `places`; what is more is answered 429."""
     batch: Annotated[int, Field(ge=1, le=256)] | None = None
@@ -67,7 +68,7 @@ class Settings(BaseModel):
 
     @property
     def body_bytes(self) -> int:
-        """Bytes of request bodies that each worker process holds at once: its share, at least one body."""
+        """Bytes of bodies, and of answers, that each worker process holds at once: its share, at least one body."""
         return max(MAX_BODY_BYTES, self.memory * 2**20 // self.workers)
 
     @property
