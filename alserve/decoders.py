@@ -5,6 +5,8 @@ memory is bounded on Linux alone, which has a limit for it; time is bounded ever
 """
 
 import json
+import math
+import os
 import queue
 import subprocess
 import sys
@@ -12,8 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader, BufferedWriter
-from math import ceil
-from threading import Event, Lock, Semaphore, Timer
+from threading import Event, Lock, Semaphore, Thread
 from types import TracebackType
 from typing import Self, cast
 
@@ -36,7 +37,13 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from alserve.decode_process 
 _PIPE_BYTES = 1 << 20
 """More than the system's own choice: an image takes fewer turns."""
 
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
+"""For the C library (glibc): keep so many bytes for the next image, which is quicker than to ask for them anew."""
+
 _START_SECONDS = 60
+
+_TICK_SECONDS = 0.1
+"""How exactly time limits are kept."""
 
 _GRACE = 2
 """Seconds after its time limit at which a process ends itself, where nobody is left to kill it."""
@@ -60,9 +67,12 @@ class Decoders:
     def __init__(self, at_once: int, seconds: float, *, spare: int = 0) -> None:
         self.seconds = seconds
         self._places = Semaphore(at_once)
+        self._all: set[_Decoder] = set()
         self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
         for _ in range(at_once + spare):
-            self._idle.put(_Decoder())
+            self._idle.put(self._start())
+        self._closed = Event()
+        Thread(target=self._watch, name="decoders", daemon=True).start()
 
     def decode(self, data: bytes, max_pixels: int = MAX_PIXELS, *, seconds: float | None = None) -> Picture:
         """Decode an image, see `alserve.imageio.decode_picture`.
@@ -87,18 +97,32 @@ class Decoders:
             try:
                 return decoder.decode(data, max_pixels, left)
             except _IdleEndError:
-                decoder = _Decoder()
+                decoder = self._replace(decoder)
                 return decoder.decode(data, max_pixels, left)
             finally:
-                if not decoder.lives:
-                    decoder.close()
-                    decoder = _Decoder()
-                self._idle.put(decoder)
+                self._idle.put(decoder if decoder.lives else self._replace(decoder))
         finally:
             self._places.release()
 
+    def _start(self) -> "_Decoder":
+        decoder = _Decoder()
+        self._all.add(decoder)
+        return decoder
+
+    def _replace(self, decoder: "_Decoder") -> "_Decoder":
+        decoder.close()
+        self._all.discard(decoder)
+        return self._start()
+
+    def _watch(self) -> None:
+        """Kill the processes whose time is over; one thread for all costs less than a timer for each image."""
+        while not self._closed.wait(_TICK_SECONDS):
+            for decoder in tuple(self._all):
+                decoder.check_time()
+
     def close(self) -> None:
         """End all processes that decode nothing."""
+        self._closed.set()
         while not self._idle.empty():
             self._idle.get().close()
 
@@ -125,9 +149,11 @@ class _Decoder:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pipesize=_PIPE_BYTES,
+            env={**os.environ, **_KEEP_MEMORY},
         )
         self._started = self._late = False
-        self._lock = Lock()
+        self._deadline = math.inf
+        self._lock = Lock()  # between the end of an image and that of its time
 
     @property
     def lives(self) -> bool:
@@ -140,7 +166,7 @@ class _Decoder:
         seconds = max(0.0, seconds)
         try:
             with self._killed_after(seconds):
-                self._send(HEAD.pack(len(data), max_pixels, ceil(seconds) + _GRACE), data)
+                self._send(HEAD.pack(len(data), max_pixels, math.ceil(seconds) + _GRACE), data)
                 return self._receive(max_pixels)
         except (EOFError, ValueError, KeyError, _IdleEndError) as error:  # it is gone, or what it says makes no sense
             self.close()
@@ -162,24 +188,20 @@ class _Decoder:
 
     @contextmanager
     def _killed_after(self, seconds: float) -> Iterator[None]:
-        """Kill the process if the block takes longer; what it reads from it then ends."""
-        over = Event()  # of this block alone: a timer that comes late must not meet the next image
-
-        def kill() -> None:
-            with self._lock:
-                if not over.is_set():
-                    self._late = True
-                    self._process.kill()
-
-        timer = Timer(seconds, kill)
-        timer.daemon = True
-        timer.start()
+        """Let the process be killed if the block takes longer; what is read from it then ends."""
+        self._deadline = time.monotonic() + seconds
         try:
             yield
         finally:
-            timer.cancel()
             with self._lock:
-                over.set()
+                self._deadline = math.inf
+
+    def check_time(self) -> None:
+        """Kill the process if its time is over."""
+        with self._lock:
+            if time.monotonic() > self._deadline:
+                self._late = True
+                self._process.kill()
 
     def _send(self, *parts: bytes) -> None:
         """Send a request, and wait until it is taken."""

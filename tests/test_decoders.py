@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
 
 import numpy as np
 import psutil
@@ -81,40 +80,20 @@ def test_mutated_files_raise_image_errors_only(decoders: Decoders, kind: str) ->
         assert isinstance(found, ImageError) or found.pixels.size <= 3 * MAX_PIXELS
 
 
-class _LateTimer:
-    """A timer whose time comes at the worst moments: when the image is done, or when the next one has begun."""
-
-    calls: ClassVar[list[Callable[[], None]]] = []
-    at_the_end: ClassVar[bool]
-    daemon = False
-
-    def __init__(self, _: float, call: Callable[[], None]) -> None:
-        self._call = call
-
-    def start(self) -> None:
-        for call in self.calls:
-            call()
-
-    def cancel(self) -> None:
-        if self.at_the_end:
-            self._call()
-        else:
-            self.calls.append(self._call)
-
-
-@pytest.mark.parametrize("at_the_end", [True, False])
-def test_a_time_limit_that_comes_late_costs_nobody_else_anything(
-    monkeypatch: pytest.MonkeyPatch, *, at_the_end: bool
-) -> None:
+def test_a_time_limit_costs_nobody_else_anything() -> None:
+    """Limits near the time that an image takes: whoever is told no is late, and the next has a process that lives."""
+    start = time.perf_counter()
     with Decoders(1, SECONDS) as decoders:
         decoders.decode(PNG)
-        monkeypatch.setattr(_LateTimer, "calls", [])
-        monkeypatch.setattr(_LateTimer, "at_the_end", at_the_end, raising=False)
-        monkeypatch.setattr("alserve.decoders.Timer", _LateTimer)
-        decoders.decode(PNG)
-        if at_the_end:
-            monkeypatch.undo()
-        np.testing.assert_array_equal(decoders.decode(PNG).pixels, picture())
+    seconds = time.perf_counter() - start
+    with Decoders(1, SECONDS, spare=1) as decoders:
+        for limit in np.linspace(0, seconds, 30):
+            begun = time.perf_counter()
+            try:
+                decoders.decode(PNG, seconds=limit)
+            except ImageTimeoutError:
+                assert time.perf_counter() - begun >= limit
+            np.testing.assert_array_equal(decoders.decode(PNG).pixels, picture())
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no way to hold a process up")
