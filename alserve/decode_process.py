@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from alserve.errors import ImageError
+from alserve.geometry import resize, working_shape
 from alserve.header import read_header
-from alserve.imageio import Picture, decode_picture
+from alserve.imageio import Pixels, decode_picture
 
-HEAD = struct.Struct("<QQI")
-"""Bytes of the file, pixels that are allowed, seconds after which this process ends itself."""
+HEAD = struct.Struct("<QQII")
+"""Bytes of the file, pixels that are allowed, short side that is wanted (0: as it is), seconds after which it ends."""
 
 LENGTH = struct.Struct("<I")
 
@@ -45,30 +46,33 @@ def run() -> None:
     answers.write(HELLO)
     answers.flush()
     while head := requests.read(HEAD.size):
-        length, max_pixels, seconds = HEAD.unpack(head)
+        length, max_pixels, short_side, seconds = HEAD.unpack(head)
         _end_after(seconds)
         data = requests.read(length)
         answers.write(TAKEN)
         answers.flush()
-        answer, picture = _decode(data, max_pixels)
+        answer, pixels = _decode(data, max_pixels, short_side)
         text = json.dumps(answer).encode()
         answers.write(LENGTH.pack(len(text)) + text)
-        if picture:
-            answers.write(picture.pixels.data)
+        if pixels is not None:
+            answers.write(pixels.data)
         answers.flush()
         _end_after(0)
 
 
-def _decode(data: bytes, max_pixels: int) -> tuple[dict[str, Any], Picture | None]:
+def _decode(data: bytes, max_pixels: int, short_side: int) -> tuple[dict[str, Any], Pixels | None]:
     try:
         header = read_header(data, max_pixels)
         _limit_memory(SPARE_BYTES + BYTES_PER_PIXEL * header.height * header.width)
-        picture = decode_picture(data, header)
+        pixels, warning = decode_picture(data, header)
+        height, width = pixels.shape[:2]
+        if short_side:
+            pixels = resize(pixels, working_shape(height, width, short_side))
     except ImageError as error:
         return {"error": type(error).__name__, "text": str(error)}, None
     finally:
         _limit_memory(None)
-    return {"shape": picture.pixels.shape[:2], "warning": picture.warning}, picture
+    return {"size": (height, width), "shape": pixels.shape[:2], "warning": warning}, pixels
 
 
 def _limit_memory(more: int | None) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from io import BufferedReader, BufferedWriter
 from threading import Event, Lock, Semaphore, Thread
 from types import TracebackType
-from typing import Self, cast
+from typing import NamedTuple, Self, cast
 
 import numpy as np
 
@@ -29,8 +29,10 @@ from alserve.errors import (
     ImageTimeoutError,
     ServiceError,
 )
+from alserve.geometry import MAX_ASPECT
 from alserve.header import MAX_PIXELS
-from alserve.imageio import NO_MEMORY, Picture
+from alserve.imageio import NO_MEMORY, Pixels
+from alserve.modelfile import MAX_SHORT_SIDE
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from alserve.decode_process import run; run()"
 
@@ -49,10 +51,26 @@ _GRACE = 2
 """Seconds after its time limit at which a process ends itself, where nobody is left to kill it."""
 
 
+_MOST_WORKING_PIXELS = MAX_ASPECT * MAX_SHORT_SIDE**2
+"""A small image is enlarged to its working size."""
+
 _MOST_JSON = 1 << 16
 """Bytes; an answer without its pixels is much shorter."""
 
 _ERRORS = {kind.__name__: kind for kind in (ImageError, ImageKindError, ImageSizeError, ImageLimitError)}
+
+
+class Decoded(NamedTuple):
+    """A decoded image."""
+
+    pixels: Pixels
+    """uint8 [height, width, 3], RGB, upright; at the working size where that was asked for."""
+    warning: str | None
+    """What a user should know of how the image was read."""
+    height: int
+    """Rows of the image itself."""
+    width: int
+    """Columns of the image itself."""
 
 
 class Decoders:
@@ -74,12 +92,16 @@ class Decoders:
         self._closed = Event()
         Thread(target=self._watch, name="decoders", daemon=True).start()
 
-    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS, *, seconds: float | None = None) -> Picture:
+    def decode(
+        self, data: bytes, max_pixels: int = MAX_PIXELS, *, short_side: int = 0, seconds: float | None = None
+    ) -> Decoded:
         """Decode an image, see `alserve.imageio.decode_picture`.
 
         Args:
             data: The bytes of an image file.
             max_pixels: Pixels that are allowed.
+            short_side: Return the image at this working size, in pixels (see `alserve.geometry.working_shape`), which
+                is sooner here than the image itself. Default: the image itself.
             seconds: Time that is left, waiting for a process included. Default: no limit but that of the decoding.
 
         Raises:
@@ -95,10 +117,10 @@ class Decoders:
             left = self.seconds if seconds is None else min(self.seconds, arrived + seconds - time.monotonic())
             decoder = self._idle.get()
             try:
-                return decoder.decode(data, max_pixels, left)
+                return decoder.decode(data, max_pixels, short_side, left)
             except _IdleEndError:
                 decoder = self._replace(decoder)
-                return decoder.decode(data, max_pixels, left)
+                return decoder.decode(data, max_pixels, short_side, left)
             finally:
                 self._idle.put(decoder if decoder.lives else self._replace(decoder))
         finally:
@@ -160,13 +182,13 @@ class _Decoder:
         """Whether it can decode another image; one that was killed just now may not have ended yet."""
         return not self._late and self._process.poll() is None
 
-    def decode(self, data: bytes, max_pixels: int, seconds: float) -> Picture:
+    def decode(self, data: bytes, max_pixels: int, short_side: int, seconds: float) -> Decoded:
         """Decode an image, see `Decoders.decode`."""
         self._wait()
         seconds = max(0.0, seconds)
         try:
             with self._killed_after(seconds):
-                self._send(HEAD.pack(len(data), max_pixels, math.ceil(seconds) + _GRACE), data)
+                self._send(HEAD.pack(len(data), max_pixels, short_side, math.ceil(seconds) + _GRACE), data)
                 return self._receive(max_pixels)
         except (EOFError, ValueError, KeyError, _IdleEndError) as error:  # it is gone, or what it says makes no sense
             self.close()
@@ -215,17 +237,17 @@ class _Decoder:
         if not taken:
             raise _IdleEndError("the process that decodes images has ended")
 
-    def _receive(self, max_pixels: int) -> Picture:
+    def _receive(self, max_pixels: int) -> Decoded:
         answer = json.loads(self._read(min(_MOST_JSON, *LENGTH.unpack(self._read(LENGTH.size)))))
         if "error" in answer:
             raise _ERRORS[answer["error"]](answer["text"])
-        height, width = answer["shape"]
-        if height * width > max_pixels:
+        (height, width), (rows, columns) = answer["size"], answer["shape"]
+        if height * width > max_pixels or rows * columns > max(max_pixels, _MOST_WORKING_PIXELS):
             raise ValueError("more pixels than are allowed")
-        pixels = np.empty((height, width, 3), np.uint8)
+        pixels = np.empty((rows, columns, 3), np.uint8)
         if self._output.readinto(pixels.data) < pixels.nbytes:
             raise EOFError
-        return Picture(pixels, answer["warning"])
+        return Decoded(pixels, answer["warning"], height, width)
 
     def _read(self, count: int) -> bytes:
         data = self._output.read(count)

@@ -330,7 +330,7 @@ def _do(predictor: Predictor, decoders: Decoders, batch: Sequence[Job], options:
         try:
             data = read_bytes(job.source, options.max_pixels)
             row["sha256"] = hashlib.sha256(data).hexdigest()
-            images[index], row["warning"] = decoders.decode(data, options.max_pixels)
+            images[index], row["warning"], *_ = decoders.decode(data, options.max_pixels)
         except ImageError as error:
             row = _failed(job, row, str(error))
         rows.append(row)

@@ -81,7 +81,9 @@ _log = logging.getLogger("alserve.service")
 async def predict(request: Request) -> Response:
     """`POST /predict`: what the model says of one image, as JSON."""
     options = PredictOptions.read(request.query_params)
-    return await _answer(request, lambda case: JSONResponse(describe(case, options)))
+    return await _answer(
+        request, lambda case: JSONResponse(describe(case, options)), whole="overlay" in options.include
+    )
 
 
 async def predict_batch(request: Request) -> Response:
@@ -97,7 +99,9 @@ async def predict_batch(request: Request) -> Response:
 
         async def fill(index: int, name: str, data: bytes) -> None:
             try:
-                answer = await pipeline.answer(data, partial(describe, options=options), turns)
+                answer = await pipeline.answer(
+                    data, partial(describe, options=options), whole="overlay" in options.include, turns=turns
+                )
                 hold(answer)
             except AlserveError as error:
                 status, text = _explain(error)
@@ -130,7 +134,7 @@ async def outline(request: Request) -> Response:
     """`POST /overlay`: one image with the outline of its mask, as PNG."""
     options = MaskOptions.read(request.query_params)
     return await _answer(
-        request, lambda case: _picture(case, overlay(case.image, case.prediction.mask(options.threshold)))
+        request, lambda case: _picture(case, overlay(case.image, case.prediction.mask(options.threshold))), whole=True
     )
 
 
@@ -168,14 +172,14 @@ def _bodies(request: Request) -> Bodies:
     return bodies
 
 
-async def _answer(request: Request, build: Callable[[Case], Response]) -> Response:
+async def _answer(request: Request, build: Callable[[Case], Response], *, whole: bool = False) -> Response:
     """Read the request's image, predict, and build the response; all but the reading happens in a thread."""
     pipeline = _pipeline(request)
     pipeline.check_room()
     with _bodies(request).receiving(request) as bounded:
         data = await read_image(bounded)
         with pipeline.admitted():
-            return await pipeline.answer(data, build)
+            return await pipeline.answer(data, build, whole=whole)
 
 
 def _picture(case: Case, pixels: Any) -> Response:  # noqa: ANN401

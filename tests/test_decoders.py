@@ -14,10 +14,11 @@ from bombs import BOMBS, mutated
 from pictures import encoded, picture
 
 from alserve.decode_process import BYTES_PER_PIXEL, SPARE_BYTES
-from alserve.decoders import Decoders
+from alserve.decoders import Decoded, Decoders
 from alserve.errors import ImageError, ImageLimitError, ImageSizeError, ImageTimeoutError
+from alserve.geometry import resize, working_shape
 from alserve.header import MAX_PIXELS
-from alserve.imageio import Picture, decode
+from alserve.imageio import decode
 
 PNG = encoded(picture())
 
@@ -35,7 +36,7 @@ def processes() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "alserve.decode_process" in " ".join(child.cmdline())]
 
 
-def attempt(decoders: Decoders, data: bytes) -> Picture | ImageError:
+def attempt(decoders: Decoders, data: bytes) -> Decoded | ImageError:
     """What becomes of an image; one that takes too long is a failure."""
     try:
         return decoders.decode(data)
@@ -49,6 +50,14 @@ def test_the_same_pixels_as_without(decoders: Decoders) -> None:
     for kind in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM"):
         data = encoded(picture(), kind)
         np.testing.assert_array_equal(decoders.decode(data).pixels, decode(data))
+
+
+def test_at_the_working_size(decoders: Decoders) -> None:
+    for size in ((96, 128), (300, 200), (20, 3000)):
+        data = encoded(picture(*size))
+        found = decoders.decode(data, short_side=64)
+        np.testing.assert_array_equal(found.pixels, resize(decode(data), working_shape(*size, 64)))
+        assert (found.height, found.width) == size
 
 
 def test_the_same_words_as_without(decoders: Decoders) -> None:
@@ -161,8 +170,8 @@ LIMIT = """
 import sys
 import alserve.decode_process as process
 process.SPARE_BYTES = process.BYTES_PER_PIXEL = 0
-print(process._decode(sys.stdin.buffer.read(), 10**9)[0])
-print(process._decode(sys.stdin.buffer.read(), 10**9)[0])
+print(process._decode(sys.stdin.buffer.read(), 10**9, 0)[0])
+print(process._decode(sys.stdin.buffer.read(), 10**9, 0)[0])
 """
 
 

@@ -87,7 +87,7 @@ def test_an_image_does_not_wait_for_all_those_of_a_request_with_many(predictor: 
     answered: list[str] = []
 
     async def ask(pipeline: Pipeline, name: str, turns: anyio.Semaphore | None = None) -> None:
-        await pipeline.answer(PNG, lambda _: None, turns)
+        await pipeline.answer(PNG, lambda _: None, turns=turns)
         answered.append(name)
 
     async def many_and_one() -> None:

@@ -25,7 +25,7 @@ class Case(NamedTuple):
     """All that an answer is made of."""
 
     image: npt.NDArray[np.uint8]
-    """uint8 [height, width, 3], RGB, upright."""
+    """uint8 [height, width, 3], RGB, upright; at the working size where it was not asked for as a whole."""
     prediction: Prediction
     """What the model says of it."""
     warning: str | None
@@ -94,13 +94,19 @@ class Pipeline:
         return Semaphore(int(self._limiter.total_tokens))
 
     async def answer(
-        self, data: bytes, build: Callable[[Case], Built], turns: AbstractAsyncContextManager[object] | None = None
+        self,
+        data: bytes,
+        build: Callable[[Case], Built],
+        *,
+        whole: bool = False,
+        turns: AbstractAsyncContextManager[object] | None = None,
     ) -> Built:
         """Decode an image, run the network, and build an answer.
 
         Args:
             data: The bytes of an image file.
             build: Makes the answer; called in a thread.
+            whole: Whether it is made of the image itself, too.
             turns: Of a request with other images: those of others need not wait for all of them.
 
         Raises:
@@ -112,7 +118,7 @@ class Pipeline:
         try:
             with fail_after(self._timeout):
                 async with turns or nullcontext():
-                    return await to_thread.run_sync(self._work, data, build, arrived, limiter=self._limiter)
+                    return await to_thread.run_sync(self._work, data, build, whole, arrived, limiter=self._limiter)
         except (TimeoutError, DeadlineError):
             IMAGE_ERRORS.labels(DeadlineError.__name__).inc()
             raise DeadlineError(f"no answer within {self._timeout:g} s; try again, or with a smaller image") from None
@@ -124,12 +130,14 @@ class Pipeline:
         """End the processes that decode images."""
         self._decoders.close()
 
-    def _work(self, data: bytes, build: Callable[[Case], Built], arrived: float) -> Built:
+    def _work(self, data: bytes, build: Callable[[Case], Built], whole: bool, arrived: float) -> Built:  # noqa: FBT001
         begun = time.monotonic()
         with timed(DECODE):
-            image, warning = self._decoders.decode(data, seconds=arrived + self._timeout - begun)
-            height, width = image.shape[:2]
-            small = resize(image, working_shape(height, width, self.engine.spec.short_side))
+            short_side = self.engine.spec.short_side
+            image, warning, height, width = self._decoders.decode(
+                data, short_side=0 if whole else short_side, seconds=arrived + self._timeout - begun
+            )
+            small = resize(image, working_shape(height, width, short_side))
         decoded = time.monotonic()
         batcher = self._alone if self._limiter.borrowed_tokens == 1 else self._among_others
         outputs, seconds, batch = batcher.run(small, arrived + self._timeout)
