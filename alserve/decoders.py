@@ -43,13 +43,13 @@ _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_
 """For the C library (glibc): keep so many bytes for the next image, which is quicker than to ask for them anew."""
 
 _START_SECONDS = 60
+"""Time in which a process must have started."""
 
 _TICK_SECONDS = 0.1
 """How exactly time limits are kept."""
 
 _GRACE = 2
 """Seconds after its time limit at which a process ends itself, where nobody is left to kill it."""
-
 
 _MOST_WORKING_PIXELS = MAX_ASPECT * MAX_SHORT_SIDE**2
 """A small image is enlarged to its working size."""

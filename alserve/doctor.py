@@ -192,7 +192,6 @@ def print_speeds(models: Sequence[Path]) -> int:
     print_facts(
         f"Images a second on all {available_cores()} cores ({describe_cpu()})",
         [
-            ("CPU", f"{available_cores()} cores, {describe_cpu()}"),
             *((row.name, f"{_rate_of(row)}{row.note}") for row in rows),
             ("fastest", best.name if best else "none: no model answers as trained here"),
         ],

@@ -24,12 +24,7 @@ from alserve.errors import DataError, ImageError, RunError
 from alserve.files import remove_unfinished, write_atomic
 from alserve.geometry import working_shape
 from alserve.header import MAX_PIXELS
-from alserve.imageio import (
-    encode_png,
-    peek_shape,
-    read_bytes,
-    to_grey,
-)
+from alserve.imageio import encode_png, peek_shape, read_bytes, to_grey
 from alserve.manifest import Manifest, Row, Version
 from alserve.modelfile import default_model
 from alserve.parallel import ordered_map

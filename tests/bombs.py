@@ -8,6 +8,9 @@ import numpy as np
 from pictures import encoded, picture
 from PIL import Image
 
+from alserve.errors import ImageError
+from alserve.header import read_header
+
 SIDE = 7000
 """Pixels; 49 million in all are just allowed."""
 
@@ -150,6 +153,15 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "PPM of a number of a million digits": lambda: b"P6 " + b"9" * 1_000_000 + b" 1 255\n",
 }
 """Each bomb by its name; see `alserve.header` for what stops it."""
+
+
+def claimed_pixels(data: bytes) -> int:
+    """The pixels that an image says it has; none where it is refused before it is decoded."""
+    try:
+        header = read_header(data)
+    except ImageError:
+        return 0
+    return header.height * header.width
 
 
 def mutated(data: bytes, random: np.random.Generator) -> bytes:
