@@ -16,10 +16,10 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes, and other threads, from writing to a file; a process that dies lets go of it.
+    """Keep other processes, and other threads, from writing to a file or folder; a process that dies lets go of it.
 
     Args:
-        path: The file; its folder must be there, and holds a hidden file while the lock is held.
+        path: The file or folder; it lies in a folder that is there, and holds a hidden file while the lock is held.
 
     Raises:
         RunError: Another process writes to it, or its folder cannot be written to.

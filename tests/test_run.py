@@ -142,7 +142,7 @@ def test_what_a_kill_leaves_before_the_configuration_does_not_hinder(tmp_path: P
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with start(tmp_path / "run"):
         for overwrite in (True, False):
-            with pytest.raises(RunError, match="another process is at work"):
+            with pytest.raises(RunError, match="another process is writing to it"):
                 start(tmp_path / "run", overwrite=overwrite)
     with start(tmp_path / "run"):
         pass

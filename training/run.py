@@ -3,13 +3,12 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from alserve.errors import RunError
 from alserve.files import write_atomic
+from alserve.lock import locked
 from training.pseudo import Grey
 from training.settings import Settings
 
@@ -143,12 +143,8 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder}: cannot be made ({error.strerror}); name another --out") from None
-        self._lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(f"{folder}: another process is at work on this run") from None
-        try:
+        with ExitStack() as opened:
+            opened.enter_context(locked(folder))
             if path.is_file():
                 before = read_config(folder)
                 if not overwrite:
@@ -156,19 +152,13 @@ class Run:
                 else:
                     self._clear()
             write_atomic(path, json.dumps(config, indent=2).encode())
-        except BaseException:
-            self._release()
-            raise
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._opened.close()
 
     @property
     def model(self) -> Path:
