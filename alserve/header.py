@@ -337,11 +337,22 @@ def _sum(data: Data, form: str, count: int, at: int, pointer: str) -> int:
 _NUMBERS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,10})(?:\s|#[^\n]*\n)+(\d{1,10})\s")
 
 
+_HIGHEST = re.compile(rb"(?:\s|#[^\n]*\n)*(\d{1,5})\s")
+_USUAL = {255, 4095, 65535}
+"""Highest samples of PPM and PGM that become what a viewer shows: all of 8, 12 or 16 bits."""
+
+
 def _read_ppm(file: _File) -> Header:
     found = _NUMBERS.match(file.data)
     if found is None:
         raise ValueError("no numbers")
     height, width = file.size(int(found[2]), int(found[1]))
+    if file.data[1:2] not in b"14":
+        highest = _HIGHEST.match(file.data, found.end())
+        if highest is None:
+            raise ValueError("no highest sample")
+        if int(highest[1]) not in _USUAL:
+            raise ImageError(f"the samples go up to {int(highest[1])}, not to 255, 4095 or 65535; save the image anew")
     channels, bits = {b"4": (1, 1), b"5": (1, 8), b"6": (3, 8)}.get(bytes(file.data[1:2]), (1, 8))
     file.check_end(found.end() + height * -(-width * channels * bits // 8))
     return Header(file.kind, height, width)

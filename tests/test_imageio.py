@@ -220,3 +220,14 @@ def test_metadata_that_is_damaged_does_not_cost_the_image() -> None:
     at = data.index(b"Exif\0\0") + 6
     damaged = data[: at + 8] + b"\xff\xff" + data[at + 10 :]  # entries that the directory does not hold
     assert decode(damaged).shape in {(96, 128, 3), (128, 96, 3)}
+
+
+@pytest.mark.parametrize("highest", [1, 100, 1023])
+def test_a_pgm_with_an_odd_highest_sample_is_refused_not_read_dark(highest: int) -> None:
+    with pytest.raises(ImageError, match=f"go up to {highest}, not to 255"):
+        decode(b"P5 # by hand\n8 4 # size\n%d\n" % highest + bytes(64))
+
+
+def test_pbm_and_twelve_bits_of_a_pgm_are_read() -> None:
+    assert decode(b"P4 8 2\n\xff\x00")[:, 0, 0].tolist() == [0, 255]
+    assert decode(b"P5 2 1 4095 " + bytes([15, 255, 0, 16]))[0, :, 0].tolist() == [255, 1]
