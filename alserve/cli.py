@@ -34,7 +34,7 @@ USE = "Use a model"
 
 Model = Annotated[
     Path | None,
-    typer.Option(help="Model file. Left out: $ALSERVE_MODEL, else the one file in models/.", show_default=False),
+    typer.Option(help="Model file. Default: $ALSERVE_MODEL, else the one file in models/.", show_default=False),
 ]
 Masks = Annotated[
     Path | None,
@@ -118,10 +118,10 @@ def data(
     archive: Annotated[Path, typer.Argument(help="The official archive: a zip for glas, CUB_200_2011.tgz for cub.")],
     out: Annotated[Path, typer.Option(help="Folder for images/, masks/ and data.csv.")],
     masks: Annotated[
-        Path | None, typer.Option(help="segmentations.tgz of CUB. Left out: beside the archive.", show_default=False)
+        Path | None, typer.Option(help="segmentations.tgz of CUB. Default: beside the archive.", show_default=False)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Draw split 'valid'. Left out: the published one for glas, 0 for cub.")
+        int | None, typer.Option(help="Draw split 'valid'. Default: the published one for glas, 0 for cub.")
     ] = None,
 ) -> None:
     """Turn the archive of a published data set into a folder and a CSV to train on.
@@ -129,7 +129,7 @@ def data(
     Example: alserve data glas warwick_qu_dataset.zip --out glas, then alserve train glas/data.csv --preset glas ...
     """
     _need_training()
-    from training.archives import unpack_cub, unpack_glas  # noqa: PLC0415
+    from training.data.archives import unpack_cub, unpack_glas  # noqa: PLC0415
 
     if name == DataSet.GLAS:
         unpack_glas(archive, out, seed=seed)
@@ -161,7 +161,7 @@ def train(
         str | None,
         typer.Option(
             help="Which images to ask for: random, entropy, mc-dropout, disagreement (of CAM and mask), core-set or "
-            "typical. Left out: random."
+            "typical. Default: random."
         ),
     ] = None,
     initial: Annotated[int | None, typer.Option(min=1, help="Masks asked at first, per class.")] = None,
@@ -179,7 +179,7 @@ def train(
     encoder: Annotated[str | None, typer.Option(help="Any timm encoder, by its timm name.")] = None,
     encoder_lr: Annotated[
         float | None,
-        typer.Option(min=0, help="Fine-tune the encoder with the masks, at this rate (1e-4). Left out: frozen."),
+        typer.Option(min=0, help="Fine-tune the encoder with the masks, at this rate (1e-4). Default: frozen."),
     ] = None,
     validation_masks: Annotated[
         bool,
@@ -210,8 +210,8 @@ def train(
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """
     _need_training()
-    from training.procedure import train_run  # noqa: PLC0415
     from training.settings import Settings, parse_assignments  # noqa: PLC0415
+    from training.train import train_run  # noqa: PLC0415
 
     given = {
         "method": method,
@@ -256,7 +256,7 @@ def import_masks(
     Example: alserve masks import project.json --out drawing/masks --data tissue.csv
     """
     _need_training()
-    from training.exchange import import_masks as run  # noqa: PLC0415
+    from training.annotate.annotation_io import import_masks as run  # noqa: PLC0415
 
     run(source, out, data, overwrite=overwrite)
 
@@ -275,7 +275,7 @@ def export_masks(
     Example: alserve masks export drawing --out drafts.json --format label-studio
     """
     _need_training()
-    from training.exchange import export_masks as run  # noqa: PLC0415
+    from training.annotate.annotation_io import export_masks as run  # noqa: PLC0415
 
     run(folder, out, format.value, prefix)
 
@@ -309,7 +309,7 @@ def export(
     Example: alserve export runs/tissue --out small.onnx --precision int8
     """
     _need_training()
-    from training.procedure import export_run  # noqa: PLC0415
+    from training.export.run import export_run  # noqa: PLC0415
 
     export_run(run, out, precision.value, data=data, force=force, references=not no_references)
 
@@ -333,7 +333,7 @@ def experiment(
     Example: alserve experiment benchmarks/glas.yaml --data glas/data.csv --out runs/glas --jobs 2
     """
     _need_training()
-    from training.experiment import run_experiment  # noqa: PLC0415
+    from training.compare.experiment import run_experiment  # noqa: PLC0415
 
     failures = run_experiment(config, out, data=data, masks=masks, jobs=jobs, device=device)
     for failure in failures:
@@ -345,11 +345,11 @@ def experiment(
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Runs, or an experiment's folder.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to. Left out: DIR, if there is only one.", show_default=False)
+        Path | None, typer.Option(help="Folder to write to. Default: DIR, if there is only one.", show_default=False)
     ] = None,
     between: Annotated[
         str | None,
-        typer.Option(metavar="M-N", help="Compare areas from M to N masks. Left out: as far as all finished runs go."),
+        typer.Option(metavar="M-N", help="Compare areas from M to N masks. Default: as far as all finished runs go."),
     ] = None,
 ) -> None:
     """Show what runs learned: one HTML page, figures, and for several runs a table.
@@ -384,7 +384,7 @@ def evaluate(
 
     Example: alserve evaluate tissue.onnx tissue.csv --json figures.json --worst worst.png
     """
-    from training.evaluate import evaluate_file  # noqa: PLC0415
+    from alserve.measure.evaluate import evaluate_file  # noqa: PLC0415
 
     evaluate_file(model, data, masks=masks, split=split, json_path=json, worst=worst, self_check=not no_self_check)
 
@@ -398,26 +398,26 @@ def segment(
         str, typer.Option(help="What to write, of mask, cam and overlay, with commas.")
     ] = "mask,cam,overlay",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a network call. Left out: 1 on the CPU, 16 on a GPU.")
+        int | None, typer.Option(min=1, help="Images a network call. Default: 1 on the CPU, 16 on a GPU.")
     ] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:N or openvino; what is asked for is used or refused.")
     ] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Images worked on at once. Left out: the cores this process may use."),
+        typer.Option(min=1, help="Images worked on at once. Default: the cores this process may use."),
     ] = None,
     tile: Annotated[
         str | None,
         typer.Option(help="Cut large images: auto (tiles as large as the training images) or a side in pixels."),
     ] = None,
     overlap: Annotated[
-        int | None, typer.Option(min=0, help="Pixels that tiles share. Left out: a quarter of a tile.")
+        int | None, typer.Option(min=0, help="Pixels that tiles share. Default: a quarter of a tile.")
     ] = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Refuse larger images before decoding them. Left out: 50 million, with tiles 1 billion."
+            min=1, help="Refuse larger images before decoding them. Default: 50 million, with tiles 1 billion."
         ),
     ] = None,
     decode_timeout: Annotated[
@@ -446,7 +446,7 @@ def segment(
 
     Example: alserve segment slides/ --out results --save mask
     """
-    from alserve.folder import segment_command  # noqa: PLC0415
+    from alserve.folder.run import segment_command  # noqa: PLC0415
 
     code = segment_command(
         inputs,
@@ -472,14 +472,14 @@ def segment(
 def merge(
     outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The --out folders of all shards.")],
     out: Annotated[
-        Path | None, typer.Option(help="File to write. Left out: predictions.jsonl in the first OUT.")
+        Path | None, typer.Option(help="File to write. Default: predictions.jsonl in the first OUT.")
     ] = None,
 ) -> None:
     """Join the manifests of a run in shards; says which shard is missing, unfinished, damaged or of another run.
 
     Example: alserve segment slides/ --out results --shard 1/2, the same with 2/2, then alserve merge results
     """
-    from alserve.shards import merge as merge_manifests  # noqa: PLC0415
+    from alserve.folder.shards import merge as merge_manifests  # noqa: PLC0415
 
     path, images, failed = merge_manifests(outs, out)
     print(f"{images} images{f', {failed} failed' if failed else ''}, in {path}")
@@ -507,7 +507,7 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
 ) -> None:
     """Answer over HTTP; the page /docs of the service lists what it answers."""
-    from alserve.serving import serve_model  # noqa: PLC0415
+    from alserve.service.serve import serve_model  # noqa: PLC0415
 
     serve_model(model, host=host, port=port)
 
@@ -525,7 +525,7 @@ def package(
 
     Example: alserve package tissue.onnx --tag tissue, then run the line that it prints
     """
-    from alserve.packaging import package_model  # noqa: PLC0415
+    from alserve.service.packaging import package_model  # noqa: PLC0415
 
     print(package_model(model, gpu=gpu, tag=tag))
 

@@ -11,21 +11,21 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime as ort
 
-from alserve.device import (
+from alserve.errors import AlserveError, DeviceError
+from alserve.geometry import STRIDE
+from alserve.modelfile import Cost, default_model
+from alserve.runtime.device import (
     available_cores,
     choose_device,
     describe_cpu,
     find_conflicts,
+    fix_command,
     installed_packages,
     int8_is_quick,
-    mend,
     why_no_cuda,
 )
-from alserve.engine import Engine
-from alserve.errors import AlserveError, DeviceError
-from alserve.geometry import STRIDE
-from alserve.modelfile import Cost, default_model
-from alserve.selfcheck import exceeded, limits_of
+from alserve.runtime.engine import Engine
+from alserve.runtime.selfcheck import exceeded, limits_of
 from alserve.terminal import print_facts
 
 PACKAGES = ("alserve", "onnxruntime", "onnxruntime-gpu", "opencv-python", "bentoml", "torch")
@@ -124,7 +124,7 @@ def print_machine() -> int:
             ("device 'auto' is", _auto_device()),
             ("cores to use", str(available_cores())),
             ("for int8", f"{describe_cpu()}{'; int8 models bring little here' if int8_is_quick() is False else ''}"),
-            *(("CONFLICT", f"{' beside '.join(names)}; run: {mend(names)}") for names in conflicts),
+            *(("CONFLICT", f"{' beside '.join(names)}; run: {fix_command(names)}") for names in conflicts),
             *([] if conflicts else [("conflicts", "none")]),
         ],
         alarm="CONFLICT",

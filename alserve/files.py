@@ -1,12 +1,18 @@
-"""Files that are whole or not there: written under a temporary name, then moved."""
+"""Files that are whole or not there: written under a temporary name, then moved; by one process at a time."""
 
+import errno
 import os
 import secrets
 import stat
 import zlib
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from alserve.errors import RunError
+from alserve.terminal import say
 
 _RANDOM, _UNFINISHED = 8, ".tmp"
 
@@ -69,3 +75,34 @@ def irregular(path: Path) -> str | None:
         return None
     kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
     return next((word for fits, word in kinds if fits(mode)), "device")
+
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a network file system answers that cannot lock."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes, and other threads, from writing to a file or folder; a process that dies lets go of it.
+
+    Args:
+        path: The file or folder; it lies in a folder that is there, and holds a hidden file while the lock is held.
+
+    Raises:
+        RunError: Another process writes to it, or its folder cannot be written to.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"{path}: another process is writing to it; wait for that, or use another --out") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise RunError(f"{path}: cannot be locked: {error.strerror}") from None
+        say(f"{path}: this file system has no locks; let no other process write there at the same time")
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows lets nobody remove an open file; there the release removes it
+            Path(lock.lock_file).unlink()
+        lock.release()

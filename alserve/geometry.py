@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from alserve.arrays import Mask
+
 STRIDE = 32
 """Height and width of a network input are multiples of this many pixels."""
 
@@ -20,7 +22,7 @@ MAX_ASPECT = 4
 
 
 def working_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Give the network's input shape for an image.
+    """Return the network's input shape for an image.
 
     Args:
         height: Rows of the image, in pixels, at least 1.
@@ -81,7 +83,7 @@ def enlarged(array: npt.NDArray[Any], shape: tuple[int, int]) -> Iterator[tuple[
         yield top, resize(mixed.astype(array.dtype), (mixed.shape[0], width))
 
 
-def resize_mask(mask: npt.NDArray[np.bool_], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def resize_mask(mask: Mask, shape: tuple[int, int]) -> Mask:
     """Resize a binary mask: a pixel of the result is foreground where at least half of its area was.
 
     Args:

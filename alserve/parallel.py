@@ -13,7 +13,7 @@ AHEAD = 2
 
 
 def ordered_map(work: Callable[[Thing], Result], things: Iterable[Thing], workers: int) -> Iterator[Result]:
-    """Give the results of `work` on each thing, in order.
+    """Return the results of `work` on each thing, in order.
 
     Things are drawn as they can be worked on, so that neither many things nor a slow reader take more memory. When the
     iterator is closed, or an error comes out of `work`, what is under way is finished and nothing more is begun.

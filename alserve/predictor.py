@@ -9,18 +9,17 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from alserve.device import available_cores
-from alserve.engine import Engine, Float32, Outputs
+from alserve.arrays import Float32, Image, Mask
 from alserve.errors import ImageError
 from alserve.geometry import enlarged, resize, working_shape
-from alserve.imageio import decode, read_image, to_grey
-from alserve.modelfile import ModelSpec
+from alserve.images.codec import decode, read_image, to_grey
+from alserve.modelfile import ModelSpec, Outputs
 from alserve.parallel import ordered_map
+from alserve.runtime.device import available_cores
+from alserve.runtime.engine import Engine
 from alserve.tiling import Tiling, run_tiled
 
-Pixels = npt.NDArray[np.uint8]
-
-Image = Pixels | str | Path | bytes
+ImageInput = Image | str | Path | bytes
 """An image: uint8 [height, width, 3], RGB, of any size; or the path, or the bytes, of an image file."""
 
 
@@ -54,11 +53,11 @@ class Prediction:
         """Foreground probability at the image's own size: float32 [height, width], 0 to 1."""
         return self._full_size(self.working_probability, lambda band: band, np.float32)
 
-    def mask(self, threshold: float | None = None) -> npt.NDArray[np.bool_]:
+    def mask(self, threshold: float | None = None) -> Mask:
         """Foreground at the image's own size: bool [height, width].
 
         Args:
-            threshold: Probability, 0 to 1, above which a pixel is foreground; the model's own if left out.
+            threshold: Probability, 0 to 1, above which a pixel is foreground. Default: the model's own.
         """
         above = self.spec.threshold if threshold is None else threshold
         return self._full_size(self.working_probability, lambda band: band > above, np.bool_)
@@ -69,14 +68,14 @@ class Prediction:
         The scale is the model's `cam_range`, the same for all images, so that maps can be compared.
 
         Args:
-            label: The class; the predicted one if left out.
+            label: The class. Default: the predicted one.
 
         Raises:
             ValueError: The model has no such class.
         """
         return self._full_size(self._scaled_cam(label), lambda band: band, np.float32)
 
-    def cam_grey(self, label: str | None = None) -> Pixels:
+    def cam_grey(self, label: str | None = None) -> Image:
         """Class activation map as grey levels: uint8 [height, width], see `cam`."""
         return self._full_size(self._scaled_cam(label), to_grey, np.uint8)
 
@@ -111,19 +110,19 @@ class Predictor:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # str and bytes are sequences too
-        self, images: Image, *, tiling: Tiling | None = None
+        self, images: ImageInput, *, tiling: Tiling | None = None
     ) -> Prediction: ...
 
     @overload
-    def predict(self, images: Sequence[Image], *, tiling: Tiling | None = None) -> list[Prediction]: ...
+    def predict(self, images: Sequence[ImageInput], *, tiling: Tiling | None = None) -> list[Prediction]: ...
 
     def predict(
-        self, images: Image | Sequence[Image], *, tiling: Tiling | None = None
+        self, images: ImageInput | Sequence[ImageInput], *, tiling: Tiling | None = None
     ) -> Prediction | list[Prediction]:
         """Predict one image or several; those that share a working shape go through the network together.
 
         Args:
-            images: One, or a sequence; each as pixels, path or bytes, see `Image`.
+            images: One, or a sequence; each as pixels, path or bytes, see `ImageInput`.
             tiling: Cut large images into tiles.
 
         Returns:
@@ -146,7 +145,7 @@ class Predictor:
 
     def stream(
         self,
-        images: Iterable[Image],
+        images: Iterable[ImageInput],
         *,
         workers: int | None = None,
         batch_size: int | None = None,
@@ -158,8 +157,8 @@ class Predictor:
 
         Args:
             images: Each as pixels, path or bytes; drawn as the results are taken.
-            workers: Images or batches worked on at once; the cores this process may use if left out.
-            batch_size: Images a network call; `Engine.batch_size` if left out.
+            workers: Images or batches worked on at once. Default: the cores this process may use.
+            batch_size: Images a network call. Default: `Engine.batch_size`.
             tiling: Cut large images into tiles.
 
         Yields:
@@ -176,7 +175,7 @@ class Predictor:
         ):
             yield from predictions
 
-    def _predict(self, images: Sequence[Pixels], tiling: Tiling | None) -> list[Prediction]:
+    def _predict(self, images: Sequence[Image], tiling: Tiling | None) -> list[Prediction]:
         found: dict[int, Prediction] = {}
         buckets: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
@@ -191,11 +190,11 @@ class Predictor:
                 found[index] = self._prediction(images[index], Outputs(*(output[position] for output in outputs)))
         return [found[index] for index in range(len(images))]
 
-    def _prediction(self, image: Pixels, outputs: Outputs) -> Prediction:
+    def _prediction(self, image: Image, outputs: Outputs) -> Prediction:
         return Prediction(self.spec, image.shape[0], image.shape[1], outputs.scores, outputs.mask, outputs.cams)
 
 
-def _pixels(image: Image) -> Pixels:
+def _pixels(image: ImageInput) -> Image:
     match image:
         case bytes():
             return decode(image)
@@ -213,7 +212,7 @@ def load(path: str | Path, *, device: str = "auto", threads: int | None = None, 
     Args:
         path: The model file.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        threads: Threads inside one prediction; the cores this process may use if left out.
+        threads: Threads inside one prediction. Default: the cores this process may use.
         self_check: Compare the model with the answers of the trained network that it carries; what passed once on
             this machine is not compared again.
 

@@ -11,12 +11,12 @@ from typing import Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from alserve.engine import Engine, Float32, Outputs
+from alserve.arrays import Float32, UInt8
 from alserve.errors import DataError
 from alserve.geometry import STRIDE, resize
-from alserve.modelfile import ModelSpec
+from alserve.modelfile import ModelSpec, Outputs
+from alserve.runtime.engine import Engine
 
 AUTO = "auto"
 
@@ -44,7 +44,7 @@ class Tiling:
 
         Args:
             tile: "auto", for tiles as large as the training images were, or a side in pixels.
-            overlap: In pixels; a quarter of the side if left out.
+            overlap: In pixels. Default: a quarter of the side.
             spec: The model, whose CAM has whole cells on a tile: the side is rounded to that.
 
         Raises:
@@ -92,11 +92,11 @@ class _Axis:
         return cls(cells, step, 1 + int(np.ceil(beyond / step)))
 
     def extent(self, unit: int) -> int:
-        """Give the length that the tiles cover, in units of which a cell has `unit`."""
+        """Return the length that the tiles cover, in units of which a cell has `unit`."""
         return ((self.count - 1) * self.step + self.cells) * unit
 
     def weights(self, index: int, unit: int) -> Float32:
-        """Give a tile's share at each place along it; the shares of all tiles add up to 1 everywhere."""
+        """Return a tile's share at each place along it; the shares of all tiles add up to 1 everywhere."""
         shared = (self.cells - self.step) * unit
         ramp = (np.arange(shared, dtype=np.float32) + 0.5) / max(shared, 1)
         weights = np.ones(self.cells * unit, np.float32)
@@ -107,7 +107,7 @@ class _Axis:
         return weights
 
 
-def run_tiled(engine: Engine, image: npt.NDArray[np.uint8], tiling: Tiling, batch: int) -> Outputs:
+def run_tiled(engine: Engine, image: UInt8, tiling: Tiling, batch: int) -> Outputs:
     """Run a model over the tiles of one image.
 
     Args:
@@ -145,7 +145,7 @@ def run_tiled(engine: Engine, image: npt.NDArray[np.uint8], tiling: Tiling, batc
     )
 
 
-def _cut(image: npt.NDArray[np.uint8], side: int, row: int, column: int, cells: int) -> npt.NDArray[np.uint8]:
+def _cut(image: UInt8, side: int, row: int, column: int, cells: int) -> UInt8:
     """Cut the tile whose first cell this is; what it lacks past the image's edge is mirrored."""
     top, left = row * side // cells, column * side // cells
     tile = image[top : top + side, left : left + side]

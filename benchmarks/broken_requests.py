@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
-from alserve.imageio import decode
+from alserve.images.codec import decode
 
 Broken = bytes
 """All of a request, from its first line to the end of its body."""

@@ -38,8 +38,8 @@ def eager(run: Path, images: list[Path], out: Path) -> dict[str, float]:
     import torch
     from safetensors.torch import load_file
 
-    from training.network import JointNet
-    from training.run import read_config
+    from training.model.network import JointNet
+    from training.run.records import read_config
 
     net = JointNet(2, read_config(run)["settings"]["encoder"], pretrained=False)
     state = load_file(run / "state" / "latest.safetensors")
@@ -85,7 +85,7 @@ def stages(model: Path, images: list[Path], out: Path) -> dict[str, float]:
     from alserve import load
     from alserve.files import write_atomic
     from alserve.geometry import resize, working_shape
-    from alserve.imageio import decode, encode_png, to_grey
+    from alserve.images.codec import decode, encode_png, to_grey
 
     predictor = load(model, device="cpu", threads=1)
     seconds = dict.fromkeys(("decode", "inference", "encode"), 0.0)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alserve.files import write_atomic
-from training.dataset import load_dataset
+from alserve.measure.dataset import load_dataset
 
 OUT = Path(__file__).parent / "results" / "csv_rows.md"
 A_FOLDER = 10_000

@@ -28,10 +28,10 @@ import psutil
 from broken_requests import Broken, broken_requests
 from http_service import HERE, SHAPE, alserve_server, closed_loop, draw, is_ready, post, timed
 
-from alserve.device import available_cores, describe_cpu
 from alserve.files import write_atomic
 from alserve.modelfile import default_model
-from alserve.web.settings import MAX_BODY_BYTES
+from alserve.runtime.device import available_cores, describe_cpu
+from alserve.service.settings import MAX_BODY_BYTES
 
 sys.path.insert(0, str(HERE.parent / "tests"))
 

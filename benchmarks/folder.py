@@ -24,17 +24,17 @@ from pathlib import Path
 import numpy as np
 
 from alserve import load
-from alserve.device import available_cores, describe_cpu
 from alserve.errors import ModelError
 from alserve.files import write_atomic
-from alserve.imageio import encode_jpeg
-from alserve.modelfile import Cost, unseal
-from training.dataset import load_dataset
-from training.export import stamp
-from training.procedure import export_run
-from training.reduce import compare, loses_too_much
-from training.run import read_config
-from training.tissue import CLASSES, draw_tissue
+from alserve.images.codec import encode_jpeg
+from alserve.measure.dataset import load_dataset
+from alserve.modelfile import Cost, read_metadata
+from alserve.runtime.device import available_cores, describe_cpu
+from training.data.tissue import CLASSES, draw_tissue
+from training.export.quantize import compare, loses_too_much
+from training.export.run import export_run
+from training.export.to_onnx import stamp
+from training.run.records import read_config
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -94,7 +94,7 @@ class Bench:
             self.costs[contender] = self._cost(name, device)
         for name, path in self.models.items():
             target = folder / f"{name}.onnx"
-            spec = unseal(path.read_bytes(), str(path)).spec.model_copy(update={"short_side": SHORT_SIDE})
+            spec = read_metadata(path.read_bytes(), str(path)).spec.model_copy(update={"short_side": SHORT_SIDE})
             stamp(target, spec, path)
             self.models[name] = target
 

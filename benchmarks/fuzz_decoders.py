@@ -18,10 +18,10 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from alserve.decoders import Decoders
-from alserve.device import describe_cpu
 from alserve.errors import ImageError, ImageLimitError, ImageTimeoutError
 from alserve.files import write_atomic
+from alserve.images.decoders import Decoders
+from alserve.runtime.device import describe_cpu
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))

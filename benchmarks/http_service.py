@@ -27,12 +27,12 @@ import cv2
 import numpy as np
 
 from alserve import Predictor, load
-from alserve.device import available_cores, describe_cpu
 from alserve.files import write_atomic
-from alserve.folder import segment_folder
-from alserve.imageio import decode, encode_jpeg, encode_png, to_grey
+from alserve.folder.run import segment_folder
+from alserve.images.codec import decode, encode_jpeg, encode_png, to_grey
 from alserve.modelfile import default_model
-from training.tissue import CLASSES, draw_tissue
+from alserve.runtime.device import available_cores, describe_cpu
+from training.data.tissue import CLASSES, draw_tissue
 
 HERE = Path(__file__).parent
 SHAPE = (522, 775)

@@ -18,13 +18,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from alserve.device import available_cores, describe_cpu
 from alserve.files import write_atomic
 from alserve.geometry import resize, working_shape
-from alserve.imageio import encode_jpeg, read_image
+from alserve.images.codec import encode_jpeg, read_image
+from alserve.measure.dataset import Image
 from alserve.parallel import ordered_map
-from training.dataset import Image
-from training.similarity import describe_once, neighbours
+from alserve.runtime.device import available_cores, describe_cpu
+from training.learning.similarity import describe_once, neighbours
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = (375, 500)

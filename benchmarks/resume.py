@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from alserve.device import available_cores, describe_cpu
 from alserve.files import write_atomic
-from alserve.imageio import encode_jpeg
-from alserve.manifest import MANIFEST
-from training.tissue import CLASSES, draw_tissue
+from alserve.folder.manifest import MANIFEST
+from alserve.images.codec import encode_jpeg
+from alserve.runtime.device import available_cores, describe_cpu
+from training.data.tissue import CLASSES, draw_tissue
 
 OUT = Path(__file__).parent / "results" / "resume.md"
 SHAPE = (261, 388)

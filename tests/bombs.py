@@ -9,7 +9,7 @@ from pictures import encoded, picture
 from PIL import Image
 
 from alserve.errors import ImageError
-from alserve.header import read_header
+from alserve.images.header import read_header
 
 SIDE = 7000
 """Pixels; 49 million in all are just allowed."""
@@ -152,7 +152,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "PPM of a million comments": lambda: b"P6" + b"#\n" * 1_000_000 + b"8 8 255\n" + bytes(192),
     "PPM of a number of a million digits": lambda: b"P6 " + b"9" * 1_000_000 + b" 1 255\n",
 }
-"""Each bomb by its name; see `alserve.header` for what stops it."""
+"""Each bomb by its name; see `alserve.images.header` for what stops it."""
 
 
 def claimed_pixels(data: bytes) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from training.crops import Example
+from training.data.augmentation import Example
 from training.settings import Settings
 
 SMALL: dict[str, Any] = {

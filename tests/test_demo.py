@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from alserve.manifest import MANIFEST
+from alserve.folder.manifest import MANIFEST
 from training import demo
-from training.run import read_rounds
+from training.run.records import read_rounds
 
 TINY = {"initial": 1, "rounds": 1, "passes": 1, "short_side": 64, "crop": 64, "classifier_steps": 2, "steps": 2}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from alserve.files import write_atomic
-from training.experiment import read_experiment
-from training.synthetic import draw_dataset
+from training.compare.experiment import read_experiment
+from training.data.synthetic import draw_dataset
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

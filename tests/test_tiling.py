@@ -15,11 +15,11 @@ from pictures import Pixels
 from alserve import Predictor
 from alserve.errors import DataError
 from alserve.files import write_atomic
+from alserve.folder.manifest import MANIFEST
 from alserve.geometry import BAND, STRIDE, enlarged, resize
-from alserve.imageio import peek_shape
-from alserve.manifest import MANIFEST
+from alserve.images.codec import peek_shape
 from alserve.tiling import CAM_SCALE, Tiling, _Axis, run_tiled
-from training.tissue import CLASSES, draw_tissue
+from training.data.tissue import CLASSES, draw_tissue
 
 
 def tissue(seed: int, height: int, width: int) -> Pixels:

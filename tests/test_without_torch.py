@@ -10,7 +10,7 @@ import pytest
 from server import call, serving
 
 from alserve import __version__
-from alserve.imageio import decode, encode_png
+from alserve.images.codec import decode, encode_png
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -16,19 +16,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from alserve.drawing import contact_sheet
 from alserve.errors import ServiceError
 from alserve.files import write_atomic
-from alserve.folder import segment_folder
-from alserve.imageio import encode_jpeg
+from alserve.folder.run import segment_folder
+from alserve.images.codec import encode_jpeg
+from alserve.measure.dataset import load_dataset
 from alserve.predictor import load
-from alserve.render import contact_sheet
 from alserve.terminal import print_facts, say
-from training.dataset import load_dataset
-from training.procedure import train_run
+from training.data.synthetic import draw_dataset
 from training.report import choose_cases, report_run
-from training.run import read_rounds
+from training.run.records import read_rounds
 from training.settings import Settings
-from training.synthetic import draw_dataset
+from training.train import train_run
 
 SETTINGS = {
     "initial": 2,

@@ -4,5 +4,5 @@ import numpy as np
 
 
 def derive_seed(*parts: int) -> int:
-    """Give a seed of its own for every place in a run, such as (seed, round, pass): 0 to 2**32 - 1."""
+    """Return a seed of its own for every place in a run, such as (seed, round, pass): 0 to 2**32 - 1."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])

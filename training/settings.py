@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from alserve.errors import DataError
 from alserve.geometry import STRIDE
-from training.pseudo import Pixels, Targets
-from training.query import STRATEGIES
+from training.learning.pseudo import PixelWeighting, Targets
+from training.query.strategies import STRATEGIES
 
 MOST, MOST_SIDE = 1_000_000, 4096
 """Of masks, rounds, steps and so on, and of the working size: what is larger is a slip of the pen."""
@@ -25,7 +25,7 @@ class Settings(BaseModel):
     method: Method = "label-propagation"
     """label-propagation: masks and pseudo-masks; random: masks only; wsl: no masks; full: all masks."""
     query: str = "random"
-    """Which images the oracle is asked for, see `training.query`."""
+    """Which images the oracle is asked for, see `training.query.strategies`."""
     initial: int = Field(4, ge=1, le=MOST)
     """Masks asked for at first, per class."""
     per_round: int = Field(1, ge=1, le=MOST)
@@ -43,7 +43,7 @@ class Settings(BaseModel):
     crop: int | None = Field(None, ge=STRIDE, multiple_of=STRIDE)
     """Side of the square crops that are trained on, in working pixels; 224, or the short side if that is less."""
     batch: int = Field(8, ge=2, le=MOST)
-    upside_down: bool = True
+    any_orientation: bool = True
     """Images have no up and down (tissue, materials): flip and turn them every way while training."""
 
     classifier_steps: int = Field(250, ge=1, le=MOST)
@@ -66,7 +66,7 @@ class Settings(BaseModel):
     """Share of every batch that is drawn from P, at most: no image of P comes more often than one of L."""
     pseudo_targets: Targets = "soft"
     """What P teaches: foreground or not (hard), or the probability itself (soft)."""
-    pseudo_pixels: Pixels = "all"
+    pseudo_pixels: PixelWeighting = "all"
     """Pixels of P that count: all alike, weighted by how sure the model is, or those alone of which it is certain."""
     pseudo_flips: bool = True
     """Average a pseudo-mask over the image's flips."""
@@ -109,7 +109,7 @@ class Settings(BaseModel):
     def pseudo_views(self) -> tuple[tuple[int, ...], ...]:
         """Axes along which an image is flipped, for each of the predictions that its pseudo-mask is the mean of."""
         ways: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
-        return ways[: (4 if self.upside_down else 2) if self.pseudo_flips else 1]
+        return ways[: (4 if self.any_orientation else 2) if self.pseudo_flips else 1]
 
     @property
     def passes_a_round(self) -> int:
@@ -171,6 +171,6 @@ def suggest(word: object, known: Iterable[str]) -> str:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "glas": {"initial": 4, "per_round": 1, "rounds": 25, "encoder": "tf_efficientnet_lite2"},
-    "cub": {"initial": 1, "per_round": 1, "rounds": 20, "pseudo_weight": 0.001, "upside_down": False},
+    "cub": {"initial": 1, "per_round": 1, "rounds": 20, "pseudo_weight": 0.001, "any_orientation": False},
 }
 """Budgets as published; encoders, sizes and steps are ours, for minutes in place of days, and so is lambda on GlaS."""

@@ -4,19 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from alserve.arrays import Image, Mask
+from alserve.drawing import panels
 from alserve.errors import AlserveError
+from alserve.measure.dataset import Dataset, Sample, find_pictures, load_dataset, stem
+from alserve.measure.metrics import dice
 from alserve.predictor import Prediction, Predictor
-from alserve.render import panels
 from alserve.terminal import say
-from training.dataset import Dataset, Sample, find_pictures, load_dataset, stem
-from training.metrics import dice
-from training.oracle import FolderOracle, open_oracle
-from training.report.groups import Finding
-
-Pixels = npt.NDArray[np.uint8]
+from training.annotate.oracle import FolderOracle, open_oracle
+from training.report.groups import RunResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +20,11 @@ class ReportCase:
     """An image with what the model said of it, and what is true where that is known."""
 
     name: str
-    image: Pixels
+    image: Image
     """uint8 [height, width, 3], RGB."""
     prediction: Prediction
     true_label: str | None = None
-    truth: npt.NDArray[np.bool_] | None = None
+    truth: Mask | None = None
     """The expert's mask, bool [height, width]."""
 
     @property
@@ -46,8 +42,8 @@ class ReportCase:
         """Score of the predicted label, 0 to 1."""
         return self.prediction.scores[self.prediction.label]
 
-    def pictures(self) -> dict[str, Pixels]:
-        """Give the pictures of the contact sheet, uint8 RGB, by heading."""
+    def pictures(self) -> dict[str, Image]:
+        """Return the pictures of the contact sheet, uint8 RGB, by heading."""
         return panels(self.image, self.prediction, self.truth)
 
 
@@ -62,7 +58,7 @@ class AskedRound:
     """Those that are shown."""
 
 
-def open_dataset(run: Finding, classes: Sequence[str]) -> Dataset | None:
+def open_dataset(run: RunResult, classes: Sequence[str]) -> Dataset | None:
     """Open the data set that a run learned from; say why, and give None, where there is nothing to be shown from it.
 
     Args:
@@ -98,7 +94,7 @@ def choose_cases(predictor: Predictor, dataset: Dataset, most: int) -> list[Repo
     return [_case(predictor, sample) for sample in chosen[:most]]
 
 
-def asked_rounds(predictor: Predictor, dataset: Dataset, run: Finding, most: int) -> list[AskedRound]:
+def asked_rounds(predictor: Predictor, dataset: Dataset, run: RunResult, most: int) -> list[AskedRound]:
     """Show what the oracle was asked for, some images of every round, as the model sees them now.
 
     Args:
@@ -118,8 +114,8 @@ def asked_rounds(predictor: Predictor, dataset: Dataset, run: Finding, most: int
     return [asked for asked in found if asked.count]
 
 
-def _with_drawn_masks(samples: Sequence[Sample], run: Finding) -> dict[str, Sample]:
-    """Give the images by name, with a person's masks where a person drew the run's."""
+def _with_drawn_masks(samples: Sequence[Sample], run: RunResult) -> dict[str, Sample]:
+    """Return the images by name, with a person's masks where a person drew the run's."""
     oracle = open_oracle(run.config.get("oracle", "data"))
     drawn = find_pictures(oracle.masks) if isinstance(oracle, FolderOracle) else {}
     return {sample.name: replace(sample, mask=drawn.get(stem(sample.name), sample.mask)) for sample in samples}

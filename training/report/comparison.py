@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from training.report.groups import Finding, Group
+from training.report.groups import Group, RunResult
 from training.report.published import Points, Published
 from training.report.statistics import Paired, Spread, area_under, compare_paired, masks_to_reach, spread_of
 
@@ -49,7 +49,7 @@ class Comparison:
     Args:
         groups: At least one, each with a finished round.
         published: What was published on these data.
-        between: Masks from where to where the areas are taken; as far as all finished runs go if left out.
+        between: Masks from where to where the areas are taken. Default: as far as all finished runs go.
     """
 
     groups: Sequence[Group]
@@ -95,7 +95,7 @@ class Comparison:
         return max((value for curve in curves for _, value in curve), default=None)
 
     def rows(self) -> list[Row]:
-        """Give the main table."""
+        """Return the main table."""
         return [self._row(group) for group in self.groups]
 
     def ablations(self) -> list[Ablation]:
@@ -113,16 +113,16 @@ class Comparison:
         return _varied(self.groups)
 
     def in_common(self) -> dict[str, object]:
-        """Give the settings in which they do not."""
+        """Return the settings in which they do not."""
         varied = self.varied()
         return {name: value for name, value in self.groups[0].settings.items() if name not in varied}
 
-    def area(self, run: Finding) -> float | None:
-        """Give a run's area under test Dice over the common span; None where it does not reach over it."""
+    def area(self, run: RunResult) -> float | None:
+        """Return a run's area under test Dice over the common span; None where it does not reach over it."""
         return area_under(run.points("test_dice"), *self.span) if self.span else None
 
     def _compared(self, group: Group) -> dict[int, float | None]:
-        """Give by seed what methods are tested on: their areas, or the Dice of the only budget."""
+        """Return by seed what methods are tested on: their areas, or the Dice of the only budget."""
         if self.only_budget is None:
             return {run.seed: self.area(run) for run in group.runs}
         return {run.seed: dict(run.points("test_dice")).get(self.only_budget) for run in group.runs}
@@ -145,7 +145,7 @@ class Comparison:
         )
 
     def published_points(self, group: Group) -> Points:
-        """Give the published curve of what a group does; empty where nothing was."""
+        """Return the published curve of what a group does; empty where nothing was."""
         return self.published.points(group.published_as) if self.published else []
 
     def _published(self, group: Group) -> float | None:

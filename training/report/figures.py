@@ -180,7 +180,7 @@ def _save(figure: Figure, *, dark: bool, kind: Literal["svg", "png"]) -> bytes:
 
 
 def _look(number: int, *, dark: bool) -> tuple[str, str]:
-    """Give colour and mark."""
+    """Return colour and mark."""
     return COLOURS[dark][number % len(COLOURS[dark])], MARKS[number % len(MARKS)]
 
 

@@ -19,7 +19,7 @@ def report_folders(folders: Sequence[Path], out: Path | None = None, *, between:
     Args:
         folders: Runs, or folders of runs such as an experiment's; at least one.
         out: Folder to write to; the folder itself if there is only one.
-        between: Masks from where to where areas are compared, such as "8-24"; as far as all runs go if left out.
+        between: Masks from where to where areas are compared, such as "8-24". Default: as far as all runs go.
 
     Returns:
         The page.

@@ -11,7 +11,7 @@ from typing import Any, Self
 from alserve.errors import RunError
 from alserve.paths import printable
 from training.report.statistics import Spread, spread_of
-from training.run import read_config, read_rounds
+from training.run.records import read_config, read_rounds
 
 Round = Mapping[str, Any]
 """A line of `rounds.jsonl`: round, masks_used, pseudo_labels, threshold, asked, and measures from 0 to 1."""
@@ -24,7 +24,7 @@ BOUNDS = ("wsl", "full")
 
 
 @dataclass(frozen=True, eq=False)
-class Finding:
+class RunResult:
     """What one run's folder says."""
 
     folder: Path
@@ -68,7 +68,7 @@ class Finding:
         return len(self.rounds) >= wanted
 
     def points(self, key: str) -> list[tuple[int, float]]:
-        """Give (masks used, measure) of the rounds in which it was measured."""
+        """Return (masks used, measure) of the rounds in which it was measured."""
         return [(record["masks_used"], record[key]) for record in self.rounds if record.get(key) is not None]
 
 
@@ -82,7 +82,7 @@ class Group:
     """
 
     name: str
-    runs: tuple[Finding, ...]
+    runs: tuple[RunResult, ...]
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -112,7 +112,7 @@ class Group:
         return self.method if self.is_bound or self.query == "random" else ""
 
     def by_budget(self, key: str) -> dict[int, Spread]:
-        """Give a measure's spread over the seeds that have it, by masks used, in rising order."""
+        """Return a measure's spread over the seeds that have it, by masks used, in rising order."""
         values: dict[int, list[float]] = {}
         for run in self.runs:
             for masks, value in run.points(key):
@@ -121,22 +121,22 @@ class Group:
         return {masks: spread for masks, spread in spreads.items() if spread}
 
     def mean_curve(self, key: str) -> list[tuple[int, float]]:
-        """Give (masks used, mean over the seeds)."""
+        """Return (masks used, mean over the seeds)."""
         return [(masks, spread.mean) for masks, spread in self.by_budget(key).items()]
 
 
-def find_runs(folders: Sequence[Path]) -> list[Finding]:
+def find_runs(folders: Sequence[Path]) -> list[RunResult]:
     """Find the runs in folders, each a run's own or one that holds several, such as an experiment's.
 
     Raises:
         RunError: A folder holds no run, or the runs learned from different data.
     """
-    found: dict[Path, Finding] = {}
+    found: dict[Path, RunResult] = {}
     for folder in folders:
         inside = [folder] if (folder / "config.json").is_file() else _runs_inside(folder)
         if not inside:
             raise RunError(f"{folder}: holds no training run; make one with 'alserve train' or 'alserve experiment'")
-        found |= {path.resolve(): Finding.read(path) for path in inside}
+        found |= {path.resolve(): RunResult.read(path) for path in inside}
     runs = list(found.values())
     for run in runs:
         if run.config["fingerprint"] != runs[0].config["fingerprint"]:
@@ -154,14 +154,14 @@ def _runs_inside(folder: Path) -> list[Path]:
     return sorted(inside, key=lambda path: [(int(part), "") if part.isdigit() else (0, part) for part in parts[path]])
 
 
-def group_runs(runs: Sequence[Finding]) -> tuple[list[Group], list[str]]:
+def group_runs(runs: Sequence[RunResult]) -> tuple[list[Group], list[str]]:
     """Join runs that differ by their seed alone.
 
     Returns:
         The groups, those of a method together, each with a name of its own; and a line about every run that was left
         out, having settings and seed of another.
     """
-    members: dict[str, dict[int, Finding]] = {}
+    members: dict[str, dict[int, RunResult]] = {}
     notes: list[str] = []
     for run in runs:
         key = json.dumps({**run.settings, "seed": None}, sort_keys=True)

@@ -7,9 +7,9 @@ import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from alserve.arrays import Image
+from alserve.drawing import PREDICTED, TRUE
 from alserve.geometry import resize
-from alserve.render import PREDICTED, TRUE
-from training.report.cases import Pixels
 from training.report.statistics import Spread
 
 DASH = "\N{EN DASH}"
@@ -45,7 +45,7 @@ def _percent(share: float | None) -> str:
 
 
 def _points(spread: Spread | float | None) -> str:
-    """Give a share in percent, without the sign; with its deviation where there is one."""
+    """Return a share in percent, without the sign; with its deviation where there is one."""
     if spread is None:
         return DASH
     if not isinstance(spread, Spread):
@@ -69,7 +69,7 @@ def _svg_url(data: bytes) -> Markup:
     return _data_url("image/svg+xml", data)
 
 
-def _picture_url(pixels: Pixels, side: int = PICTURE_SIDE) -> Markup:
+def _picture_url(pixels: Image, side: int = PICTURE_SIDE) -> Markup:
     height, width = pixels.shape[:2]
     scale = min(1.0, side / max(height, width))
     small = resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))

@@ -30,7 +30,7 @@ class Published(BaseModel):
     """Test Dice, %, by method: one list a seed, one value a round."""
 
     def points(self, method: str) -> Points:
-        """Give a method's mean over the seeds; empty for a method that was not published, one point for a bound."""
+        """Return a method's mean over the seeds; empty for a method that was not published, one point for a bound."""
         rounds = zip(*self.dice.get(method, []), strict=True)
         return [(self.initial + number * self.per_round, mean(values) / 100) for number, values in enumerate(rounds)]
 

@@ -12,7 +12,7 @@ from alserve.predictor import load
 from training.report.cases import AskedRound, asked_rounds, open_dataset
 from training.report.comparison import SHARES, Comparison
 from training.report.figures import DICE, Curve, Dots, draw_curves, draw_dots
-from training.report.groups import Finding, Group, group_runs
+from training.report.groups import Group, RunResult, group_runs
 from training.report.page import render
 from training.report.published import Points, published_for
 
@@ -22,7 +22,7 @@ MOST_ASKED = 24
 """So many of the images that the oracle was asked for are shown at most, of each group."""
 
 
-def report_several(runs: Sequence[Finding], out: Path, *, title: str, between: tuple[int, int] | None = None) -> Path:
+def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between: tuple[int, int] | None = None) -> Path:
     """Write `report.html`, `results.md` and `figures/` of runs on the same data.
 
     Args:
@@ -65,7 +65,7 @@ def report_several(runs: Sequence[Finding], out: Path, *, title: str, between: t
 
 
 def _figures(comparison: Comparison) -> dict[str, Callable[..., bytes]]:
-    """Give what draws each figure, by its name; what was not measured has none."""
+    """Return what draws each figure, by its name; what was not measured has none."""
     found: dict[str, Callable[..., bytes]] = {}
     if comparison.only_budget is not None:
         for name, key, measure in (("dice", "test_dice", DICE), ("pseudo", "pseudo_dice", PSEUDO_DICE)):
@@ -87,14 +87,14 @@ def _figures(comparison: Comparison) -> dict[str, Callable[..., bytes]]:
 
 
 def _dots(comparison: Comparison, key: str) -> list[Dots]:
-    """Give a measure of every run, by group."""
+    """Return a measure of every run, by group."""
     values = [[value for run in group.runs for _, value in run.points(key)] for group in comparison.learners]
     named = zip(comparison.learners, values, strict=True)
     return [Dots(group.name, reached, look) for look, (group, reached) in enumerate(named) if reached]
 
 
 def _measured(comparison: Comparison, key: str) -> list[tuple[Curve, Points]]:
-    """Give a measure's curve of each group that has it, and what was published of the first group of its kind."""
+    """Return a measure's curve of each group that has it, and what was published of the first group of its kind."""
     found = []
     shown: set[str] = set()
     for look, group in enumerate(comparison.learners):
@@ -111,7 +111,7 @@ def _up_to(curve: Curve, published: Points) -> Points:
     return [point for point in published if point[0] <= curve.points[-1][0]]
 
 
-def _galleries(groups: Sequence[Group], spec: ModelSpec) -> Iterator[tuple[Group, Finding, list[AskedRound]]]:
+def _galleries(groups: Sequence[Group], spec: ModelSpec) -> Iterator[tuple[Group, RunResult, list[AskedRound]]]:
     """Show what the first run of every group asked for, where its data set is still where it was."""
     asking = [(group, run) for group in groups if not group.is_bound for run in group.runs[:1]]
     dataset = open_dataset(asking[0][1], spec.classes) if asking else None

@@ -9,9 +9,9 @@ from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, ReportCase, asked_rounds, choose_cases, open_dataset
 from training.report.figures import Curve, draw_curves
-from training.report.groups import Finding, Round
+from training.report.groups import Round, RunResult
 from training.report.page import render
-from training.run import read_seconds
+from training.run.records import read_seconds
 
 MOST_CASES = 12
 """So many test images are shown at most."""
@@ -68,9 +68,9 @@ def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
     Args:
         folder: The run; at least one of its rounds is finished.
         path: Where the page is to be.
-        title: Heading; the run's name if left out.
+        title: Heading. Default: the run's name.
     """
-    run = Finding.read(folder)
+    run = RunResult.read(folder)
     predictor = load(run.model, device="cpu")
     dataset = open_dataset(run, predictor.spec.classes)
     seconds = read_seconds(folder)

@@ -19,7 +19,7 @@ class Spread:
 
 
 def spread_of(values: Iterable[float | None]) -> Spread | None:
-    """Give mean and standard deviation of what was measured; None where nothing was."""
+    """Return mean and standard deviation of what was measured; None where nothing was."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:
         return None
@@ -27,7 +27,7 @@ def spread_of(values: Iterable[float | None]) -> Spread | None:
 
 
 def area_under(points: Sequence[tuple[float, float]], start: float, stop: float) -> float | None:
-    """Give the area under a curve by the trapezoid rule, over the width of the range.
+    """Return the area under a curve by the trapezoid rule, over the width of the range.
 
     1 / (stop - start) * the sum of (m[i+1] - m[i]) (d[i] + d[i+1]) / 2. With budgets evenly spaced that is the paper's
     area, normalised by the number of intervals. A constant curve gives its constant.
@@ -84,5 +84,5 @@ def compare_paired(ours: Mapping[int, float | None], theirs: Mapping[int, float 
 
 
 def masks_to_reach(points: Sequence[tuple[int, float]], goal: float) -> int | None:
-    """Give the first budget whose value is at least a goal; None where no budget's is."""
+    """Return the first budget whose value is at least a goal; None where no budget's is."""
     return next((masks for masks, value in points if value >= goal), None)

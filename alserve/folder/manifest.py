@@ -1,0 +1,300 @@
+"""The manifest of a folder run: a JSON object an image, enough to tell what is done and what has to be done again.
+
+A row is added as soon as its pictures are written, so that a run that was killed continues where it stopped. Only
+whole lines count: what a full disk or a kill leaves of a line is cut off. The manifest of a shard ends with a line that
+says that the shard is finished, and what it is a part of.
+"""
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from alserve.errors import RunError
+from alserve.files import irregular, locked, remove_unfinished, write_atomic
+
+MANIFEST = "predictions.jsonl"
+
+Row = dict[str, Any]
+
+
+class Finished(BaseModel):
+    """The last line of a shard's manifest: the shard is finished, and all its rows stand before this line."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    shard: str
+    """Which one, as "I/N"."""
+    rows: int
+    """Rows of this manifest."""
+    images: int
+    """Images of this shard in the input; rows of images that have gone since an earlier run are not counted."""
+    total: int
+    """Images of all shards in the input."""
+    names: str
+    """Hash of the names of all shards' images."""
+    model: str
+    """SHA-256 of the model file."""
+    options: dict[str, Any]
+    """What else decides the pictures' content."""
+
+
+class _Row(BaseModel):
+    """What a row is checked for; it can hold more."""
+
+    model_config = ConfigDict(strict=True)
+
+    path: str
+    name: str
+    status: str
+    bytes: int | None
+    mtime_ns: int | None
+    sha256: str | None
+    output_bytes: dict[str, int] | None = None
+
+
+class Version(NamedTuple):
+    """The state of an input file: as long as it is the same, its pictures need not be made again."""
+
+    bytes: int
+    mtime_ns: int
+    sha256: str | None = None
+    """Hash of the content, where it has been read."""
+
+    @classmethod
+    def of(cls, path: Path) -> Self | None:
+        """Look at a file without reading it; None if it is not there, or no regular file."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return cls(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
+class _Done(NamedTuple):
+    version: Version
+    sizes: Mapping[str, int]
+    """Bytes of each picture; none in rows of version 0.1.0."""
+
+
+class Manifest:
+    """The rows of a folder run on disk; new ones are added as their images are done. One process at a time has it open.
+
+    Args:
+        path: The file; continued if it is there.
+        model: SHA-256 of the model file.
+        options: What else decides the pictures' content.
+        overwrite: Begin anew, whatever is there.
+
+    Raises:
+        RunError: The file holds the results of another model or of other options, is in use by another process, or
+            cannot be written.
+    """
+
+    def __init__(self, path: Path, *, model: str, options: Mapping[str, Any], overwrite: bool = False) -> None:
+        self.path = path
+        self.made_by: dict[str, Any] = {"model": model, "options": dict(options)}
+        self._done: dict[str, _Done] = {}
+        self._last = ""
+        self._in_order = True
+        self._rows = 0
+        self._finished: Finished | None = None
+        with ExitStack() as opened:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                opened.enter_context(locked(path))
+                remove_unfinished([path])
+                if kind := irregular(path):
+                    raise RunError(f"{path}: is a {kind}, no manifest; use another --out")
+                if path.is_symlink():
+                    raise RunError(f"{path}: is a link, and what it leads to is not written; use another --out")
+                if overwrite:
+                    path.unlink(missing_ok=True)  # it may have another name elsewhere, whose content is to stay
+                path.touch()
+                self._file = opened.enter_context(path.open("r+b"))
+                whole = 0 if overwrite else self._continue()
+                self._file.truncate(whole)
+                self._file.seek(whole)
+            except OSError as error:
+                raise self._unwritable(error) from None
+            self._opened = opened.pop_all()
+
+    def _continue(self) -> int:
+        """Take over what an earlier run did; return the length of its rows in bytes, 0 where they hold no longer."""
+        rows, _, whole = read(self.path)
+        for row in rows:
+            if row["status"] == "ok":
+                self._check(row)
+        if rows and not any(row["status"] == "ok" for row in rows):
+            return 0  # nothing is there that could be mixed, and all will be tried again
+        for row in rows:
+            self._in_order = False
+            if row["status"] == "ok" and row["bytes"] is not None and row["mtime_ns"] is not None:
+                version = Version(row["bytes"], row["mtime_ns"], row["sha256"])
+                self._done[row["name"]] = _Done(version, row.get("output_bytes") or {})
+            else:
+                self._done.pop(row["name"], None)
+        return whole
+
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(f"{self.path}: cannot be written: {error.strerror}")
+
+    def _check(self, row: Row) -> None:
+        for what, now in self.made_by.items():
+            if row.get(what) != now:
+                raise RunError(
+                    f"{self.path}: holds results of another model or of other options "
+                    f"({what} was {_shown(row.get(what))}, now {_shown(now)}); use --overwrite or another --out"
+                )
+
+    def holds(self, name: str, source: Path, targets: Mapping[str, Path]) -> bool:
+        """Tell whether an image is done: noted as such, not changed since, and all its pictures as they were written.
+
+        Args:
+            name: The name of its pictures.
+            source: The image. Where only its time has changed, it is read, and its hash decides.
+            targets: Where its pictures are, each with its name in `output_bytes`.
+        """
+        done, now = self._done.get(name), Version.of(source)
+        if done is None or now is None or now.bytes != done.version.bytes:
+            return False
+        if now.mtime_ns != done.version.mtime_ns:
+            try:
+                digest = hashlib.sha256(source.read_bytes()).hexdigest()
+            except OSError:
+                return False
+            if digest != done.version.sha256:
+                return False
+        there = {word: Version.of(target) for word, target in targets.items()}
+        return all(file and file.bytes == done.sizes.get(word, file.bytes) for word, file in there.items())
+
+    def add(self, row: Row) -> None:
+        """Add a row; it is on its way to the disk when this returns.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        self._in_order &= row["path"] >= self._last
+        self._last = row["path"]
+        self._rows += 1
+        self._write({**row, **self.made_by})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def finish(self, *, shard: str, images: int, total: int, names: str) -> None:
+        """Note at the end, when all else is written, that this shard is finished; see `Finished`."""
+        known = {"shard": shard, "rows": 0, "images": images, "total": total, "names": names}
+        self._finished = Finished.model_validate(known | self.made_by)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._opened:
+            try:
+                if self._in_order:
+                    self._end()
+                else:
+                    self._file.close()
+                    self._sort()
+            except OSError as failure:
+                if kind is None:
+                    raise self._unwritable(failure) from None
+
+    def _end(self) -> None:
+        if self._finished:
+            self._write({"finished": {**self._finished.model_dump(), "rows": self._rows}})
+        self._file.close()
+
+    def _sort(self) -> None:
+        """Write the last row of every image, as an undisturbed run has them."""
+        rows: list[Row] = latest(read(self.path)[0])
+        if self._finished:
+            rows.append({"finished": {**self._finished.model_dump(), "rows": len(rows)}})
+        write_atomic(self.path, dump(rows))
+
+
+def latest(rows: Sequence[Row]) -> list[Row]:
+    """Keep the last row of every image, sorted as an undisturbed run has them."""
+    return sorted({row["name"]: row for row in rows}.values(), key=lambda row: str(row["path"]))
+
+
+def dump(rows: Iterable[Row]) -> bytes:
+    """Return rows as the bytes of a manifest."""
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+class Content(NamedTuple):
+    """What a manifest holds."""
+
+    rows: list[Row]
+    finished: Finished | None
+    """The last line of a finished shard."""
+    whole: int
+    """Length of the rows in bytes: what follows is that last line, or what was left of a line."""
+
+
+def read(path: Path) -> Content:
+    """Read the whole lines of a manifest.
+
+    Raises:
+        RunError: It cannot be read, or holds something else.
+    """
+    rows: list[Row] = []
+    finished: Finished | None = None
+    whole = 0
+    try:
+        if kind := irregular(path):
+            raise RunError(f"{path}: is a {kind}, no manifest; use another --out")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                row = _parse(line)
+                if row is None or finished:
+                    raise RunError(f"{path}: line {number} is no row of a manifest; use --overwrite or another --out")
+                if isinstance(row, Finished):
+                    finished = row
+                else:
+                    rows.append(row)
+                    whole += len(line)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    return Content(rows, finished, whole)
+
+
+def _parse(line: bytes) -> Row | Finished | None:
+    """Read a line of a manifest; None if it is none."""
+    try:
+        row = json.loads(line)
+        if "finished" in row:
+            return Finished.model_validate(row["finished"])
+        checked = _Row.model_validate(row)
+    except (ValueError, TypeError, RecursionError):  # pydantic's ValidationError is a ValueError
+        return None
+    name = PurePosixPath(checked.name)
+    inside = name.name and not name.is_absolute() and ".." not in name.parts
+    return row if inside and _is_shallow(row) else None
+
+
+def _is_shallow(value: object, levels: int = 8) -> bool:
+    """Tell whether JSON is nested no deeper than so many levels: deeper, it could be read but not written."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not inner or (levels > 0 and all(_is_shallow(item, levels - 1) for item in inner))
+
+
+def _shown(value: object) -> str:
+    return value[:12] if isinstance(value, str) else json.dumps(value)

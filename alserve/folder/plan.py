@@ -1,0 +1,275 @@
+"""What a folder run is to do: the images found, the names of their pictures, and what is left out and why.
+
+Nothing is read but the first bytes of files whose suffix is no image's, and nothing is written.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alserve.errors import DataError, RunError
+from alserve.files import irregular
+from alserve.folder.shards import Shard
+from alserve.images.header import FORMATS, HEAD, SUFFIXES
+from alserve.images.kinds import kind_of_file
+
+FOLDERS = {"mask": "masks", "cam": "cams", "overlay": "overlays"}
+"""What can be saved, and the folder in OUT that it goes to."""
+
+LEFT_OUT = "left-out.jsonl"
+"""The file in OUT that lists what the latest run left out: a JSON object a file, path and reason."""
+
+SHOWN = 3
+"""Examples in a message; of more, the number is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image to do."""
+
+    source: Path
+    name: Path
+    """The name of its pictures, relative to masks/, cams/ and overlays/."""
+    out: Path
+    save: tuple[str, ...]
+
+    @property
+    def targets(self) -> dict[str, Path]:
+        """Where each picture goes, by its name in `FOLDERS`."""
+        return {word: self.out / FOLDERS[word] / self.name for word in self.save}
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file or folder that is not done."""
+
+    path: Path
+    reason: str
+    """What it is, such as "HEIC" or "pipe"."""
+    wanted: bool = False
+    """It was named as an input, or is a folder that cannot be read: the run does not count as all done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run is to do."""
+
+    jobs: Sequence[Job]
+    """The images of this shard, sorted by path."""
+    left_out: Sequence[LeftOut] = ()
+    """What is left out, of all shards, sorted by path."""
+    images: int = 0
+    """Images of all shards."""
+    names: str = ""
+    """Hash of the names of all shards: two shards with the same one saw the same folder."""
+    shard: Shard = field(default_factory=Shard)
+
+    def describe_left_out(self) -> str:
+        """Return one line that counts by reason what is left out, with an example of each; empty if nothing is."""
+        groups: dict[str, list[Path]] = defaultdict(list)
+        for item in self.left_out:
+            groups[item.reason].append(item.path)
+        parts = (f"{len(paths)} {reason} ({str(paths[0])!r})" for reason, paths in sorted(groups.items()))
+        return f"left out: {', '.join(parts)}" if groups else ""
+
+    def list_left_out(self) -> bytes:
+        """Return the content of `LEFT_OUT`."""
+        rows = ({"path": item.path.as_posix(), "reason": item.reason} for item in self.left_out)
+        return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def plan(
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    save: tuple[str, ...],
+    shard: Shard = Shard(),  # noqa: B008  it is frozen
+    keep_extension: bool = False,
+    overwrite: bool = False,
+) -> Plan:
+    """Find the images and settle where their pictures go.
+
+    Args:
+        inputs: Images and folders of images.
+        out: Folder for the results.
+        save: Which of `FOLDERS` to write.
+        shard: Leave the images of all other shards to them.
+        keep_extension: Name the pictures of a.jpg a.jpg.png, not a.png.
+        overwrite: Replace files that no manifest speaks of.
+
+    Raises:
+        DataError: An input is missing or no file, no images are found, or two would write the same file.
+        RunError: `out` is no folder, or holds files that are not of a run.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a {irregular(out) or 'file'}; name a folder with --out")
+    own = frozenset(map(os.path.realpath, (out, *(out / folder for folder in FOLDERS.values()))))
+    found: list[tuple[Path, Path]] = []
+    left_out: list[LeftOut] = []
+    for given in inputs:
+        for thing, name in _find(given, own):
+            if isinstance(thing, LeftOut):
+                left_out.append(thing)
+            else:
+                found.append((thing, _picture(name, keep_extension=keep_extension)))
+    found.sort(key=lambda pair: pair[0].as_posix())
+    left_out.sort(key=lambda item: item.path.as_posix())
+    _check_names(found, out, keep_extension=keep_extension)
+    jobs = [Job(source, name, out, save) for source, name in found if shard.takes(name.as_posix())]
+    names = "\n".join(sorted(name.as_posix() for _, name in found)).encode(errors="surrogatepass")
+    whole = Plan(jobs, left_out, len(found), hashlib.sha256(names).hexdigest(), shard)
+    if not found:
+        why = f"; {text}" if (text := whole.describe_left_out()) else ""
+        where = ", ".join(map(str, inputs))
+        raise DataError(f"no images in {where} (looked for {' '.join(sorted(SUFFIXES))}, and into other files){why}")
+    _protect(jobs, out, overwrite=overwrite or any(out.glob("predictions*.jsonl")))
+    return whole
+
+
+def _find(given: Path, own: frozenset[str]) -> Iterator[tuple[Path | LeftOut, Path]]:
+    """Find the images of one input and what is left out, each with its name relative to the input."""
+    try:
+        if given.is_dir():
+            next(given.iterdir(), None)  # whoever names a folder wants it read
+            for path in _walk(given, own):
+                if (thing := path if isinstance(path, LeftOut) else _sort(path)) is not None:
+                    yield thing, path.relative_to(given) if isinstance(path, Path) else Path()
+        elif kind := irregular(given):
+            raise DataError(f"{given}: is a {kind}, no file; save what comes out of it as a file first")
+        elif given.exists():
+            thing = given if given.suffix.lower() in SUFFIXES else _sort(given)
+            if isinstance(thing, LeftOut) and thing.reason not in _DOUBTFUL:
+                yield LeftOut(given, thing.reason, wanted=True), Path()
+            else:
+                yield given, Path(given.name)
+        else:
+            raise DataError(f"{given}: no such file or folder")
+    except OSError as error:
+        raise DataError(f"{error.filename or given}: cannot be read: {error.strerror}") from None
+
+
+def _walk(top: Path, own: frozenset[str]) -> Iterator[Path | LeftOut]:
+    """Find all files below a folder but for hidden ones and our own; links can lead in circles, and are cut there."""
+    waiting = [(top, own | {os.path.realpath(top)})]
+    while waiting:
+        folder, seen = waiting.pop()
+        try:
+            paths = list(folder.iterdir())
+        except OSError as error:
+            yield LeftOut(folder, f"folder that cannot be read: {error.strerror}", wanted=True)
+            continue
+        for path in paths:
+            if path.name.startswith("."):
+                continue
+            if not os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where a folder may not be searched
+                yield path
+            elif (real := os.path.realpath(path)) not in seen:
+                waiting.append((path, seen | {real}))
+
+
+_UNREADABLE, _BROKEN, _FOREIGN_TIFF = "file that cannot be read", "broken link", "TIFF with a foreign suffix"
+_DOUBTFUL = {_UNREADABLE, _BROKEN, _FOREIGN_TIFF}
+"""Reasons to leave a file out of a folder, but not where it was named itself: then it is done, or fails."""
+
+
+def _sort(path: Path) -> Path | LeftOut | None:
+    """Tell an image from what is left out; None for files that are no images.
+
+    A file with an image's suffix that cannot be read is an image all the same: it will fail, and be noted.
+    """
+    known = path.suffix.lower() in SUFFIXES
+    try:
+        if irregularity := irregular(path):
+            return LeftOut(path, irregularity)
+        if known:
+            return path
+        with path.open("rb") as file:
+            kind = kind_of_file(path, file.read(HEAD))
+    except OSError:
+        broken = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110  Path.exists raises over circles
+        return path if known else LeftOut(path, _BROKEN if broken else _UNREADABLE)
+    if kind == "TIFF" and path.suffix:
+        return LeftOut(path, _FOREIGN_TIFF)
+    return path if kind in FORMATS else LeftOut(path, kind) if kind else None
+
+
+def _picture(name: Path, *, keep_extension: bool) -> Path:
+    known = name.suffix.lower() in SUFFIXES
+    return name.with_suffix(".png") if known and not keep_extension else name.with_name(f"{name.name}.png")
+
+
+def _check_names(found: Sequence[tuple[Path, Path]], out: Path, *, keep_extension: bool) -> None:
+    """Refuse images whose pictures would have the same name, on the file system of `out`.
+
+    Raises:
+        DataError: There are such; all are counted, and the first few named.
+    """
+    clashes = find_clashes(found)
+    if not clashes and (alike := find_clashes(found, fold_name)):
+        clashes = alike if _same_file(out, "a", "A") or _same_file(out, "\xe9", "e\u0301") else []
+    if not clashes:
+        return
+    named = ", ".join(
+        f"{sources[0]} and {sources[1]} would both be written to {name}" for name, sources in clashes[:SHOWN]
+    )
+    more = f", and {len(clashes) - SHOWN} more" if len(clashes) > SHOWN else ""
+    kept = [(source, name.with_name(f"{source.name}.png")) for name, sources in clashes for source in sources]
+    apart = not keep_extension and not find_clashes(kept, fold_name)
+    how = "use --keep-extension" if apart else "rename them, or use an --out for each input"
+    raise DataError(f"{named}{more}; {how}")
+
+
+def fold_name(name: str) -> str:
+    """Return what a file system that is blind to case and to Unicode's spellings takes a name for."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def find_clashes(
+    found: Iterable[tuple[Path, Path]], fold: Callable[[str], str] = str
+) -> list[tuple[Path, Sequence[Path]]]:
+    """Find images whose pictures would have the same name.
+
+    Args:
+        found: (image, name of its pictures).
+        fold: What tells names apart.
+
+    Returns:
+        (the name, all its images), for each name that several have.
+    """
+    groups: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
+    for source, name in found:
+        groups[fold(name.as_posix())].append((source, name))
+    return [(group[0][1], [source for source, _ in group]) for group in groups.values() if len(group) > 1]
+
+
+def _same_file(folder: Path, one: str, other: str) -> bool:
+    """Tell whether two names are one file's, in a folder or above it where it is not there, by a trial file."""
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{one}-", suffix=one) as file:
+            path = Path(file.name)
+            return path.with_name(f".{other}-{path.name[3:-1]}{other}").exists()
+    except OSError:
+        return False
+
+
+def _protect(jobs: Sequence[Job], out: Path, *, overwrite: bool) -> None:
+    """Refuse to write over an input, outside of `out`, and over any file unless that was asked for or is of a run."""
+    top = Path(os.path.realpath(out))
+    inside = {real for job in jobs if Path(real := os.path.realpath(job.source)).is_relative_to(top)}
+    folders = {target.parent for job in jobs for target in job.targets.values()}
+    for folder in sorted(folders):
+        if not Path(os.path.realpath(folder)).is_relative_to(top):
+            raise RunError(f"{folder}: a symbolic link leads out of {out}; remove the link, or use another --out")
+    for target in (target for job in jobs for target in job.targets.values()):
+        if inside and os.path.realpath(target) in inside:
+            raise RunError(f"{target}: is an input and would be written over; use another --out")
+        if not overwrite and os.path.lexists(target):
+            raise RunError(f"{target}: exists already; use --overwrite or another --out")

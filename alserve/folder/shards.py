@@ -1,0 +1,146 @@
+"""One run in parts: each image belongs to one shard by its name alone, and the shards' manifests merge to one."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from alserve.errors import DataError, RunError
+from alserve.files import locked, write_atomic
+from alserve.folder.manifest import MANIFEST, Content, Finished, dump, latest, read
+
+SHOWN = 5
+"""Shards that a message names; of more, the number is told."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` parts of a folder."""
+
+    index: int = 1
+    """From 1 to `count`."""
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "I/N".
+
+        Raises:
+            DataError: It is none, or I is not from 1 to N.
+        """
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise DataError(f"--shard '{text}': give I/N, with I from 1 to N, such as 1/4")
+        return cls(int(match[1]), int(match[2]))
+
+    def takes(self, name: str) -> bool:
+        """Tell whether an image is of this shard, whatever other images there are.
+
+        Args:
+            name: The name of its pictures.
+        """
+        digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
+        return int.from_bytes(digest[:8]) % self.count == self.index - 1
+
+    @property
+    def manifest(self) -> str:
+        """The name of this shard's manifest."""
+        return MANIFEST if self.count == 1 else f"predictions.{self.index}-of-{self.count}.jsonl"
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def merge(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, int, int]:
+    """Join the manifests of all shards of a run to one.
+
+    Args:
+        folders: The `--out` folders of the shards; one, if they all wrote to the same.
+        out: The file to write. Default: `predictions.jsonl` in the first folder.
+
+    Returns:
+        (the file, number of images, number of images that failed).
+
+    Raises:
+        DataError: No manifests, some shards are missing or not finished, or they are not of one run.
+        RunError: A manifest cannot be read, or the file cannot be written.
+    """
+    found = _find(folders)
+    contents = {shard: read(path) for shard, path in found.items()}
+    ends: dict[Shard, Finished] = {shard: end for shard, (_, end, _) in contents.items() if end}
+    for shard, path in found.items():
+        _check(shard, path, contents[shard], next(iter(ends.values()), None))
+    _check_alike(ends)
+    rows = latest([row for content in contents.values() for row in content.rows])
+    path = out or folders[0] / MANIFEST
+    if path.exists():
+        read(path)  # what is no manifest is not written over
+    with locked(path):
+        try:
+            write_atomic(path, dump(rows))
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+    return path, len(rows), sum(row["status"] != "ok" for row in rows)
+
+
+def _check(shard: Shard, path: Path, content: Content, other: Finished | None) -> None:
+    """Check that one shard's manifest is finished, whole, and its own; `other` is any that is finished."""
+    rows, end, _ = content
+    again = f"run shard {shard} again"
+    if end is None:
+        expected = f", of {other.total} in all shards" if other else ""
+        raise DataError(
+            f"{path}: not finished, or being written: {len(rows)} images so far{expected}; wait, or {again}"
+        )
+    if end.shard != str(shard):
+        raise DataError(f"{path}: is the manifest of shard {end.shard}; {again}")
+    if end.rows != len(rows):
+        raise DataError(f"{path}: holds {len(rows)} of {end.rows} images; {again}")
+    if foreign := next((row["name"] for row in rows if not shard.takes(row["name"])), None):
+        raise DataError(f"{path}: holds {foreign!r}, which is not of shard {shard}; {again}")
+    if any(row.get("model") != end.model or row.get("options") != end.options for row in rows):
+        raise DataError(f"{path}: holds images of different models or options; {again}, with --overwrite")
+
+
+def _check_alike(ends: Mapping[Shard, Finished]) -> None:
+    """Check that finished shards are of one run."""
+    if len({json.dumps([end.model, end.options], sort_keys=True) for end in ends.values()}) > 1:
+        raise DataError("the shards were made with different models or options; run them again alike")
+    totals = {end.total: shard for shard, end in ends.items()}
+    if len({end.names for end in ends.values()}) > 1 or sum(end.images for end in ends.values()) not in totals:
+        counts = ", ".join(f"{total} by shard {shard}" for total, shard in list(totals.items())[:SHOWN])
+        raise DataError(
+            f"the shards saw different images ({counts}): the input is another, or has changed between them; run all "
+            "again, what is done is not done again"
+        )
+
+
+def _find(folders: Sequence[Path]) -> dict[Shard, Path]:
+    """Find the manifests of all shards of one run."""
+    found: dict[Shard, Path] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob("predictions.*-of-*.jsonl"))):
+        match = re.fullmatch(r"predictions\.(.+)-of-(.+)\.jsonl", path.name)
+        try:
+            shard = Shard.parse(f"{match[1]}/{match[2]}" if match else "")
+        except DataError:
+            raise DataError(f"{path}: there is no such shard; remove the file") from None
+        if shard in found:
+            raise DataError(f"{found[shard]} and {path} are the same shard; name one of the two folders")
+        found[shard] = path
+    if not found:
+        where = ", ".join(map(str, folders))
+        raise DataError(f"no manifests of shards in {where} (predictions.1-of-4.jsonl and so on)")
+    counts = {shard.count for shard in found}
+    if len(counts) > 1:
+        names = ", ".join(path.name for path in list(found.values())[:SHOWN])
+        raise DataError(f"shards of different runs: {names}{' and more' if len(found) > SHOWN else ''}")
+    (count,) = counts
+    missing = [shard for index in range(1, count + 1) if (shard := Shard(index, count)) not in found]
+    if missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        names = ", ".join(map(str, missing[:SHOWN]))
+        raise DataError(f"shard {names}{more} is missing; run 'alserve segment' with --shard {missing[0]}")
+    return found

@@ -1,0 +1,1 @@
+"""Measure a model on labelled images, where it is served: without torch."""

@@ -1,0 +1,112 @@
+"""Figures of merit, at the images' own size."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+
+from alserve.arrays import Floats, Mask
+
+BINS = 1500
+"""Steps of 0 to 1 in a `BinnedScores`: a multiple of `CALIBRATION_BINS`, and finer than the 1000 of Choe et al."""
+
+CALIBRATION_BINS = 15
+"""Bins of the calibration error, as in Guo et al."""
+
+RESAMPLES = 2000
+"""Draws of the bootstrap."""
+
+CONFIDENCE = 0.95
+"""Share of the bootstrap's means that lie in the interval."""
+
+
+def dice(first: Mask, second: Mask) -> float:
+    """Return 2 |A and B| / (|A| + |B|) of two bool [height, width] masks, 0 to 1; two empty masks agree: 1."""
+    total = int(first.sum()) + int(second.sum())
+    return 2 * int((first & second).sum()) / total if total else 1.0
+
+
+def iou(first: Mask, second: Mask) -> float:
+    """Return |A and B| / |A or B| of two bool [height, width] masks, 0 to 1; two empty masks agree: 1."""
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 1.0
+
+
+def mean_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float] | None:
+    """Return the 95 % bootstrap interval of a mean: how far another test set of that size might move it.
+
+    The percentile interval of Efron (1979), over `RESAMPLES` draws.
+
+    Args:
+        values: One number an image.
+        seed: Drives the draws; same seed, same interval.
+
+    Returns:
+        (low, high) of the mean; None for fewer than two values, which say nothing of their spread.
+    """
+    if len(values) < 2:  # noqa: PLR2004
+        return None
+    rng = np.random.default_rng(seed)
+    means = [rng.choice(values, len(values)).mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(low), float(high)
+
+
+class BinnedScores:
+    """Values of 0 to 1 and whether each was right, counted in `BINS` equal bins: a billion take no more room than one.
+
+    Attributes:
+        right: int64 [`BINS`], how many values were right.
+        wrong: int64 [`BINS`], how many were not.
+        total: float64 [`BINS`], the sum of the values.
+    """
+
+    def __init__(self) -> None:
+        self.right, self.wrong = np.zeros((2, BINS), np.int64)
+        self.total = np.zeros(BINS)
+
+    @classmethod
+    def of(cls, values: Floats, right: Mask) -> Self:
+        """Count values, 0 to 1, of any shape; `right` has the same."""
+        tally = cls()
+        places = np.minimum((values * BINS).astype(np.intp), BINS - 1)
+        tally.right += np.bincount(places[right], minlength=BINS)
+        tally.wrong += np.bincount(places[~right], minlength=BINS)
+        tally.total += np.bincount(places.ravel(), values.ravel(), minlength=BINS)
+        return tally
+
+    def add(self, other: Self) -> None:
+        """Count what another tally counted, too."""
+        self.right += other.right
+        self.wrong += other.wrong
+        self.total += other.total
+
+    def average_precision(self) -> float | None:
+        """Return PxAP, the pixel-wise average precision of Choe et al., CVPR 2020.
+
+        PxAP = sum over l of precision(t_l) (recall(t_l) - recall(t_(l-1))), where t_l falls through the lower edges of
+        the bins and the pixels of all images are counted together: precision(t) is the share of the pixels with a
+        value of t or more that are foreground, recall(t) the share of the foreground that has such a value.
+
+        Returns:
+            0 to 1, exact for values rounded down to 1 / `BINS`; None where there is no foreground at all.
+        """
+        hits, alarms = np.cumsum(self.right[::-1]), np.cumsum(self.wrong[::-1])
+        if not hits[-1]:
+            return None
+        precision = hits / np.maximum(hits + alarms, 1)
+        return float((precision * self.right[::-1]).sum() / hits[-1])
+
+    def calibration_error(self) -> float | None:
+        """Return the expected calibration error of Guo et al., ICML 2017, over `CALIBRATION_BINS` bins.
+
+        ECE = sum over bins b of n_b / n |share that is right in b - mean value in b|.
+
+        Returns:
+            0 to 1, 0 where values are the frequencies they claim to be; None where nothing was counted.
+        """
+        right, wrong, total = (
+            part.reshape(CALIBRATION_BINS, -1).sum(axis=1) for part in (self.right, self.wrong, self.total)
+        )
+        count = right.sum() + wrong.sum()
+        return float(np.abs(right - total).sum() / count) if count else None

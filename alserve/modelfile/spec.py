@@ -1,0 +1,134 @@
+"""What serving needs to know of a model, and where the model comes from: the JSON object in a model file's metadata."""
+
+import unicodedata
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from alserve.arrays import Float32
+from alserve.geometry import STRIDE
+
+FORMAT_VERSION = 1
+
+MAX_CLASSES = 1000
+MAX_SHORT_SIDE = 4096
+"""Pixels; the network of a larger working size would not fit into memory."""
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _plain(text: str) -> str:
+    """Refuse what changes how other text is shown: control characters, line ends, lone surrogates."""
+    if any(unicodedata.category(sign) in {"Cc", "Cs", "Zl", "Zp"} for sign in text):
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+Text = Annotated[str, Field(max_length=255), AfterValidator(_plain)]
+Name = Annotated[Text, Field(min_length=1)]
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    seen = set[str]()
+    for name in names:
+        if (normal := unicodedata.normalize("NFC", name)) in seen:
+            raise ValueError(f"{name[:40]!r} comes twice")
+        seen.add(normal)
+    return names
+
+
+ClassNames = Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_CLASSES), AfterValidator(_distinct)]
+"""What a model may have for classes: short names without control characters, each another one."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Parity(_Frozen):
+    """Largest absolute difference between the exported and the trained network on real images."""
+
+    batch: Count
+    height: Count
+    width: Count
+    max_difference: float
+
+
+class Provenance(_Frozen):
+    """How the model came to be; all that is needed to judge it, and to train it again."""
+
+    encoder: Text
+    method: Text
+    seed: Count
+    rounds: Count
+    masks_used: Count
+    """Every mask an expert gave, those of validation images included."""
+    train_images: Count
+    test_dice: float | None = None
+    test_iou: float | None = None
+    test_accuracy: float | None = None
+    data_fingerprint: Text
+    versions: dict[Text, Text] = Field(max_length=100)
+
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+Pair = tuple[float, float]
+
+
+class Cost(_Frozen):
+    """What a reduced precision costs; pairs are (in float32, in this precision)."""
+
+    split: Text
+    """The images that it was measured on."""
+    images: Count
+    dice: Pair | tuple[None, None]
+    iou: Pair | tuple[None, None]
+    accuracy: Pair
+    label_agreement: float
+    """Share of the images that get the same label from both."""
+    mask_iou: float
+    """IoU of the two masks of an image, the mean over all."""
+    max_score_difference: float
+    megabytes: Pair
+    images_per_second: Pair
+    """Prediction alone, one thread of the machine that exported."""
+
+
+class ModelSpec(_Frozen):
+    """What serving needs to know of a model, and where the model comes from."""
+
+    format_version: Count = FORMAT_VERSION
+    classes: ClassNames
+    threshold: Probability
+    """A pixel is foreground where the mask probability is above this."""
+    short_side: int = Field(gt=0, le=MAX_SHORT_SIDE, multiple_of=STRIDE)
+    """Working size in pixels, see `alserve.geometry.working_shape`."""
+    training_short_side: int | None = Field(None, gt=0, le=10**9)
+    """Median short side of the training images as they came, in pixels: the natural side of a tile."""
+    cam_range: tuple[float, float]
+    """CAM activations that are drawn as 0 and as 1: one scale for all images, so that pictures compare."""
+    provenance: Provenance
+    parity: tuple[Parity, ...] = Field((), max_length=100)
+    precision: Precision = "fp32"
+    cost: Cost | None = None
+    """Known of reduced precisions only."""
+
+    @field_validator("cam_range")
+    @classmethod
+    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("the low end is above the high end")
+        return value
+
+
+class Outputs(NamedTuple):
+    """What the network gives for one batch."""
+
+    scores: Float32
+    """[batch, classes], softmax, 0 to 1."""
+    cams: Float32
+    """[batch, classes, height / 32, width / 32], activations without a bound."""
+    mask: Float32
+    """[batch, height, width], foreground probability, 0 to 1."""

@@ -1,0 +1,1 @@
+"""What a prediction can be written as."""

@@ -1,0 +1,144 @@
+"""A model file, checked against the contract and running on one device: the one face that all else sees of it."""
+
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+
+from alserve.arrays import UInt8
+from alserve.errors import DeadlineError, DeviceError, ModelError
+from alserve.modelfile import INPUT, OUTPUTS, Outputs, read_metadata, read_model
+from alserve.runtime.device import Device, choose_device
+from alserve.runtime.libraries import open_runtime
+from alserve.runtime.selfcheck import Deviation, Memory, exceeded, limits_of, measure, try_drawn_image
+
+CHECK_SECONDS = 60
+"""So long may a small image take while a model is checked: there are networks that never end."""
+
+CUDA_BATCH = 16
+"""Images a call on a GPU; on the CPU, where batches bring nothing, one."""
+
+
+class Engine:
+    """A model file, loaded and ready on one device; `run` may be called from many threads at once.
+
+    Args:
+        path: The model file.
+        device: See `alserve.runtime.device.choose_device`; with "auto", a GPU that does not work is passed over.
+        threads: Threads inside one call of `run`, on the CPU.
+        self_check: Compare the model with the answers that it carries, see `alserve.runtime.selfcheck`.
+
+    Attributes:
+        spec: The model's contract.
+        references: Images with the trained network's answers; none in older files, and where they were left out.
+        sha256: Hash of the file.
+        device: "cpu", "cuda:0" and so on, or "openvino": where it really runs.
+        device_reason: Why there.
+        batch_size: Images a call that suit the device; a GPU, which settles anew for every size of batch, gets 1 or so
+            many: what is missing is filled up and cut off again.
+        precision: What it computes in, such as "bf16".
+        unchecked: Why it was not compared with the trained network; None if it was, now or before.
+
+    Raises:
+        ModelError: The file is missing, no model, of a newer format, or gives something else than it should.
+        DeviceError: The device that was asked for cannot be used.
+    """
+
+    def __init__(
+        self, path: Path, *, device: str = "auto", threads: int | None = None, self_check: bool = True
+    ) -> None:
+        chosen = choose_device(device)
+        data = read_model(path)
+        self.path = path
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        self.spec, self.references = read_metadata(data, str(path))
+        try:
+            self._runtime = open_runtime(data, path, chosen, threads)
+        except DeviceError as error:
+            if device != "auto":
+                raise
+            chosen = Device("cpu", 0, str(error))
+            self._runtime = open_runtime(data, path, chosen, threads)
+        self.device = f"cuda:{chosen.number}" if chosen.kind == "cuda" else chosen.kind
+        self.device_reason = chosen.reason
+        if chosen.kind == "openvino" and self.spec.precision == "int8":
+            self.device_reason += "; an int8 model loses accuracy here, the fp32 file is as fast"
+        self.batch_size = CUDA_BATCH if chosen.kind == "cuda" else 1
+        self.precision = self._runtime.precision
+        inputs, outputs = self._runtime.inputs, self._runtime.outputs
+        if (inputs, outputs) != ((INPUT,), OUTPUTS):
+            raise ModelError(
+                f"{path}: takes {', '.join(inputs)} and gives {', '.join(outputs)}, "
+                f"not {INPUT} and {', '.join(OUTPUTS)}; export the model again"
+            )
+        self.unchecked: str | None = None
+        if not self_check:
+            self.unchecked = f"{path}: was not checked, as asked for"
+        else:
+            if not self.references:
+                self.unchecked = (
+                    f"{path}: carries no reference images, so nobody knows whether it computes here what was trained"
+                )
+            self._check()
+
+    def _check(self) -> None:
+        """Refuse a model that gives something else here than the trained network gave."""
+        limits = limits_of(self.spec, self.precision)
+        memory = Memory(self.sha256, self.device, self._runtime.version, self.precision, str(limits))
+        if memory.holds():
+            return
+        if not self.references:
+            try_drawn_image(self._try, self.spec, self.where)
+        elif reason := exceeded(self.deviation(), limits):
+            raise ModelError(
+                f"{self.where}: gives something else than the trained network: {reason}; try another device or the "
+                "fp32 file, or take it as it is with --no-self-check (service: ALSERVE_SELF_CHECK=no)"
+            )
+        memory.keep()
+
+    @property
+    def where(self) -> str:
+        """Model and device, for messages."""
+        return f"{self.path} on {self.device}"
+
+    def deviation(self) -> Deviation:
+        """Compare the model with the answers that it carries; it must carry some.
+
+        Raises:
+            ModelError: The outputs have other shapes than they should, or are not finite, or no probabilities.
+            DeviceError: The device gave up.
+        """
+        return measure(self._try, self.spec, self.references, self.where)
+
+    def _try(self, images: UInt8) -> Outputs:
+        try:
+            return self.run(images, deadline=time.monotonic() + CHECK_SECONDS)
+        except DeadlineError:
+            raise ModelError(
+                f"{self.where}: gives no answer within {CHECK_SECONDS} s; export the model again"
+            ) from None
+
+    def run(self, images: UInt8, *, deadline: float | None = None) -> Outputs:
+        """Run one batch.
+
+        Args:
+            images: uint8 [batch, height, width, 3], RGB, height and width multiples of 32.
+            deadline: Time of `time.monotonic`, in seconds, at which the network is stopped. Default: never.
+
+        Raises:
+            DeadlineError: The deadline passed.
+            DeviceError: The device gave up, most often for want of memory.
+        """
+        count = len(images)
+        if 1 < count < self.batch_size:
+            images = np.concatenate([images, np.repeat(images[-1:], self.batch_size - count, axis=0)])
+        try:
+            return Outputs(*(output[:count] for output in self._runtime.run(images, deadline)))
+        except DeadlineError:
+            raise
+        except Exception as error:  # noqa: BLE001  the libraries raise a dozen unrelated types
+            raise DeviceError(
+                f"{self.path.name} failed on {self.device} with a batch of shape {images.shape}: "
+                f"{str(error).splitlines()[0]}; try a smaller batch"
+            ) from None

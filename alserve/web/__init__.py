@@ -1,1 +1,0 @@
-"""The rooms of the HTTP service: what stands between a request and the Predictor."""

@@ -1,0 +1,122 @@
+"""Crops: image, mask and pixel_weights turned together, and each a function of the seed and its place."""
+
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from drawn import example, settings
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from training.data.augmentation import Crops, Example, pseudo_slots
+from training.seeds import derive_seed
+
+EXAMPLES = [example(seed) for seed in range(6)]
+
+
+def crops(steps: int = 10, **changes: object) -> Crops:
+    return Crops([(EXAMPLES, 4)], settings(**changes), steps, seed=3)
+
+
+def agreement(item: dict[str, Tensor]) -> float:
+    """Share of a crop's pixels where the image, white on black, says the same as its mask."""
+    brightness = item["image"].float().mean(dim=0)
+    return float(((brightness > 100) == item["mask"].bool()).float().mean())
+
+
+@pytest.mark.parametrize("any_orientation", [True, False])
+def test_image_and_mask_are_augmented_together(any_orientation: bool) -> None:  # noqa: FBT001
+    items = [item for item in crops(30, any_orientation=any_orientation) if 0.1 < item["mask"].mean() < 0.9]
+    assert len(items) > 60
+    assert min(agreement(item) for item in items) > 0.93
+
+
+def test_a_crop() -> None:
+    item = crops(crop=32)[0]
+    assert {name: (value.dtype, tuple(value.shape)) for name, value in item.items()} == {
+        "image": (torch.uint8, (3, 32, 32)),
+        "label": (torch.int64, ()),
+        "mask": (torch.float32, (32, 32)),
+        "pixel_weights": (torch.float32, (32, 32)),
+        "weight": (torch.float32, ()),
+    }
+    assert set(item["mask"].unique().tolist()) <= {0.0, 1.0}
+    assert type(item["image"]) is type(item["mask"]) is Tensor
+
+
+@pytest.mark.parametrize(("any_orientation", "sides"), [(True, {"top", "bottom", "left", "right"}), (False, {"top"})])
+def test_the_ways_that_an_image_is_turned(any_orientation: bool, sides: set[str]) -> None:  # noqa: FBT001
+    bright_top = np.zeros((64, 64, 3), np.uint8)
+    bright_top[:32] = 255
+    group = [Example(bright_top, 0, bright_top[..., 0] > 0)]
+    seen = set()
+    for item in Crops([(group, 4)], settings(any_orientation=any_orientation), 10, seed=0):
+        mask = item["mask"]
+        half = mask.shape[0] // 2
+        found = {"top": mask[:half], "bottom": mask[half:], "left": mask[:, :half], "right": mask[:, half:]}
+        seen.add(max(found, key=lambda side: float(found[side].mean())))
+    assert seen == sides
+
+
+def test_a_crop_is_a_function_of_seed_and_place() -> None:
+    first = [crops()[index] for index in range(12)]
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    again = crops()
+    for index in reversed(range(12)):
+        assert all(torch.equal(again[index][name], first[index][name]) for name in first[index])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(first[0]["image"], Crops([(EXAMPLES, 4)], settings(), 10, seed=4)[0]["image"])
+
+
+def test_workers_draw_the_same_crops() -> None:
+    alone, helped = DataLoader(crops(3), 4), DataLoader(crops(3), 4, num_workers=2)
+    for one, other in zip(alone, helped, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "others", "share", "slots"),
+    [
+        (8, 0, 0.5, 0),
+        (8, 42, 0.5, 4),
+        (8, 42, 0.25, 2),
+        (40, 27, 0.5, 3),
+        (56, 11, 0.5, 1),
+        (500, 1, 0.5, 1),
+        (0, 9, 0.99, 7),
+    ],
+)
+def test_no_pseudo_mask_comes_more_often_than_an_experts(labelled: int, others: int, share: float, slots: int) -> None:
+    assert pseudo_slots(settings(batch=8, pseudo_share=share), labelled, others) == slots
+
+
+def test_groups_fill_their_slots_of_every_batch() -> None:
+    experts, pseudo = EXAMPLES[:3], [example(seed, weight=0.5) for seed in range(5)]
+    without = [Example(EXAMPLES[0].image, 1)]
+    drawn = Crops([(experts, 4), (pseudo, 2), (without, 1)], settings(), steps=15, seed=0)
+    weights = [[float(drawn[7 * step + slot]["weight"]) for slot in range(7)] for step in range(15)]
+    assert weights == [[1.0] * 4 + [0.5] * 2 + [0.0]] * 15
+    assert len(drawn) == 7 * 15
+    times = Counter(id(item) for item in drawn.examples)
+    assert {times[id(item)] for item in experts} == {4 * 15 // 3}
+    assert {times[id(item)] for item in pseudo} == {2 * 15 // 5}
+
+
+def test_belief_and_soft_masks_are_augmented_with_the_image() -> None:
+    def soft(item: Example) -> Example:
+        assert item.mask is not None
+        grey = np.where(item.mask, np.uint8(204), np.uint8(51))
+        return Example(item.image, item.label, grey, pixel_weights=255 - grey)
+
+    for item in Crops([([soft(item) for item in EXAMPLES], 4)], settings(), 10, seed=3):
+        torch.testing.assert_close(item["pixel_weights"], 1 - item["mask"])
+        assert set(item["mask"].unique().tolist()) <= {np.float32(0.2), np.float32(0.8)}
+        assert float(((item["image"].float().mean(dim=0) > 100) == (item["mask"] > 0.5)).float().mean()) > 0.9
+
+
+def test_seeds_of_different_places_differ() -> None:
+    places = list(product(range(3), (1, 2), (1, 2), (0, 1)))
+    assert len({derive_seed(*place) for place in places}) == len(places)

@@ -1,0 +1,168 @@
+"""The two phases: what is learned, what stays as it was, and that all of it follows from the seed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn import UNTRAINED, example, settings
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from alserve.errors import DeviceError
+from training.learning.learner import weights_of
+from training.model.network import JointNet
+from training.model.phases import Trainer, mask_loss
+
+EXAMPLES = [example(seed) for seed in range(6)]
+
+
+def test_mask_loss_is_the_published_formula() -> None:
+    rng = np.random.default_rng(0)
+    logits, masks = rng.normal(size=(4, 3, 5)), rng.integers(0, 2, (4, 3, 5)).astype(float)
+    p = 1 / (1 + np.exp(-logits))
+    each = -(masks * np.log(p) + (1 - masks) * np.log(1 - p)).mean(axis=(1, 2))
+    expected = (each[0] + each[1] + 0.1 * each[2]) / 3  # two of L, one of P with lambda 0.1, one without a mask
+    found = mask_loss(torch.tensor(logits), torch.tensor(masks), torch.tensor([1, 1, 0.1, 0]))
+    assert float(found) == pytest.approx(expected)
+    assert float(mask_loss(torch.tensor(logits), torch.tensor(masks), torch.zeros(4))) == 0
+
+
+def test_a_pixel_that_is_not_believed_teaches_nothing() -> None:
+    logits = torch.zeros(1, 2, 3, requires_grad=True)
+    pixel_weights = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 1.0]]])
+    mask_loss(logits, torch.ones(1, 2, 3), torch.ones(1), pixel_weights).backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad, -pixel_weights / 12)  # sigmoid(0) - 1 = -1/2, six pixels
+
+
+def test_devices() -> None:
+    with pytest.raises(DeviceError, match=r"'tpu'.*auto, cpu or cuda"):
+        Trainer(settings(), "tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no CUDA device"):
+            Trainer(settings(), "cuda")
+
+
+def weights(net: JointNet) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+def changed(net: JointNet, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def parts(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def is_statistic(name: str) -> bool:
+    return "running_" in name or "num_batches" in name
+
+
+def scores(net: JointNet) -> list[Tensor]:
+    images = torch.stack([torch.from_numpy(item.image).permute(2, 0, 1) for item in EXAMPLES])
+    with torch.no_grad():
+        return list(net.eval().to(memory_format=torch.channels_last)(images)[:2])
+
+
+def test_the_classifier_leaves_the_decoder_alone() -> None:
+    trainer = Trainer(settings(), "cpu")
+    net = trainer.new_network(2, seed=0)
+    before = weights(net)
+    trainer.train_classifier(net, EXAMPLES, seed=1)
+    names = changed(net, before)
+    assert parts(names) == {"encoder", "cam_head"}
+    assert any(is_statistic(name) for name in names)
+
+
+def test_the_classifier_leaves_the_finer_features_as_they_were() -> None:
+    pixels = torch.from_numpy(EXAMPLES[0].image).permute(2, 0, 1)[None]
+
+    def features(depth: str) -> tuple[list[Tensor], list[Tensor]]:
+        trainer = Trainer(settings(classifier_depth=depth), "cpu")
+        net = trainer.new_network(2, seed=0)
+        before = net.eval().to(memory_format=torch.channels_last).encode(pixels)
+        trainer.train_classifier(net, EXAMPLES, seed=1)
+        return before, net.encode(pixels)
+
+    before, after = features("last-stage")
+    assert [torch.equal(one, other) for one, other in zip(before, after, strict=True)] == [True] * 5 + [False]
+    before, after = features("encoder")
+    assert not torch.equal(before[1], after[1])
+
+
+def test_a_frozen_encoder_is_bit_identical_after_segmentation() -> None:
+    trainer = Trainer(settings(), "cpu")
+    net = trainer.new_network(2, seed=0)
+    before, scored = weights(net), scores(net)
+    trainer.train_segmenter(net, EXAMPLES[:2], [example(9, weight=0.5)], seed=1, what="test")
+    assert parts(changed(net, before)) == {"decoder", "mask_head"}
+    for one, other in zip(scores(net), scored, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_learning_encoder_keeps_its_statistics() -> None:
+    trainer = Trainer(settings(encoder_lr=1e-3), "cpu")
+    net = trainer.new_network(2, seed=0)
+    before = weights(net)
+    trainer.train_segmenter(net, EXAMPLES[:2], EXAMPLES[2:], seed=1, what="test")
+    names = changed(net, before)
+    assert parts(names) == {"encoder", "cam_head", "decoder", "mask_head"}
+    assert not [name for name in names if name.startswith("encoder") and is_statistic(name)]
+
+
+def test_the_seed_decides_every_weight() -> None:
+    def train(seed: int, noise: int) -> dict[str, Tensor]:
+        trainer = Trainer(settings(encoder_lr=1e-4), "cpu")
+        net = trainer.new_network(2, seed)
+        torch.manual_seed(noise)
+        trainer.train_classifier(net, EXAMPLES, seed)
+        torch.rand(noise)
+        trainer.train_segmenter(net, EXAMPLES[:2], [], seed, "test")
+        return weights(net)
+
+    first, again, other = train(0, 1), train(0, 2), train(1, 1)
+    assert [name for name in first if not torch.equal(first[name], again[name])] == []
+    assert parts({name for name in first if not torch.equal(first[name], other[name])}) == {
+        "encoder",
+        "cam_head",
+        "decoder",
+        "mask_head",
+    }
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_any_number_of_steps(steps: int) -> None:
+    trainer = Trainer(settings(UNTRAINED, steps=steps), "cpu")
+    net = trainer.new_network(2, seed=0)
+    before = weights(net)
+    trainer.train_segmenter(net, EXAMPLES[:2], [], seed=1, what="test")
+    assert parts(changed(net, before)) == {"decoder", "mask_head"}
+
+
+def test_a_copy_of_the_weights_can_be_saved_however_they_lie(tmp_path: Path) -> None:
+    net = Trainer(settings(UNTRAINED), "cpu").new_network(2, seed=0).to(memory_format=torch.channels_last)
+    save_file(weights_of(net), tmp_path / "weights")
+    assert not changed(net, load_file(tmp_path / "weights"))
+
+
+def test_both_phases_learn() -> None:
+    trainer = Trainer(settings(classifier_steps=15, steps=15, lr=5e-3, classifier_lr=1e-3), "cpu")
+    net = trainer.new_network(2, seed=0)
+    labels = torch.tensor([item.label for item in EXAMPLES])
+    truths = torch.stack([torch.from_numpy(item.mask) for item in EXAMPLES if item.mask is not None]).float()
+
+    def mask_loss_now() -> float:
+        found = [torch.from_numpy(p) for p, _ in trainer.predict(net, [item.image for item in EXAMPLES])]
+        return float(functional.binary_cross_entropy(torch.stack(found), truths))
+
+    def class_loss_now() -> float:
+        return float(functional.cross_entropy(scores(net)[0], labels))
+
+    class_before, mask_before = class_loss_now(), mask_loss_now()
+    trainer.train_classifier(net, EXAMPLES, seed=0)
+    trainer.train_segmenter(net, EXAMPLES, [], 0, "test")
+    assert class_loss_now() < 0.8 * class_before
+    assert mask_loss_now() < 0.8 * mask_before

@@ -1,0 +1,28 @@
+"""Run lengths, compared with the library that everybody reads them with."""
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
+
+from alserve.outputs.rle import encode_rle
+
+MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40))
+
+
+@given(MASKS)
+def test_pycocotools_reads_what_was_written(mask: npt.NDArray[np.bool_]) -> None:
+    np.testing.assert_array_equal(coco.decode(encode_rle(mask)), mask)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**16), st.floats(0, 1))
+def test_the_text_is_that_of_pycocotools(height: int, width: int, seed: int, share: float) -> None:
+    mask = np.zeros((height, width), np.bool_)
+    rows, columns = np.random.default_rng(seed).integers(0, (height, width), (2, 2)).T
+    mask[min(rows) : max(rows) + 1, : round(width * share)] = True
+    mask[:, min(columns)] ^= True
+
+    expected = coco.encode(np.asfortranarray(mask, np.uint8))
+    assert encode_rle(mask) == {"size": [height, width], "counts": expected["counts"].decode()}

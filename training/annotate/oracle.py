@@ -1,0 +1,287 @@
+"""Who gives the masks that are asked for: the data set, or a person who draws them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import Enum, auto
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+
+from alserve.arrays import Mask
+from alserve.errors import AlserveError, DataError, ImageError
+from alserve.files import write_atomic
+from alserve.images.codec import decode_grey, read_bytes
+from alserve.measure.dataset import Dataset, Sample, find_pictures, stem
+from alserve.paths import below, check_name
+from alserve.terminal import say
+from training.annotate.todo import write_drafts, write_page
+from training.settings import Settings
+
+JPEG = b"\xff\xd8\xff"
+"""How a JPEG file begins, whatever its name."""
+
+NEARLY_ALL, MOST_LEVELS = 0.99, 16
+"""A picture of more foreground and more grey levels is taken for a photograph."""
+
+MOST_SAID = 4
+"""So many faulty masks are named in one message."""
+
+
+class NoMask(Enum):
+    """Why there is no mask."""
+
+    YET = auto()
+    """It is still to be drawn."""
+    EVER = auto()
+    """The image was skipped."""
+
+
+class Oracle(Protocol):
+    """Somebody who can draw masks."""
+
+    def check(self, dataset: Dataset, settings: Settings) -> None:
+        """Refuse, with a `DataError`, what this oracle cannot do on this data set."""
+
+    def can_answer(self, sample: Sample) -> bool:
+        """Tell whether this image's mask can be had."""
+        ...
+
+    def ask(self, samples: Sequence[Sample]) -> Sequence[Mask | NoMask]:
+        """Return the masks of these images: bool [height, width] each, of the image's own size.
+
+        Raises:
+            DataError: A mask is there and cannot be used.
+        """
+        ...
+
+    def request(self, samples: Sequence[Sample], model: Path | None) -> None:
+        """Have the masks drawn that `ask` did not give yet.
+
+        Args:
+            samples: Their images; none when nothing is left to draw.
+            model: The present model file, for drafts; None before there is one.
+        """
+
+
+def open_oracle(name: str) -> Oracle:
+    """Find who gives the masks.
+
+    Args:
+        name: "data", the data set's own masks; or "folder:DIR", a person who draws them in this folder.
+
+    Raises:
+        DataError: It is neither.
+    """
+    kind, _, place = name.partition(":")
+    if kind == "folder" and place:
+        return FolderOracle(Path(place))
+    if name != "data":
+        raise DataError(f"unknown --oracle '{name}'; use data, or folder:DIR to draw the masks yourself")
+    return SimulatedOracle()
+
+
+def is_marked(masks: Path, name: str, kind: str) -> bool:
+    """Tell whether a person left the file NAME.KIND (skip, empty, full) beside the masks; some editors add .txt."""
+    return any((masks / f"{name}.{kind}{suffix}").exists() for suffix in ("", ".txt"))
+
+
+def check_drawn(path: Path, mask: Mask, masks: Path, name: str) -> None:
+    """Refuse a picture that is no drawn mask: a JPEG, or a photograph, in which hardly a pixel is black.
+
+    Args:
+        path: The picture.
+        mask: What was read from it, bool [height, width].
+        masks: Folder in which NAME.full confirms a mask without background.
+        name: NAME, with the folders below `masks`.
+
+    Raises:
+        DataError: Says what to do.
+    """
+    with path.open("rb") as file:
+        if file.read(len(JPEG)) == JPEG:
+            raise DataError(f"{path}: a JPEG blurs the outline; save the mask as PNG")
+    if mask.mean() > NEARLY_ALL and not is_marked(masks, name, "full") and _levels(path) > MOST_LEVELS:
+        raise DataError(
+            f"{path}: {100 * mask.mean():.1f} % of it are not black, as in a photograph; draw the mask on black, or if "
+            f"that is right, put an empty file {path.with_suffix('.full').name} beside it"
+        )
+
+
+def _levels(path: Path) -> int:
+    """Return how many grey levels a picture has."""
+    try:
+        return len(np.unique(decode_grey(read_bytes(path))))
+    except ImageError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def check_one_sided(path: Path, mask: Mask, masks: Path, name: str) -> None:
+    """Refuse a mask without foreground or background that no file NAME.empty or NAME.full confirms; see `check_drawn`.
+
+    Raises:
+        DataError: Says what to do.
+    """
+    for kind, side, fault in (("empty", "foreground", not mask.any()), ("full", "background", mask.all())):
+        if fault and not is_marked(masks, name, kind):
+            raise DataError(
+                f"{path}: has no {side}; draw it, or if that is right, put an empty file "
+                f"{path.with_suffix(f'.{kind}').name} beside it"
+            )
+
+
+def check_mirrored(name: str, data: Path) -> None:
+    """Refuse a data set's image whose name cannot be used below another folder.
+
+    Raises:
+        DataError: Says which, and what to do.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(
+            f"{data}: image {name} lies outside the CSV's folder, which cannot be mirrored; "
+            "put the CSV above its images"
+        )
+    check_name(name, data)
+
+
+class SimulatedOracle:
+    """Answers from masks that were drawn before."""
+
+    def check(self, dataset: Dataset, settings: Settings) -> None:
+        """Refuse a budget that is larger than the masks there are."""
+        wanted = max(sum(settings.schedule), int(settings.method == "full"))
+        for label, name in enumerate(dataset.classes):
+            masks = sum(sample.mask is not None for sample in dataset.split("train") if sample.label == label)
+            if masks < wanted:
+                raise DataError(
+                    f"{dataset.source}: class {name} has {masks} training images with a mask, but the budget is "
+                    f"{wanted} a class; ask for less (--initial, --per-round, --rounds), give more masks (--masks), "
+                    "or draw them while it learns (--oracle folder:DIR)"
+                )
+        if settings.uses_validation_masks:
+            valid = dataset.split("valid")
+            if not valid or any(sample.mask is None for sample in valid):
+                raise DataError(
+                    f"{dataset.source}: --validation-masks needs a mask for every image of split 'valid', and some"
+                )
+
+    def can_answer(self, sample: Sample) -> bool:
+        """Tell whether the data set has a mask for this image."""
+        return sample.mask is not None
+
+    def ask(self, samples: Sequence[Sample]) -> list[Mask | NoMask]:
+        """Read the masks from the data set."""
+        masks = [sample.read()[1] for sample in samples]
+        return [NoMask.EVER if mask is None else mask for mask in masks]
+
+    def request(self, samples: Sequence[Sample], model: Path | None) -> None:
+        """Do nothing: all masks are there."""
+
+
+class FolderOracle:
+    """A person, who draws masks with any program, in a folder.
+
+    `todo.html` lists what is to be drawn; `images/` holds copies of these images, `drafts/` the present model's masks
+    of them, once there is a model: a class activation map, which is all there is before, is too coarse to correct.
+    What the person saves is in `masks/` and is only ever read: NAME.png the mask, or an empty file NAME.skip where the
+    image cannot be drawn. NAME.empty and NAME.full confirm a mask without any foreground and without any background.
+    All mirror the data set's folders. What lies in the folder already is never replaced.
+
+    Args:
+        folder: Made when the first masks are wanted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.masks = folder / "masks"
+        self._warned = False
+
+    def check(self, dataset: Dataset, settings: Settings) -> None:
+        """Refuse methods that a person has no part in, a budget larger than the images, and names that clash."""
+        if settings.mask_from_cams:
+            raise DataError(f"--method {settings.method} asks for no masks; leave --oracle out")
+        if settings.method == "full":
+            raise DataError("--method full learns from all masks at once; draw them, and name them with --masks")
+        if settings.uses_validation_masks:
+            raise DataError(
+                "--validation-masks takes the data set's masks, not a person's; leave it out, and the threshold "
+                "is cross-validated"
+            )
+        if dataset.source.is_dir() and self.folder.resolve().is_relative_to(dataset.source.resolve()):
+            raise DataError(f"{self.folder}: lies in the data set, where it would be taken for a class; name another")
+        wanted = sum(settings.schedule)
+        samples = dataset.split("train")
+        for label, name in enumerate(dataset.classes):
+            images = sum(sample.label == label for sample in samples)
+            if images < wanted:
+                raise DataError(
+                    f"{dataset.source}: class {name} has {images} training images, but the budget is {wanted} "
+                    "masks a class; ask for less (--initial, --per-round, --rounds)"
+                )
+        seen: dict[str, str] = {}
+        for sample in samples:
+            check_mirrored(sample.name, dataset.source)
+            if (other := seen.setdefault(stem(sample.name), sample.name)) != sample.name:
+                raise DataError(
+                    f"{dataset.source}: {other} and {sample.name} would share one mask; give one another name"
+                )
+
+    def can_answer(self, sample: Sample) -> bool:
+        """Tell whether the person did not skip this image."""
+        return not is_marked(self.masks, stem(sample.name), "skip")
+
+    def ask(self, samples: Sequence[Sample]) -> list[Mask | NoMask]:
+        """Read what was drawn so far; a mask that was not asked for is named, once, and left alone."""
+        found = find_pictures(self.masks)
+        if samples and not self._warned:
+            self._warn_of_strays(found, {stem(sample.name) for sample in samples})
+        answers: list[Mask | NoMask] = []
+        faults: list[str] = []
+        for sample in samples:
+            try:
+                answers.append(self._answer(sample, found.get(stem(sample.name))))
+            except AlserveError as error:
+                faults.append(str(error))
+        if faults:
+            more = f"; and {len(faults) - MOST_SAID} more" if len(faults) > MOST_SAID else ""
+            raise DataError("; ".join(faults[:MOST_SAID]) + more)
+        return answers
+
+    def request(self, samples: Sequence[Sample], model: Path | None) -> None:
+        """Leave images, drafts and the list of what is to be drawn, and say so."""
+        if not samples:
+            (self.folder / "todo.html").unlink(missing_ok=True)
+            return
+        wanted = [(sample, below(self.folder / "drafts", f"{stem(sample.name)}.png")) for sample in samples]
+        for sample in samples:
+            copy = below(self.folder / "images", sample.name)
+            if not copy.exists():
+                write_atomic(copy, read_bytes(sample.image))
+            below(self.masks, sample.name).parent.mkdir(parents=True, exist_ok=True)
+        if model:
+            write_drafts(wanted, model)
+        page = self.folder / "todo.html"
+        write_page(page, wanted)
+        count = "1 mask" if len(samples) == 1 else f"{len(samples)} masks"
+        say(f"{count} to draw: open {page}, save them in {self.masks}, then run the same command again")
+
+    def _answer(self, sample: Sample, path: Path | None) -> Mask | NoMask:
+        skipped = is_marked(self.masks, stem(sample.name), "skip")
+        if path is None:
+            return NoMask.EVER if skipped else NoMask.YET
+        if skipped:
+            raise DataError(f"{path}: the image is marked as skipped as well; remove the mask or the .skip file")
+        mask = replace(sample, mask=path).read()[1]
+        if mask is None:
+            raise DataError(f"{path}: the mask is gone; draw it again")
+        check_drawn(path, mask, self.masks, stem(sample.name))
+        check_one_sided(path, mask, self.masks, stem(sample.name))
+        return mask
+
+    def _warn_of_strays(self, found: dict[str, Path], asked: set[str]) -> None:
+        self._warned = True
+        strays = [str(path) for name, path in found.items() if name not in asked]
+        if strays:
+            more = f" and {len(strays) - MOST_SAID} more" if len(strays) > MOST_SAID else ""
+            say(f"{', '.join(strays[:MOST_SAID])}{more}: not asked for by now, left alone")

@@ -1,0 +1,1 @@
+"""Experiments: methods x seeds, each a run of its own."""

@@ -1,0 +1,238 @@
+"""An experiment: methods x seeds, each a run of its own, from one YAML file."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, get_args
+from unicodedata import normalize
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from alserve.errors import DataError, RunError
+from alserve.measure.dataset import load_dataset
+from alserve.paths import below
+from alserve.terminal import progress, say
+from training.annotate.oracle import SimulatedOracle
+from training.compare.jobs import Job, run_jobs
+from training.learning.algorithm import describe
+from training.model.phases import Trainer
+from training.report import report_folders
+from training.run.records import read_config, read_rounds
+from training.settings import PRESETS, Settings, suggest
+from training.train import check_budget
+
+Model = TypeVar("Model", bound=BaseModel)
+MOST_BYTES = 256 << 10
+"""An experiment's file is at most so large."""
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
+
+
+class Experiment(BaseModel):
+    """What an experiment's file says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path | None = None
+    """The data set, relative to the file; or given at the command line."""
+    masks: Path | None = None
+    """Its folder of masks, relative to the file."""
+    preset: str | None = None
+    """Settings for a kind of data."""
+    settings: dict[str, Any] = {}
+    """Settings of all runs, in place of the preset's."""
+    methods: Annotated[dict[Name, dict[str, Any] | None], Field(min_length=1)]
+    """Settings by the name of a method, in place of those of all runs."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ValueError(f"unknown preset '{self.preset}'; {suggest(self.preset, PRESETS)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed is there twice in 'seeds'")
+        alike: dict[str, str] = {}
+        for name in self.methods:
+            if (other := alike.setdefault(normalize("NFC", name).casefold(), name)) != name:
+                raise ValueError(
+                    f"methods '{other}' and '{name}' differ by case or Unicode form only, as folders may not"
+                )
+        for place, values in (("settings", self.settings), *self.methods.items()):
+            if "seed" in (values or {}):
+                raise ValueError(f"'seed' in {place}: list the seeds under 'seeds'")
+        return self
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read an experiment's file.
+
+    Raises:
+        DataError: It is not there, no YAML, or says something that is not known.
+    """
+    try:
+        content = yaml.load(_read_text(path), _Loader)  # noqa: S506  a safe loader
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise DataError(f"{path}{line}: {getattr(error, 'problem', None) or 'no YAML'}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        raise DataError(f"{path}: holds what is no plain text, number, list or mapping; see the README") from None
+    experiment = _checked(Experiment, content, str(path))
+    for name in experiment.methods:
+        settings_of(experiment, name, experiment.seeds[0], str(path))
+    return experiment
+
+
+def _read_text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no regular file; name a YAML file")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{path}: is larger than {MOST_BYTES >> 10} KiB, as no experiment's file is")
+    return content.decode()
+
+
+def settings_of(experiment: Experiment, method: str, seed: int, where: str = "") -> Settings:
+    """Return the settings of one run.
+
+    Raises:
+        DataError: One is unknown or does not fit.
+    """
+    own = experiment.methods[method] or {}
+    preset = PRESETS[experiment.preset] if experiment.preset else {}
+    return _checked(Settings, {**preset, **experiment.settings, **own, "seed": seed}, f"{where}: method {method}")
+
+
+def run_experiment(
+    config: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    masks: Path | None = None,
+    jobs: int = 1,
+    device: str = "auto",
+) -> list[str]:
+    """Train what is not trained yet, several runs at once, and write the report of all.
+
+    Args:
+        config: The experiment's file.
+        out: Folder for it all: a run NAME-SEED each, `logs/`, `cache/`, and the report.
+        data: The data set, in place of the file's.
+        masks: Its folder of masks.
+        jobs: Runs at once. They share this machine's cores, and its GPUs in turn.
+        device: See `training.model.phases.Trainer`.
+
+    Returns:
+        A line about every run that failed; the others are done.
+
+    Raises:
+        DataError: The file or the data do not fit.
+        DeviceError: The device cannot be used.
+    """
+    experiment = read_experiment(config)
+    source = data or (config.parent / experiment.data if experiment.data else None)
+    if source is None:
+        raise DataError(f"{config}: says no 'data', and --data is not given")
+    if experiment.masks and data is None and masks is None:
+        masks = config.parent / experiment.masks
+    dataset = load_dataset(source, masks)
+    for method in experiment.methods:
+        settings = settings_of(experiment, method, experiment.seeds[0])
+        check_budget(dataset, settings, SimulatedOracle())
+        Trainer(settings, device)  # a device that cannot be used: nothing is begun
+    fingerprint = dataset.fingerprint()
+    planned = [
+        Job(
+            name=f"{method}-{seed}",
+            data=source,
+            masks=masks,
+            out=below(out, f"{method}-{seed}", config),
+            settings=settings_of(experiment, method, seed),
+            device=device,
+            cache=out / "cache",
+        )
+        for method in experiment.methods
+        for seed in experiment.seeds
+    ]
+    waiting = [job for job in planned if not _is_finished(job, fingerprint)]
+    if finished := len(planned) - len(waiting):
+        say(f"{finished} of {len(planned)} runs were finished before")
+    failures: dict[str, str] = {}
+
+    def rounds_left() -> int:
+        going = [job for job in waiting if job.name not in failures]
+        return sum(max(0, len(job.settings.schedule) - _rounds_done(job)) for job in going)
+
+    def done(job: Job, failure: str | None) -> None:
+        if failure:
+            failures[job.name] = f"{job.name} failed: {failure} (see {out / 'logs' / job.name}.log)"
+        say(failures.get(job.name) or f"{job.name}: {describe(read_rounds(job.out)[-1])}")
+
+    total = rounds_left()
+    with progress(total, unit="rounds") as show:
+        run_jobs(waiting, out / "logs", jobs, done, lambda: show(total - rounds_left()))
+    if len(failures) < len(planned):
+        say(f"{report_folders([out])} shows what they learned")
+    return list(failures.values())
+
+
+def _rounds_done(job: Job) -> int:
+    """Count a run's finished rounds; none where its file is damaged, which the run writes anew."""
+    with suppress(RunError):
+        return len(read_rounds(job.out))
+    return 0
+
+
+def _is_finished(job: Job, fingerprint: str) -> bool:
+    """Tell whether all rounds of a run are done, with these settings and data, and its report is written."""
+    with suppress(RunError):
+        config = read_config(job.out)
+        same = (config["settings"], config["fingerprint"]) == (job.settings.model_dump(mode="json"), fingerprint)
+        done = len(read_rounds(job.out)) == len(job.settings.schedule)
+        return same and done and (job.out / "report.html").is_file()
+    return False
+
+
+def _checked(model: type[Model], values: object, where: str) -> Model:
+    """Validate values; say the first thing that does not fit in one line, with what may have been meant."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    words = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        words = f"unknown key '{place}'; {suggest(place, model.model_fields)}"
+    elif first["type"] == "literal_error":
+        choices = get_args(model.model_fields[place].annotation)
+        words = f"unknown {place} '{first['input']}'; {suggest(first['input'], choices)}"
+    elif place:
+        words = f"{place}: {words}"
+    raise DataError(f"{where}: {words}")
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Reads plain values only, and refuses a key that is there twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:  # noqa: ANN401
+        """Refuse aliases, by which a short file can hold any number of values."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(
+                problem="aliases (*name) are not read; what all methods share goes under 'settings'", problem_mark=mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"'{key.value}' is there twice"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping

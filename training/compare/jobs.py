@@ -1,0 +1,134 @@
+"""Several runs at once, each in a process of its own: its threads, its GPU, its log; one that fails stops no other."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Self
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from alserve.runtime.device import available_cores
+from training.settings import Settings
+
+
+class Job(BaseModel):
+    """What one run is to do; see `training.train.train_run`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    data: Path
+    masks: Path | None
+    out: Path
+    settings: Settings
+    device: str
+    cache: Path
+
+    def as_json(self) -> str:
+        """Write the job in ASCII, whatever bytes its paths have."""
+        return json.dumps(self.model_dump(), default=str, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `as_json` wrote."""
+        return cls.model_validate(json.loads(text))
+
+
+LOOK_SECONDS = 2.0
+"""So often is looked at how far the runs have come."""
+
+Process = subprocess.Popen[bytes]
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    logs: Path,
+    at_once: int,
+    done: Callable[[Job, str | None], None],
+    look: Callable[[], None],
+) -> None:
+    """Do all jobs.
+
+    Args:
+        jobs: What is to be done, in this order.
+        logs: Folder for `NAME.log`, to which each adds what it says.
+        at_once: How many run at the same time.
+        done: Called as each ends, with what went wrong, if anything did.
+        look: Called every so often while they run, and after each end.
+    """
+    running: set[Process] = set()
+    free: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
+    for place in places(at_once, _gpus() if any(job.device != "cpu" for job in jobs) else []):
+        free.put(place)
+
+    def work(job: Job) -> str | None:
+        place = free.get()
+        try:
+            return _run(job, logs / f"{job.name}.log", {**os.environ, **place}, running)
+        finally:
+            free.put(place)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = {pool.submit(work, job): job for job in jobs}
+        try:
+            left = set(futures)
+            while left:
+                ended, left = wait(left, LOOK_SECONDS, FIRST_COMPLETED)
+                for future in ended:
+                    done(futures[future], future.result())
+                look()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.kill()  # a run saves its state after every pass
+            raise
+
+
+def _run(job: Job, log: Path, environment: Mapping[str, str], running: set[Process]) -> str | None:
+    """Do one job in a process of its own, which Ctrl-C does not reach; give what went wrong."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-P", "-m", "training.compare.worker", job.as_json()]
+    with (
+        log.open("ab") as file,
+        subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment, start_new_session=True
+        ) as process,
+    ):
+        running.add(process)
+        code = process.wait()
+        running.discard(process)
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return _last_words(log) if code else None
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line of a log: the error, where a run has failed."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("alserve: ") if lines else "it said nothing"
+
+
+def places(at_once: int, gpus: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Return the environment variables of each of the runs at once: its share of the cores, and a GPU in turn.
+
+    Args:
+        at_once: How many there are.
+        gpus: Names of the GPUs, as CUDA_VISIBLE_DEVICES takes them; none on the CPU.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_cores() // at_once))
+    for number in range(at_once):
+        gpu = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        yield {"OMP_NUM_THREADS": threads, **gpu}
+
+
+def _gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return numbers[: torch.cuda.device_count()]

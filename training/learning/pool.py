@@ -1,0 +1,66 @@
+"""The sets of the procedure over the training images D: L has an expert's mask, P a pseudo-mask, U = D - L."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from alserve.errors import DataError
+
+
+@dataclass
+class Pool:
+    """Which training images have a mask, and from whom; images are named by their index in D."""
+
+    labels: tuple[int, ...]
+    """Class of every image in D."""
+    askable: frozenset[int]
+    """Images that may be offered to the oracle: it can give their mask, and was not asked for it yet."""
+    labelled: set[int] = field(default_factory=set)
+    """L: the oracle gave the mask."""
+    pseudo: set[int] = field(default_factory=set)
+    """P, a subset of U: the model gave the mask."""
+
+    @property
+    def unlabelled(self) -> set[int]:
+        """U = D - L."""
+        return set(range(len(self.labels))) - self.labelled
+
+    def of_class(self, label: int, images: Iterable[int]) -> list[int]:
+        """Return those of the images that are of one class, in order."""
+        return sorted(index for index in images if self.labels[index] == label)
+
+    def candidates(self, label: int, wanted: int) -> list[int]:
+        """Return the images of a class that may be offered to the oracle.
+
+        Images in P are protected: they are offered only where too few others remain.
+
+        Args:
+            label: The class.
+            wanted: How many masks are to be asked for.
+
+        Raises:
+            DataError: The class has fewer than `wanted` images left to ask for.
+        """
+        left = self.of_class(label, self.unlabelled & self.askable)
+        if len(left) < wanted:
+            raise DataError(f"class {label}: {wanted} masks wanted, but only {len(left)} images are left to ask for")
+        unprotected = [index for index in left if index not in self.pseudo]
+        return unprotected if len(unprotected) >= wanted else left
+
+    def ask(self, images: Collection[int]) -> None:
+        """Note that the oracle is asked for these images: they are not offered again."""
+        self.askable -= set(images)
+
+    def add_masks(self, images: Collection[int]) -> None:
+        """Move images into L, and out of P, now that the oracle gave their masks."""
+        self.labelled |= set(images)
+        self.pseudo -= set(images)
+
+    def add_pseudo(self, images: Collection[int]) -> None:
+        """Put images of U into P.
+
+        Raises:
+            ValueError: One of them is in L.
+        """
+        if self.labelled & set(images):
+            raise ValueError("an image in L cannot carry a pseudo-mask")
+        self.pseudo |= set(images)

@@ -1,0 +1,79 @@
+"""Weights that several runs of an experiment would all train: one trains them, and the others take them over."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from alserve.files import write_atomic
+from training.model.phases import Trainer
+from training.run.state import Weights
+
+NOT_IN_FIRST_PASS = frozenset(
+    {
+        "method",
+        "query",  # but for its dropout
+        "initial",
+        "per_round",
+        "rounds",
+        "passes",
+        "k",
+        "pseudo_weight",
+        "pseudo_share",
+        "pseudo_targets",
+        "pseudo_pixels",
+        "pseudo_flips",
+        "folds",
+        "validation_masks",
+        "references",
+    }
+)
+"""Settings that a training on L alone does not read. A new setting counts until it is named here."""
+
+NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {"steps", "lr", "encoder_lr"}
+"""Settings that the classifier's training does not read."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the runs of an experiment have in common, in files named by all that decides their content.
+
+    Args:
+        folder: Where they are, on one machine; None where a run shares nothing.
+        trainer: Has settings and device.
+        fingerprint: The data set's.
+    """
+
+    folder: Path | None
+    trainer: Trainer
+    fingerprint: str
+
+    def theta0(self, train: Callable[[], Weights]) -> Weights:
+        """Return theta0, trained by this run or another."""
+        return self._once("theta0", NOT_IN_THETA0, [], train)
+
+    def first_pass(self, labelled: Sequence[int], train: Callable[[], Weights]) -> Weights:
+        """Return the weights after the first pass of the first round, on these images and their masks alone."""
+        dropout = self.trainer.settings.mask_dropout
+        return self._once("first-pass", NOT_IN_FIRST_PASS, [list(labelled), dropout], train)
+
+    def _once(self, what: str, unread: frozenset[str], more: list[object], train: Callable[[], Weights]) -> Weights:
+        if self.folder is None:
+            return train()
+        settings = self.trainer.settings.model_dump(mode="json", exclude=set(unread))
+        decides = [self.fingerprint, settings, *more, self.trainer.accelerator, torch.__version__]
+        key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        path = self.folder / f"{what}-{key[:16]}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            with suppress(FileNotFoundError, SafetensorError):  # a damaged file is made anew
+                return load(path.read_bytes())
+            write_atomic(path, save(dict(train())))
+        return load(path.read_bytes())

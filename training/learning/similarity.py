@@ -1,0 +1,138 @@
+"""Which images of a class look alike: colour histograms and the Jensen-Shannon divergence between them."""
+
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.spatial.distance import pdist, squareform
+from torchvision.transforms.v2 import functional as transform
+
+from alserve.arrays import Float64, Image
+from alserve.files import write_atomic
+from alserve.parallel import ordered_map
+from alserve.runtime.device import available_cores
+
+HEIGHT = 128
+SATURATION = 3.0
+SIGMA = 0.9
+BINS = 256
+EPSILON = 1e-8
+
+Counts = npt.NDArray[np.uint32]
+
+
+def count_colours(image: Image) -> Counts:
+    """Count the pixels of every intensity, channel by channel, as in method.md: resized, saturated, blurred.
+
+    Args:
+        image: uint8 [height, width, 3], RGB.
+
+    Returns:
+        uint32 [3, 256].
+    """
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    pixels = transform.resize(pixels, [HEIGHT, max(1, round(HEIGHT * image.shape[1] / image.shape[0]))], antialias=True)
+    pixels = transform.to_dtype(pixels, torch.float32, scale=True)
+    pixels = transform.gaussian_blur(transform.adjust_saturation(pixels, SATURATION), [3, 3], [SIGMA, SIGMA])
+    levels = (pixels * BINS).to(torch.int64).clamp_(0, BINS - 1).flatten(1).numpy()
+    return np.stack([np.bincount(channel, minlength=BINS) for channel in levels]).astype(np.uint32)
+
+
+def describe(images: Iterable[Image]) -> Counts:
+    """Count the colours of many images on all cores; they are drawn one by one, so that not all need be in memory.
+
+    Args:
+        images: uint8 [height, width, 3], RGB, of any size.
+
+    Returns:
+        uint32 [images, 3, 256], see `count_colours`.
+    """
+    return np.stack(list(ordered_map(count_colours, images, available_cores())))
+
+
+def describe_once(images: Iterable[Image], folder: Path, source: str) -> Counts:
+    """Do as `describe` does, unless that was done before for the same images: then read what it found.
+
+    Args:
+        images: See `describe`; not looked at where the answer is known.
+        folder: Where answers are kept, in files named by what they depend on.
+        source: Says which images these are: a fingerprint of the data and of how they were resized.
+    """
+    key = hashlib.sha256(repr((source, HEIGHT, SATURATION, SIGMA, BINS)).encode()).hexdigest()
+    path = folder / f"colours-{key[:16]}.npz"
+    if path.is_file():
+        with (
+            suppress(OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error),
+            np.load(path) as file,
+        ):
+            return np.asarray(file["counts"])  # a damaged file is made anew
+    counts, buffer = describe(images), io.BytesIO()
+    np.savez_compressed(buffer, counts=counts)
+    write_atomic(path, buffer.getvalue())
+    return counts
+
+
+def histograms(counts: Counts) -> Float64:
+    """Turn counts [.., 256] into distributions, float64 [.., 256]: each positive, with sum 1."""
+    raised = counts + EPSILON
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+
+
+def distances(counts: Counts) -> Float64:
+    """Measure how different the images of one class are.
+
+    Per channel the Jensen-Shannon divergence (natural logarithm), divided by its sum over the class; the channels
+    are added (Belharbi et al., WACV 2021).
+
+    Args:
+        counts: uint32 [images, 3, 256], see `describe`.
+
+    Returns:
+        float64 [images, images], symmetric, zero on the diagonal.
+    """
+    described = histograms(counts)
+    total = np.zeros(len(described) * (len(described) - 1) // 2)  # of every pair once
+    for channel in range(described.shape[1]):
+        divergence = pdist(described[:, channel], "jensenshannon") ** 2  # SciPy gives the root
+        total += divergence / max(2 * divergence.sum(), EPSILON)
+    return np.asarray(squareform(total))
+
+
+def neighbours(counts: Counts, labels: Sequence[int], k: float) -> list[list[int]]:
+    """Find every image's k nearest neighbours of its own class, itself left out.
+
+    Memory grows with the square of the largest class.
+
+    Args:
+        counts: uint32 [images, 3, 256], see `describe`.
+        labels: Class of every image.
+        k: How many neighbours; below 1, a fraction of the class (at least one). A class that has fewer images gives
+            all it has: none to its only image.
+
+    Returns:
+        Indices of the neighbours, nearest first and equally near ones in their order, for every image.
+    """
+    found: list[list[int]] = [[] for _ in labels]
+    classes = np.asarray(labels)
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        count = max(1, round(k * len(members))) if k < 1 else int(k)
+        between = distances(counts[members])
+        np.fill_diagonal(between, np.inf)
+        nearest = np.argsort(between, axis=1, kind="stable")[:, : min(count, len(members) - 1)]
+        for index, columns in zip(members, nearest, strict=True):
+            found[index] = members[columns].tolist()
+    return found
+
+
+def within_reach(unlabelled: Collection[int], labelled: Collection[int], nearest: Sequence[Sequence[int]]) -> list[int]:
+    """Select U'': every unlabelled image that has a labelled one among its nearest neighbours."""
+    known = set(labelled)
+    return sorted(index for index in unlabelled if known.intersection(nearest[index]))

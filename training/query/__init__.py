@@ -1,0 +1,1 @@
+"""Query strategies: which images of a class to ask the oracle for."""

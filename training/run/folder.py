@@ -1,0 +1,208 @@
+"""A run on disk: its settings, its state after every pass, its results. Every file is whole or not there."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from alserve.errors import RunError
+from alserve.files import locked, write_atomic
+from training.run.records import TIMINGS, Count, Share, Stored, read_config
+from training.run.state import State, Weights
+from training.settings import Settings
+
+
+class _Fields(Stored):
+    model_config = ConfigDict(extra="forbid")
+
+    round: Annotated[int, Field(ge=1)]
+    passes: Count
+    asked: list[list[Count]]
+    threshold: Share
+    records: list[dict[str, Any]]
+
+
+class Run:
+    """The folder of one run; one process at a time works in it.
+
+    Args:
+        folder: Where it is; made if it is not there.
+        settings: What to learn with.
+        source: The data set, to be found again.
+        masks: Its folder of masks.
+        oracle: Who gives the masks, see `training.annotate.oracle.open_oracle`.
+        fingerprint: The data set's fingerprint.
+        overwrite: Drop what an earlier run left there.
+        shared: Folder of what several runs compute once for all.
+
+    Raises:
+        RunError: The folder holds a run of other data or other settings, something else than a run, or a run that
+            another process is at work on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        *,
+        source: Path,
+        masks: Path | None = None,
+        oracle: str = "data",
+        fingerprint: str,
+        overwrite: bool = False,
+        shared: Path | None = None,
+    ) -> None:
+        self.folder = folder
+        self.shared = shared
+        self.fingerprint = fingerprint
+        config = {
+            "source": str(source.absolute()),
+            "masks": str(masks.absolute()) if masks else None,
+            "oracle": oracle,
+            "fingerprint": fingerprint,
+            "settings": settings.model_dump(mode="json"),
+        }
+        path = folder / "config.json"
+        if folder.exists() and not path.is_file() and (not folder.is_dir() or any(map(_visible, folder.iterdir()))):
+            raise RunError(f"{folder}: is not empty and holds no run; name another --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be made ({error.strerror}); name another --out") from None
+        with ExitStack() as opened:
+            opened.enter_context(locked(folder))
+            if path.is_file():
+                before = read_config(folder)
+                if not overwrite:
+                    self._check_same(before, config)
+                else:
+                    self._clear()
+            write_atomic(path, json.dumps(config, indent=2).encode())
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._opened.close()
+
+    @property
+    def model(self) -> Path:
+        """The model file, exported at the end of every round."""
+        return self.folder / "model.onnx"
+
+    @property
+    def theta0(self) -> Path:
+        """The weights that every pass starts from."""
+        return self.folder / "state" / "theta0.safetensors"
+
+    @property
+    def latest(self) -> Path:
+        """The state after the last pass that was finished."""
+        return self.folder / "state" / "latest.safetensors"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what depends on the data alone, in files named by all that it depends on; runs may share it."""
+        return self.shared or self.folder / "state"
+
+    def _clear(self) -> None:
+        """Remove what a run wrote, and nothing else that may lie in the folder."""
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        for name in ("model.onnx", "rounds.jsonl", TIMINGS, "report.html"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        instead = "name another --out, or replace it with --overwrite"
+        if before["fingerprint"] != now["fingerprint"]:
+            raise RunError(f"{self.folder}: this run belongs to other data ({before['source']}); {instead}")
+        if _kind(oracle := before.get("oracle", "data")) != _kind(now["oracle"]):
+            raise RunError(f"{self.folder}: the masks of this run come from --oracle {oracle}; give that, {instead}")
+        old, new = before["settings"], now["settings"]
+        # "references" decides what the model file carries, not what is learned.
+        if changed := sorted(name for name in {*old, *new} - {"references"} if old.get(name) != new.get(name)):
+            changes = ", ".join(f"{name} was {old.get(name)}, now {new.get(name)}" for name in changed)
+            raise RunError(
+                f"{self.folder}: this run has other settings ({changes}); give those to continue it, {instead}"
+            )
+
+    def load_theta0(self) -> Weights | None:
+        """Read the weights that every pass starts from; None before they were trained.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        if not self.theta0.is_file():
+            return None
+        with _undamaged(self.theta0):
+            return load(self.theta0.read_bytes())  # safetensors opens no path that is not in UTF-8
+
+    def save_theta0(self, weights: Weights) -> None:
+        """Save the weights that every pass starts from."""
+        write_atomic(self.theta0, save(dict(weights)))
+
+    def load_state(self) -> State:
+        """Read where the run is; a fresh one is at its start. The results that follow from it are written anew.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        if not self.latest.is_file():
+            return State()
+        with _undamaged(self.latest):
+            data = self.latest.read_bytes()
+            tensors = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            fields = _Fields.model_validate(json.loads(header["__metadata__"]["state"]))
+            state = State(**fields.model_dump())
+            for key, tensor in tensors.items():
+                kind, _, name = key.partition("/")
+                if kind == "weights":
+                    state.weights[name] = tensor
+                else:
+                    state.pseudo[int(name)] = tensor.numpy()
+        self._write_rounds(state)
+        return state
+
+    def save_state(self, state: State) -> None:
+        """Save where the run is, in one file, and the results that follow from it."""
+        tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
+        tensors |= {f"pseudo/{index}": torch.from_numpy(mask) for index, mask in state.pseudo.items()}
+        fields = {name: value for name, value in vars(state).items() if name not in {"pseudo", "weights"}}
+        write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(fields)}))
+        self._write_rounds(state)
+
+    def _write_rounds(self, state: State) -> None:
+        lines = "".join(json.dumps(record) + "\n" for record in state.records)
+        write_atomic(self.folder / "rounds.jsonl", lines.encode())
+
+    def note_time(self, round_: int, what: str, seconds: float) -> None:
+        """Add a line to `timings.jsonl`, apart from the results, which a repeated run gives again to the letter."""
+        with (self.folder / TIMINGS).open("a") as file:
+            file.write(json.dumps({"round": round_, "what": what, "seconds": round(seconds, 1)}) + "\n")
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged file of the state raises into one line."""
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, RecursionError):
+        raise RunError(f"{path}: is damaged; begin the run anew with --overwrite") from None
+
+
+def _kind(oracle: str) -> str:
+    """Return what comes before the colon: a person's folder may be moved."""
+    return oracle.partition(":")[0]
+
+
+def _visible(path: Path) -> bool:
+    """Tell a user's file from what a killed `write_atomic` leaves."""
+    return not path.name.startswith(".")

@@ -1,0 +1,98 @@
+"""A whole training run: from a data set through all rounds to the model and its report."""
+
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from alserve.errors import DataError
+from alserve.measure.dataset import Dataset, load_dataset
+from alserve.modelfile import ClassNames
+from alserve.terminal import say
+from training.annotate.oracle import Oracle, open_oracle
+from training.learning.algorithm import learn
+from training.learning.learner import Learner, read_images
+from training.model.phases import Trainer
+from training.report import report_run
+from training.run.folder import Run
+from training.settings import Settings
+
+
+def train_run(
+    data: Path,
+    out: Path,
+    settings: Settings,
+    *,
+    masks: Path | None = None,
+    oracle: str = "data",
+    device: str = "auto",
+    overwrite: bool = False,
+    cache: Path | None = None,
+) -> Path:
+    """Learn from a data set, by rounds; a run that was stopped, or waits for a person's masks, continues.
+
+    Args:
+        data: See `alserve.measure.dataset.load_dataset`.
+        out: Folder of the run.
+        settings: What to learn with.
+        masks: See `alserve.measure.dataset.load_dataset`.
+        oracle: Who gives the masks, see `training.annotate.oracle.open_oracle`.
+        device: "auto", "cpu" or "cuda".
+        overwrite: Drop what an earlier run left in `out`.
+        cache: Folder through which runs share what they would all compute.
+
+    Returns:
+        The model file; it is not there yet where a person has to draw the first masks.
+
+    Raises:
+        DataError: The data do not fit together, a mask cannot be used, or the budget is larger than the pool.
+        DeviceError: The device that was asked for cannot be used.
+        RunError: `out` holds something else.
+    """
+    trainer = Trainer(settings, device)
+    giver = open_oracle(oracle)
+    dataset = load_dataset(data, masks)
+    images = read_images(dataset, settings.short_side)
+    check_budget(dataset, settings, giver)
+    trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
+    fingerprint = dataset.fingerprint()
+    run = Run(
+        out,
+        settings,
+        source=data,
+        masks=masks,
+        oracle=oracle,
+        fingerprint=fingerprint,
+        overwrite=overwrite,
+        shared=cache,
+    )
+    with run:
+        if not learn(Learner(dataset, images, giver, trainer, run), run, settings):
+            return run.model
+        report_run(out, out / "report.html")
+    say(f"{run.model} is the model, {out / 'report.html'} shows what it learned")
+    return run.model
+
+
+def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
+    """Refuse a data set that has too few classes or images for what the settings ask for, or an oracle that cannot.
+
+    Classes that no model file could name are refused as well.
+
+    Raises:
+        DataError: Says which class has how many, and how many are wanted.
+    """
+    if len(dataset.classes) < 2:  # noqa: PLR2004
+        raise DataError(
+            f"{dataset.source}: only one class ({dataset.classes[0]}); at least two are needed to learn from"
+        )
+    try:
+        TypeAdapter(ClassNames).validate_python(dataset.classes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        which = f"class {dataset.classes[int(first['loc'][0])][:40]!r}" if first["loc"] else "these classes"
+        raise DataError(f"{dataset.source}: a model cannot have {which}: {first['msg']}") from None
+    present = {sample.label for sample in dataset.split("train")}
+    for label, name in enumerate(dataset.classes):
+        if label not in present:
+            raise DataError(f"{dataset.source}: class {name} has no image in split 'train'; add some")
+    oracle.check(dataset, settings)
