@@ -5,7 +5,6 @@ dark line so that they show on any ground; for heat matplotlib's inferno, whose 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,9 +12,6 @@ import numpy as np
 from alserve.arrays import Float32, Image, Mask
 from alserve.geometry import resize
 from alserve.images.codec import to_grey
-
-if TYPE_CHECKING:
-    from alserve.predictor import Prediction
 
 Colour = tuple[int, int, int]
 
@@ -79,12 +75,13 @@ def heat_map(image: Image, cam: Float32) -> Image:
     return cv2.addWeighted(heat, HEAT, grey, 1 - HEAT, 0).astype(np.uint8, copy=False)
 
 
-def panels(image: Image, prediction: "Prediction", truth: Mask | None = None) -> dict[str, Image]:
+def panels(image: Image, cam: Float32, mask: Mask, truth: Mask | None = None) -> dict[str, Image]:
     """Return the pictures that explain one prediction, by heading.
 
     Args:
         image: uint8 [height, width, 3], RGB.
-        prediction: What the model said of it.
+        cam: float32 [height, width], 0 to 1, class activation map.
+        mask: bool [height, width], the model's.
         truth: bool [height, width], the expert's mask where there is one.
 
     Returns:
@@ -92,8 +89,8 @@ def panels(image: Image, prediction: "Prediction", truth: Mask | None = None) ->
     """
     pictures = {
         "Image": image,
-        "Class activation": heat_map(image, prediction.cam()),
-        "Mask": overlay(image, prediction.mask()),
+        "Class activation": heat_map(image, cam),
+        "Mask": overlay(image, mask),
     }
     return pictures if truth is None else pictures | {"Truth": overlay(image, truth, colour=TRUE)}
 

@@ -80,7 +80,12 @@ class Registry(Mapping[str, Part]):
             from importlib.metadata import entry_points  # noqa: PLC0415  looks through every installed distribution
 
             for entry in entry_points(group=self._package):
-                entry.load()
+                try:
+                    entry.load()
+                except Exception as error:  # noqa: BLE001  whatever an import can raise
+                    raise OptionError(
+                        f"{entry.value} is to add an {self.kind} and cannot be imported ({error}); mend or uninstall it"
+                    ) from None
             self._all_are_loaded = True
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from command import Cli
 from server import call, serving
 from web import SERVE
 
@@ -57,3 +58,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = call(command, folder)
         assert done.returncode == 0, done.stderr
     return programs
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line."""
+    return Cli(monkeypatch, capsys)

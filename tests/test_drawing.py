@@ -75,8 +75,8 @@ def test_heat_map_shows_the_image_underneath() -> None:
 def test_panels_show_the_truth_where_there_is_one(predictor: Predictor, disc: np.ndarray) -> None:
     image = picture(HEIGHT, WIDTH)
     (prediction,) = predictor.predict([image])
-    assert list(panels(image, prediction)) == ["Image", "Class activation", "Mask"]
-    pictures = panels(image, prediction, disc)
+    assert list(panels(image, prediction.cam(), prediction.mask())) == ["Image", "Class activation", "Mask"]
+    pictures = panels(image, prediction.cam(), prediction.mask(), disc)
     assert list(pictures) == ["Image", "Class activation", "Mask", "Truth"]
     assert {(shown.shape, shown.dtype.name) for shown in pictures.values()} == {(image.shape, "uint8")}
     np.testing.assert_array_equal(pictures["Truth"], overlay(image, disc, colour=TRUE))

@@ -1,19 +1,20 @@
 """Everything that decides what a run learns, in one validated object, and the presets."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from alserve.errors import DataError
 from alserve.geometry import STRIDE
-from training.learning.pseudo import PixelWeighting, Targets
+from alserve.registry import suggest
 from training.query.strategies import STRATEGIES
 
 MOST, MOST_SIDE = 1_000_000, 4096
 """Of masks, rounds, steps and so on, and of the working size: what is larger is a slip of the pen."""
 
+Targets = Literal["hard", "soft"]
+PixelWeighting = Literal["all", "weighted", "certain"]
 Method = Literal["label-propagation", "random", "wsl", "full"]
 
 
@@ -160,13 +161,6 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
         if not sign:
             raise DataError(f"--set {name}: write it as NAME=VALUE, such as --set k=0.1")
     return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
-
-
-def suggest(word: object, known: Iterable[str]) -> str:
-    """Say which of the known words is nearest, and what there is."""
-    names = list(known)
-    near = get_close_matches(str(word), names, 1)
-    return f"{f'did you mean {near[0]}? ' if near else ''}there are {', '.join(names)}"
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -18,9 +18,7 @@ from alserve.files import irregular
 from alserve.folder.shards import Shard
 from alserve.images.header import FORMATS, HEAD, SUFFIXES
 from alserve.images.kinds import kind_of_file
-
-FOLDERS = {"mask": "masks", "cam": "cams", "overlay": "overlays"}
-"""What can be saved, and the folder in OUT that it goes to."""
+from alserve.outputs import OUTPUTS
 
 LEFT_OUT = "left-out.jsonl"
 """The file in OUT that lists what the latest run left out: a JSON object a file, path and reason."""
@@ -41,8 +39,8 @@ class Job:
 
     @property
     def targets(self) -> dict[str, Path]:
-        """Where each picture goes, by its name in `FOLDERS`."""
-        return {word: self.out / FOLDERS[word] / self.name for word in self.save}
+        """Where each file goes, by the name of its output."""
+        return {word: self.out / OUTPUTS[word].folder / self.name for word in self.save}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ def plan(
     Args:
         inputs: Images and folders of images.
         out: Folder for the results.
-        save: Which of `FOLDERS` to write.
+        save: Names of outputs.
         shard: Leave the images of all other shards to them.
         keep_extension: Name the pictures of a.jpg a.jpg.png, not a.png.
         overwrite: Replace files that no manifest speaks of.
@@ -109,7 +107,7 @@ def plan(
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is a {irregular(out) or 'file'}; name a folder with --out")
-    own = frozenset(map(os.path.realpath, (out, *(out / folder for folder in FOLDERS.values()))))
+    own = frozenset(map(os.path.realpath, (out, *(out / output.folder for output in OUTPUTS.values()))))
     found: list[tuple[Path, Path]] = []
     left_out: list[LeftOut] = []
     for given in inputs:

@@ -9,7 +9,7 @@ import errno
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 
 from alserve.arrays import Image
-from alserve.drawing import overlay
 from alserve.errors import DataError, ImageError, RunError
 from alserve.files import remove_unfinished, write_atomic
 from alserve.folder.manifest import Manifest, Row, Version
-from alserve.folder.plan import FOLDERS, LEFT_OUT, Job, Plan, plan
+from alserve.folder.plan import LEFT_OUT, Job, Plan, plan
 from alserve.folder.shards import Shard
 from alserve.geometry import working_shape
-from alserve.images.codec import encode_png, peek_shape, read_bytes, to_grey
+from alserve.images.codec import peek_shape, read_bytes
 from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.modelfile import default_model
+from alserve.outputs import OUTPUTS, Case
 from alserve.parallel import ordered_map
 from alserve.predictor import Prediction, Predictor, load
 from alserve.runtime.device import available_cores
@@ -42,6 +42,8 @@ LARGE_PIXELS = 1_000_000_000
 BUCKETS = 32
 """Batches whose images are sorted by shape together, so that the network calls are full."""
 
+DEFAULT_SAVE = ("mask", "cam", "overlay")
+
 DECODE_TIMEOUT = 60.0
 """Seconds that decoding an image may take, unless more is allowed."""
 
@@ -53,8 +55,8 @@ _ONE_NAME_ONLY = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST,
 class Options:
     """What decides the content of the results, besides the model."""
 
-    save: tuple[str, ...] = tuple(FOLDERS)
-    """Which of `FOLDERS` to write."""
+    save: tuple[str, ...] = DEFAULT_SAVE
+    """Names of outputs, see `alserve.outputs`."""
     tiling: Tiling | None = None
     """How to cut large images."""
     max_pixels: int = MAX_PIXELS
@@ -123,7 +125,7 @@ def segment_command(
         inputs: Images and folders of images.
         out: Folder for the results.
         model: Model file. Default: `default_model`.
-        save: Names of `FOLDERS`, with commas.
+        save: Names of outputs, with commas.
         batch_size: Images a network call. Default: `Engine.batch_size`.
         device: See `alserve.runtime.device.choose_device`.
         threads: Images or batches worked on at once. Default: the cores this process may use.
@@ -178,7 +180,7 @@ def segment_folder(
     inputs: Sequence[Path],
     out: Path,
     *,
-    save: Iterable[str] = tuple(FOLDERS),
+    save: Iterable[str] = DEFAULT_SAVE,
     batch_size: int | None = None,
     workers: int | None = None,
     tiling: Tiling | None = None,
@@ -191,7 +193,7 @@ def segment_folder(
         predictor: The model.
         inputs: Images and folders of images.
         out: Folder for the results; what an earlier run of the same model and options left there is kept.
-        save: Which of `FOLDERS` to write.
+        save: Names of outputs, see `alserve.outputs`.
         batch_size: Images a network call. Default: `Engine.batch_size`.
         workers: Images or batches worked on at once. Default: the cores this process may use.
         tiling: How to cut large images. Default: not at all.
@@ -227,15 +229,14 @@ def _count(images: int) -> str:
 
 
 def parse_save(text: str) -> tuple[str, ...]:
-    """Read the `--save` option: names of `FOLDERS`, with commas.
+    """Read the `--save` option: names of outputs, with commas.
 
     Raises:
-        DataError: A word is none of them.
+        OptionError: There is no such output.
     """
     words = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
     for word in words:
-        if word not in FOLDERS:
-            raise DataError(f"--save '{word}': unknown; use {', '.join(FOLDERS)}, with commas between")
+        OUTPUTS.find(word)
     return words
 
 
@@ -338,16 +339,11 @@ def _do(predictor: Predictor, decoders: Decoders, batch: Sequence[Job], options:
 
 def _finish(job: Job, row: Row, image: Image, prediction: Prediction) -> Row:
     """Write the pictures of one image."""
-    mask = prediction.mask()
-    draw: dict[str, Callable[[], Image]] = {
-        "mask": lambda: to_grey(mask),
-        "cam": prediction.cam_grey,
-        "overlay": lambda: overlay(image, mask),
-    }
+    case = Case(image, prediction)
     sizes: dict[str, int] = {}
     try:
         for word, target in job.targets.items():
-            data = encode_png(draw[word]())
+            data = OUTPUTS[word].encode(case)
             _write(target, data)
             sizes[word] = len(data)
     except ImageError as error:
@@ -355,7 +351,7 @@ def _finish(job: Job, row: Row, image: Image, prediction: Prediction) -> Row:
     found = {
         "label": prediction.label,
         "scores": prediction.scores,
-        "foreground": np.count_nonzero(mask) / mask.size,
+        "foreground": np.count_nonzero(case.mask) / case.mask.size,
         "width": prediction.width,
         "height": prediction.height,
         "output_bytes": sizes,

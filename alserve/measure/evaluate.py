@@ -167,7 +167,7 @@ def draw_worst(predictor: Predictor, samples: Sequence[Sample], figures: Figures
     for case in figures.worst:
         image, truth = by_name[case.name].read()
         prediction = predictor.predict(image)
-        rows.append((f"{case.name}  Dice {case.dice:.3f}", panels(image, prediction, truth)))
+        rows.append((f"{case.name}  Dice {case.dice:.3f}", panels(image, prediction.cam(), prediction.mask(), truth)))
     write_atomic(path, ENCODERS[path.suffix.lower()](contact_sheet(rows)))
 
 

@@ -1,1 +1,76 @@
-"""What a prediction can be written as."""
+"""What a prediction can be written as: one output a module, found by name in `OUTPUTS`.
+
+The command line, the folder run, the service and its description read this registry.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from alserve.arrays import Float32, Grey, Image, Mask
+from alserve.registry import Registry
+
+
+class Predicted(Protocol):
+    """What an output may ask of a prediction, see `alserve.predictor.Prediction`."""
+
+    @property
+    def label(self) -> str:
+        """The class with the highest score."""
+
+    def mask(self, threshold: float | None = None) -> Mask:
+        """Return the foreground, bool [height, width]."""
+
+    def probability(self) -> Float32:
+        """Return the foreground probability, float32 [height, width], 0 to 1."""
+
+    def cam_grey(self, label: str | None = None) -> Grey:
+        """Return a class activation map, uint8 [height, width]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An image with what the model says of it: all that an output is made of."""
+
+    image: Image
+    """uint8 [height, width, 3], RGB, upright; where no output asked for it (`Output.draws_on_image`), of any size."""
+    prediction: Predicted
+    threshold: float | None = None
+    """Probability, 0 to 1, above which a pixel is foreground. Default: the model's own."""
+
+    @cached_property
+    def mask(self) -> Mask:
+        """Foreground at this threshold: bool [height, width]."""
+        return self.prediction.mask(self.threshold)
+
+
+def _nothing(_: Case) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Output:
+    """One of the things that a prediction can be written as: a file for each image.
+
+    Args:
+        description: One line for help texts and for the service's description.
+        folder: Where a folder run puts its files, below its output folder.
+        encode: Returns the bytes of the file.
+        suffix: Of the file's name.
+        media_type: Of its content.
+        draws_on_image: Whether it needs the image itself, at its own size.
+        details: Returns what else the service's JSON says beside the file.
+    """
+
+    description: str
+    folder: str
+    encode: Callable[[Case], bytes]
+    suffix: str = ".png"
+    media_type: str = "image/png"
+    draws_on_image: bool = False
+    details: Callable[[Case], Mapping[str, str]] = _nothing
+
+
+OUTPUTS: Registry[Output] = Registry("output", __name__)
+"""All outputs, by the name that `--save` and `include` know them by."""

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command import Cli, assert_refused
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pictures import encoded, picture
 from PIL import Image
 from pycocotools import mask as coco
-from test_cli import Cli, assert_refused
 
 from alserve.errors import DataError
 from alserve.files import write_atomic
@@ -39,11 +39,6 @@ SQUARE[5, 8] = True
 SQUARE_BYTES = "000000d8391bfe2b00c27ff7c0309ffdf00c27ff92c023ff00"
 PAINTED_BYTES = "00000030391bfc600003801000480c96c000010008003b00007fc2010ffc2010ffc20007fc6000"
 PAINTED = np.array([[0, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]], np.bool_)
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(monkeypatch, capsys)
 
 
 def blob(height: int = 40, width: int = 60, seed: int = 0) -> Mask:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Cli, assert_refused
 from drawn import UNTRAINED, settings
 from pictures import encoded, picture
-from test_cli import Cli, assert_refused
 
 from alserve.errors import DataError, RunError
 from alserve.files import write_atomic
@@ -319,11 +319,6 @@ def test_places_and_names_that_clash(data: Path, tmp_path: Path) -> None:
         other = Sample(name, first.image, 0, None, "train")
         with pytest.raises(DataError, match=words):
             FolderOracle(tmp_path).check(Dataset(data, dataset.classes, (*dataset.samples, other)), small)
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(monkeypatch, capsys)
 
 
 def test_the_command_refuses_an_oracle_that_it_does_not_know(cli: Cli, data: Path, tmp_path: Path) -> None:

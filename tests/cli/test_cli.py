@@ -6,16 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import Cli, assert_refused
 from pictures import encoded, picture
 
 import alserve
 from alserve import Predictor
-from alserve.cli import main
 from alserve.doctor import print_machine
 from alserve.files import write_atomic
 from alserve.runtime.device import find_conflicts, fix_command
-
-Captured = tuple[int, str, str]
 
 
 @pytest.fixture
@@ -26,33 +24,9 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], predictor: Predictor) -> "Cli":
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], predictor: Predictor) -> Cli:
     monkeypatch.setenv("ALSERVE_MODEL", str(predictor.engine.path))
     return Cli(monkeypatch, capsys)
-
-
-class Cli:
-    """Run a command line in this process; give exit code, standard output and standard error."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch = monkeypatch
-        self.capsys = capsys
-
-    def __call__(self, *words: object) -> Captured:
-        self.monkeypatch.setattr(sys, "argv", ["alserve", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = self.capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-
-def assert_refused(result: Captured, *words: str) -> None:
-    code, out, err = result
-    assert code == 2
-    assert not out
-    assert err.startswith("alserve: ")
-    assert len(err.splitlines()) == 1
-    assert all(word in err for word in words), err
 
 
 @pytest.mark.parametrize(
@@ -105,7 +79,7 @@ def test_segment_refuses(cli: Cli, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.onnx").write_text("hello")
-    assert_refused(cli("segment", images, "--out", out, "--save", "mask,heat"), "'heat'", "mask, cam, overlay")
+    assert_refused(cli("segment", images, "--out", out, "--save", "mask,heat"), "'heat'", "cam, mask, overlay")
     assert_refused(cli("segment", images, "--out", out, "--device", "gpu"), "'gpu'")
     assert_refused(cli("segment", images, "--out", out, "--model", tmp_path / "no.onnx"), "no.onnx", "No such file")
     assert_refused(cli("segment", images, "--out", out, "--model", tmp_path / "text.onnx"), "text.onnx")

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from command import Cli, assert_refused
 from drawn import settings
 from pictures import encoded, picture
 from safetensors.torch import save
-from test_cli import Cli, assert_refused
 
 from alserve.files import write_atomic
 from alserve.measure.dataset import load_dataset
@@ -26,11 +26,6 @@ from training.run.records import read_rounds
 from training.run.state import State
 from training.settings import Settings
 from training.train import train_run
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import psutil
 import pytest
 import torch
 import yaml
+from command import Cli, assert_refused
 from drawn import UNTRAINED, example, settings
-from test_cli import Cli, assert_refused
 
 from alserve import terminal
 from alserve.errors import DataError

@@ -13,21 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Cli, assert_refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encoded, picture
-from test_cli import Cli, assert_refused
 
 from alserve.errors import DataError
 from alserve.measure.dataset import Dataset, load_dataset
 from training.data.archives import GLAS_VALID, MOST_BYTES, unpack_cub, unpack_glas
 
 GLAS_NAMES = [*(f"train_{number}" for number in range(1, 11)), "testA_1", "testB_1"]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from command import Cli, assert_refused
 from drawn import UNTRAINED, settings
-from test_cli import Cli, assert_refused
 
 from alserve import Predictor, load
 from alserve.measure.dataset import Sample, load_dataset

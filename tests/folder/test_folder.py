@@ -16,14 +16,15 @@ from pictures import encoded, picture
 from PIL import Image
 
 from alserve import Predictor, load
-from alserve.errors import DataError, RunError
+from alserve.errors import DataError, OptionError, RunError
 from alserve.files import write_atomic
 from alserve.folder.manifest import MANIFEST, Manifest
-from alserve.folder.plan import FOLDERS, plan
-from alserve.folder.run import Options, Summary, parse_save, run, segment_folder
+from alserve.folder.plan import plan
+from alserve.folder.run import DEFAULT_SAVE, Options, Summary, parse_save, run, segment_folder
 from alserve.folder.shards import Shard
 from alserve.images.codec import decode, decode_mask, read_image
 from alserve.images.decoders import Decoders
+from alserve.outputs import OUTPUTS
 from alserve.tiling import Tiling
 from training.export.to_onnx import stamp
 
@@ -61,7 +62,7 @@ def test_structure_sizes_and_values(tree: Path, predictor: Predictor) -> None:
     summary = segment_folder(predictor, [tree], out, workers=2)
     assert (summary.images, summary.failed, summary.exit_code) == (len(SIZES), 0, 0)
     names = {name.rpartition(".")[0] + ".png": size for name, size in SIZES.items()}
-    assert files(out) == {f"{folder}/{name}" for folder in FOLDERS.values() for name in names} | {MANIFEST}
+    assert files(out) == {f"{OUTPUTS[word].folder}/{name}" for word in DEFAULT_SAVE for name in names} | {MANIFEST}
     for name, size in names.items():
         for folder, shape in (("masks", size), ("cams", size), ("overlays", (*size, 3))):
             data = (out / folder / name).read_bytes()
@@ -166,7 +167,7 @@ def test_a_file_that_goes_away_while_running_fails_alone(tree: Path, predictor: 
 def test_only_what_was_asked_for_is_saved(tree: Path, predictor: Predictor, save: tuple[str, ...]) -> None:
     out = tree.parent / "out"
     segment_folder(predictor, [tree], out, save=save)
-    assert {path.name for path in out.iterdir()} == {FOLDERS[word] for word in save} | {MANIFEST}
+    assert {path.name for path in out.iterdir()} == {OUTPUTS[word].folder for word in save} | {MANIFEST}
     assert all(row["foreground"] is not None for row in manifest(out))
 
 
@@ -346,7 +347,7 @@ def test_a_name_that_is_not_unicode(tmp_path: Path, predictor: Predictor) -> Non
 def test_save_words() -> None:
     assert parse_save("mask, cam,mask") == ("mask", "cam")
     for text in ("", "mask,", "masks", "mask;cam"):
-        with pytest.raises(DataError, match="use mask, cam, overlay"):
+        with pytest.raises(OptionError, match="there are cam, mask, overlay"):
             parse_save(text)
 
 

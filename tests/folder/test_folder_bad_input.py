@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Cli, assert_refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import encoded, picture
-from test_cli import Cli, assert_refused
 
 from alserve import Predictor
 from alserve.files import write_atomic

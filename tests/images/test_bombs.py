@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 from bombs import BOMBS, claimed_pixels
+from decoding import SECONDS, attempt, processes
 from pictures import encoded, picture
-from test_decoders import SECONDS, attempt, processes
 
 from alserve.errors import ImageError
 from alserve.images.decoders import Decoders

@@ -4,48 +4,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
 import pytest
 from bombs import BOMBS, mutated
+from decoding import SECONDS, attempt, kill_at_work, processes
 from pictures import encoded, picture
 
 from alserve.errors import ImageError, ImageLimitError, ImageSizeError, ImageTimeoutError
 from alserve.geometry import resize, working_shape
 from alserve.images.codec import decode
 from alserve.images.decode_process import BYTES_PER_PIXEL, SPARE_BYTES
-from alserve.images.decoders import Decoded, Decoders
+from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 
 PNG = encoded(picture())
-
-SECONDS = 20
-"""Time for any bomb here, on a slow and busy machine too."""
 
 
 @pytest.fixture
 def decoders() -> Iterator[Decoders]:
     with Decoders(2, SECONDS, spare=1) as decoders:
         yield decoders
-
-
-def processes() -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process().children() if "alserve.images.decode_process" in " ".join(child.cmdline())
-    ]
-
-
-def attempt(decoders: Decoders, data: bytes) -> Decoded | ImageError:
-    """What becomes of an image; one that takes too long is a failure."""
-    try:
-        return decoders.decode(data)
-    except ImageTimeoutError:
-        raise
-    except ImageError as error:
-        return error
 
 
 def test_the_same_pixels_as_without(decoders: Decoders) -> None:
@@ -120,15 +102,6 @@ def test_a_process_that_hangs_is_killed_and_costs_its_image() -> None:
                 decoders.decode(PNG)
         np.testing.assert_array_equal(decoders.decode(PNG).pixels, picture())
         assert not set(held) & set(processes())
-
-
-def kill_at_work(processes: Sequence[psutil.Process], done: Callable[[], bool]) -> None:
-    """Kill the process that decodes something large, while it does."""
-    while not done():
-        for process in processes:
-            if process.memory_info().rss > 300e6:
-                process.kill()
-                return
 
 
 def test_a_process_that_crashes_costs_its_image() -> None:
@@ -222,12 +195,12 @@ def test_processes_end_with_the_one_that_asks() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 def test_a_stop_of_the_service_does_not_stop_what_it_still_decodes(decoders: Decoders) -> None:
-    for _ in range(2):
+    for _ in range(3):  # each process in turn
         decoders.decode(PNG)
     held = processes()
     for process in held:
         process.terminate()
         process.send_signal(signal.SIGINT)
-    for _ in range(2):
+    for _ in range(3):  # each process in turn
         decoders.decode(PNG)
     assert processes() == held

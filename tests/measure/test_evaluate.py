@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import Cli, assert_refused
 from pictures import encoded, picture
-from test_cli import Cli, assert_refused
 from torchmetrics.functional.classification import binary_average_precision, multiclass_calibration_error
 
 from alserve import Predictor
@@ -24,11 +24,6 @@ from alserve.measure.metrics import BINS, dice, iou
 from training.data.synthetic import draw_dataset
 
 PER_CLASS = 6
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +132,9 @@ def test_the_command_prints_writes_and_draws(
     rows = []
     for case in figures.worst:
         image, truth = samples[[sample.name for sample in samples].index(case.name)].read()
-        rows.append((f"{case.name}  Dice {case.dice:.3f}", panels(image, predictor.predict(image), truth)))
+        prediction = predictor.predict(image)
+        pictures = panels(image, prediction.cam(), prediction.mask(), truth)
+        rows.append((f"{case.name}  Dice {case.dice:.3f}", pictures))
     np.testing.assert_array_equal(decode(sheet.read_bytes()), contact_sheet(rows))
 
 

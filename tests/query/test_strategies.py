@@ -10,12 +10,13 @@ from drawn import UNTRAINED, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alserve.arrays import Floats
 from alserve.measure.dataset import load_dataset
 from training.annotate.oracle import SimulatedOracle
 from training.data.synthetic import draw_dataset
 from training.learning.learner import Learner, read_images, weights_of
 from training.model.phases import Trainer
-from training.query.strategies import STRATEGIES, Float, disagreement, entropy, highest
+from training.query.strategies import STRATEGIES, disagreement, entropy, highest
 from training.run.folder import Run
 from training.run.state import State
 
@@ -25,21 +26,21 @@ class Seen:
     """A view of arrays that are known already."""
 
     has_model: bool = True
-    points: Float = field(default_factory=lambda: np.zeros((0, 2)))
-    probabilities: Float = field(default_factory=lambda: np.zeros((0, 4, 4)))
-    draws: Float = field(default_factory=lambda: np.zeros((0, 3, 4, 4)))
-    cams: Float = field(default_factory=lambda: np.zeros((0, 4, 4)))
+    points: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    probabilities: Floats = field(default_factory=lambda: np.zeros((0, 4, 4)))
+    draws: Floats = field(default_factory=lambda: np.zeros((0, 3, 4, 4)))
+    cams: Floats = field(default_factory=lambda: np.zeros((0, 4, 4)))
 
-    def features(self, images: Sequence[int]) -> Float:
+    def features(self, images: Sequence[int]) -> Floats:
         return self.points[list(images)]
 
-    def probability(self, image: int) -> Float:
+    def probability(self, image: int) -> Floats:
         return self.probabilities[image]
 
-    def samples(self, image: int) -> Float:
+    def samples(self, image: int) -> Floats:
         return self.draws[image]
 
-    def cam(self, image: int) -> Float:
+    def cam(self, image: int) -> Floats:
         return self.cams[image]
 
 

@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from command import Cli, assert_refused
 from onnx import TensorProto, helper, numpy_helper
 from pictures import encoded, picture
 from starlette.testclient import TestClient
-from test_cli import Cli, assert_refused
 from web import PNG
 
 from alserve import Predictor, load
 from alserve.errors import ModelError
 from alserve.files import write_atomic
-from alserve.modelfile import REFERENCES_KEY, _parts, write_metadata
+from alserve.modelfile import REFERENCES_KEY, write_metadata
+from alserve.modelfile.contract import _parts
 from alserve.modelfile.protobuf import Budget
 from alserve.modelfile.references import MAX_IMAGES, Reference, read_references, write_references
 from alserve.runtime.engine import Engine

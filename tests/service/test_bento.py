@@ -30,7 +30,7 @@ def requirements(lines: list[str]) -> set[str]:
 
 def page_files() -> set[Path]:
     """All that the page consists of, as it lies in the repository."""
-    static = REPOSITORY / "alserve" / "page" / "static"
+    static = REPOSITORY / "alserve" / "service" / "page" / "static"
     return {path.relative_to(REPOSITORY) for path in static.rglob("*") if path.is_file()}
 
 
@@ -80,7 +80,7 @@ def test_a_built_bento_serves_its_own_model(tmp_path: Path) -> None:
     shutil.rmtree(source)
 
     packed = {path.relative_to(bento / "src") for path in (bento / "src" / "alserve").rglob("*") if path.is_file()}
-    page = Path("alserve", "page", "static")
+    page = Path("alserve", "service", "page", "static")
     assert {path.suffix for path in packed if not path.is_relative_to(page)} == {".py"}
     assert {path for path in packed if path.is_relative_to(page)} == page_files()
     assert "torch" not in (bento / "env" / "python" / "requirements.txt").read_text()

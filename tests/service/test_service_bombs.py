@@ -9,8 +9,8 @@ import httpx
 import psutil
 import pytest
 from bombs import BOMBS
+from decoding import kill_at_work
 from server import living_workers, serving
-from test_decoders import kill_at_work
 from web import PNG, SERVE, assert_refused
 
 SECONDS = 2.0

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from alserve.errors import DataError, RunError
 from alserve.measure.dataset import load_dataset
 from alserve.paths import below
+from alserve.registry import suggest
 from alserve.terminal import progress, say
 from training.annotate.oracle import SimulatedOracle
 from training.compare.jobs import Job, run_jobs
@@ -18,7 +19,7 @@ from training.learning.algorithm import describe
 from training.model.phases import Trainer
 from training.report import report_folders
 from training.run.records import read_config, read_rounds
-from training.settings import PRESETS, Settings, suggest
+from training.settings import PRESETS, Settings
 from training.train import check_budget
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -4,15 +4,11 @@ A pseudo-mask is uint8 [height, width]: foreground probability as a grey level, 
 the middle. From 128 on it is foreground.
 """
 
-from typing import Literal
-
 import numpy as np
 
 from alserve.arrays import Float32, Grey, Mask
 from alserve.images.codec import to_grey
-
-Targets = Literal["hard", "soft"]
-PixelWeighting = Literal["all", "weighted", "certain"]
+from training.settings import PixelWeighting, Targets
 
 MIDDLE = 128
 

@@ -44,7 +44,7 @@ class ReportCase:
 
     def pictures(self) -> dict[str, Image]:
         """Return the pictures of the contact sheet, uint8 RGB, by heading."""
-        return panels(self.image, self.prediction, self.truth)
+        return panels(self.image, self.prediction.cam(), self.prediction.mask(), self.truth)
 
 
 @dataclass(frozen=True, eq=False)
