@@ -22,8 +22,8 @@ from training.data.tissue import CLASSES, draw_tissue
 from training.report import ReportCase, write_report
 from training.report.cases import AskedRound, asked_rounds
 from training.report.figures import Curve, Dots, draw_curves, draw_dots
-from training.report.groups import RunResult
 from training.report.page import DASH
+from training.run.result import RunResult
 
 ROUNDS = [
     {

@@ -10,9 +10,10 @@ from scipy.stats import ttest_rel, wilcoxon
 
 from alserve.modelfile import ModelSpec, Provenance
 from training.report.comparison import Comparison
-from training.report.groups import RunResult, group_runs
+from training.report.groups import group_runs
 from training.report.published import published, published_for
 from training.report.statistics import area_under, compare_paired, masks_to_reach, spread_of
+from training.run.result import RunResult
 
 SHARE = st.floats(0, 1)
 

@@ -12,7 +12,7 @@ from alserve.measure.metrics import dice
 from alserve.predictor import Prediction, Predictor
 from alserve.terminal import say
 from training.annotate.oracle import FolderOracle, open_oracle
-from training.report.groups import RunResult
+from training.run.result import RunResult
 
 
 @dataclass(frozen=True, eq=False)

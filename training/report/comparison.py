@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from training.report.groups import Group, RunResult
+from training.report.groups import Group
 from training.report.published import Points, Published
 from training.report.statistics import Paired, Spread, area_under, compare_paired, masks_to_reach, spread_of
+from training.run.result import RunResult
 
 SHARES = (0.95, 0.98)
 """Of full supervision's Dice: what reaching it costs in masks is told."""

@@ -12,9 +12,10 @@ from alserve.predictor import load
 from training.report.cases import AskedRound, asked_rounds, open_dataset
 from training.report.comparison import SHARES, Comparison
 from training.report.figures import DICE, Curve, Dots, draw_curves, draw_dots
-from training.report.groups import Group, RunResult, group_runs
+from training.report.groups import Group, group_runs
 from training.report.page import render
 from training.report.published import Points, published_for
+from training.run.result import RunResult
 
 PSEUDO_DICE = "Dice of the pseudo-masks (%)"
 

@@ -9,9 +9,9 @@ from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, ReportCase, asked_rounds, choose_cases, open_dataset
 from training.report.figures import Curve, draw_curves
-from training.report.groups import Round, RunResult
 from training.report.page import render
 from training.run.records import read_seconds
+from training.run.result import Round, RunResult
 
 MOST_CASES = 12
 """So many test images are shown at most."""
