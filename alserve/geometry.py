@@ -58,7 +58,7 @@ BAND = 2048
 
 
 def enlarged(array: npt.NDArray[Any], shape: tuple[int, int]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Resize a map as `resize` does, but give it in bands, so that a huge one never is in memory as a whole.
+    """Resize a map as `resize` does, but yield it in bands, so that a huge one never is in memory as a whole.
 
     Args:
         array: [height, width], uint8 or float32.

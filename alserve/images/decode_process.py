@@ -77,7 +77,7 @@ def _decode(data: bytes, max_pixels: int, short_side: int) -> tuple[dict[str, An
 
 
 def _limit_memory(more: int | None) -> None:
-    """Let this process take so many bytes more than now, or any number; does nothing where there is no such limit."""
+    """Limit the memory that this process takes from now on, in bytes, or lift the limit; no effect where there is none."""
     try:
         import resource  # noqa: PLC0415  not on Windows
 
@@ -90,6 +90,6 @@ def _limit_memory(more: int | None) -> None:
 
 
 def _end_after(seconds: int) -> None:
-    """End this process after so many seconds, whoever else is gone by then; 0: never."""
+    """End this process after a number of seconds, even if its parent has ended; 0: never."""
     if hasattr(signal, "alarm"):  # not on Windows
         signal.alarm(seconds)

@@ -41,7 +41,7 @@ _PIPE_BYTES = 1 << 20
 """More than the system's own choice: an image takes fewer turns."""
 
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
-"""For the C library (glibc): keep so many bytes for the next image, which is quicker than to ask for them anew."""
+"""For the C library (glibc): keep this number of bytes for the next image, which is quicker than to ask for them anew."""
 
 _START_SECONDS = 60
 """Time in which a process must have started."""
@@ -78,7 +78,7 @@ class Decoders:
     """Processes that decode images; `decode` may be called from many threads at once.
 
     Args:
-        at_once: Images decoded at once; so many processes are started.
+        at_once: Number of images decoded at once, and of processes that are started.
         seconds: Time to decode one image.
         spare: Further processes, so that nobody waits for the start of one that replaces another.
     """
