@@ -77,7 +77,7 @@ def _decode(data: bytes, max_pixels: int, short_side: int) -> tuple[dict[str, An
 
 
 def _limit_memory(more: int | None) -> None:
-    """Limit the memory that this process takes from now on, in bytes, or lift the limit; no effect where there is none."""
+    """Limit the memory that this process takes from now on, in bytes (None: no limit); Linux only."""
     try:
         import resource  # noqa: PLC0415  not on Windows
 

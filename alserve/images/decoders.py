@@ -41,7 +41,7 @@ _PIPE_BYTES = 1 << 20
 """More than the system's own choice: an image takes fewer turns."""
 
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
-"""For the C library (glibc): keep this number of bytes for the next image, which is quicker than to ask for them anew."""
+"""For the C library (glibc): keep this number of bytes for the next image, sooner than asking for them anew."""
 
 _START_SECONDS = 60
 """Time in which a process must have started."""
