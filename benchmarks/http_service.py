@@ -258,7 +258,7 @@ def post(port: int, image: bytes, *, keep: bool = True) -> tuple[int, bytes]:
 def alserve_server(folder: Path, **environment: str) -> Iterator[int]:
     """Run `alserve serve`, with more environment variables; give its port."""
     log = folder / f"alserve-{'-'.join(environment.values())}.log"
-    with running([sys.executable, "-m", "alserve.cli", "serve"], log, **environment) as port:
+    with running([sys.executable, "-m", "alserve", "serve"], log, **environment) as port:
         yield port
 
 

@@ -87,7 +87,7 @@ def _serving(model: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "alserve.cli", "serve", "--model", str(model), "--port", str(port)]
+    command = [sys.executable, "-m", "alserve", "serve", "--model", str(model), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)  # noqa: S603
     url = f"http://127.0.0.1:{port}"
     try:

@@ -1,11 +1,11 @@
 """Everything that decides what a run learns, in one validated object, and the presets."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alserve.errors import DataError
+from alserve.errors import DataError, describe_fault
 from alserve.geometry import STRIDE
 from alserve.registry import suggest
 from training.query.strategies import STRATEGIES
@@ -130,14 +130,24 @@ class Settings(BaseModel):
         return [self.initial] + [self.per_round] * (self.rounds - 1)
 
     @classmethod
-    def of(cls, preset: str | None, given: dict[str, Any]) -> Self:
+    def of(
+        cls,
+        preset: str | None,
+        given: Mapping[str, Any],
+        written: Callable[[str, object], str] = "{}={}".format,
+    ) -> Self:
         """Build settings from a preset's values, replaced by those given.
+
+        Args:
+            preset: One of `PRESETS`, or None.
+            given: Values by the names of settings.
+            written: Returns how the user writes a setting of this name and value, for messages.
 
         Raises:
             DataError: The preset is unknown, or a value does not fit.
         """
         if preset is not None and preset not in PRESETS:
-            raise DataError(f"unknown preset '{preset}'; use {', '.join(PRESETS)}")
+            raise DataError(f"unknown preset '{preset}'; {suggest(preset, PRESETS)}")
         values = {**(PRESETS[preset] if preset else {}), **given}
         try:
             return cls.model_validate(values)
@@ -146,8 +156,8 @@ class Settings(BaseModel):
             if first["type"] == "extra_forbidden":
                 name = first["loc"][0]
                 raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}") from None
-            field = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
-            raise DataError(f"{field}{first['msg'].removeprefix('Value error, ')}") from None
+            where = f"{written(str(first['loc'][0]), first['input'])}: " if first["loc"] else ""
+            raise DataError(f"{where}{describe_fault(first['msg'])}") from None
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, str]:

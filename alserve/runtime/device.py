@@ -13,6 +13,7 @@ from typing import NamedTuple
 import onnxruntime as ort
 
 from alserve.errors import DeviceError
+from alserve.modelfile import Cost
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -187,3 +188,14 @@ def int8_is_quick() -> bool | None:
     """Tell whether this CPU has what makes 8-bit networks quick; None where the system does not say."""
     features = cpu_features()
     return None if features is None else not QUICK_INT8.isdisjoint(features)
+
+
+def advise_against_int8(cost: Cost) -> str | None:
+    """Say that int8 is of little use where this CPU lacks what makes it quick; None where it does not."""
+    if int8_is_quick() is not False:
+        return None
+    before, after = cost.images_per_second
+    return (
+        f"int8 brings little on this CPU ({describe_cpu()}): {after:g} images/s on one thread, {before:g} in fp32; "
+        "its file is for CPUs with VNNI or dot products"
+    )

@@ -269,7 +269,7 @@ def test_results_of_another_model_or_of_other_options_are_not_mixed(tree: Path, 
 def test_a_killed_run_continues_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     for index in range(60):
         write_picture(tmp_path / "in" / f"{index:03}.png", 200, 300, index)
-    command = [sys.executable, "-m", "alserve.cli", "segment", "in", "--save", "mask,cam", "--out"]
+    command = [sys.executable, "-m", "alserve", "segment", "in", "--save", "mask,cam", "--out"]
     subprocess.run([*command, "whole"], cwd=tmp_path, check=True)
     done = tmp_path / "cut" / MANIFEST
     for rows in (3, 20):
@@ -360,7 +360,7 @@ def test_exit_codes() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="no such limit on Windows")
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     write_picture(tmp_path / "in" / "a.png", 300, 400)
-    command = f"ulimit -f 1; exec {sys.executable} -m alserve.cli segment in --out out --save overlay"
+    command = f"ulimit -f 1; exec {sys.executable} -m alserve segment in --out out --save overlay"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
@@ -374,7 +374,7 @@ def test_interrupted_run_leaves_what_it_did(tmp_path: Path, number: int) -> None
     first = write_picture(tmp_path / "in" / "000.png", 200, 300)
     for index in range(1, 1000):
         first.with_stem(f"{index:03}").hardlink_to(first)
-    command = [sys.executable, "-m", "alserve.cli", "segment", "in", "--out", "out", "--save", "mask"]
+    command = [sys.executable, "-m", "alserve", "segment", "in", "--out", "out", "--save", "mask"]
     masks = tmp_path / "out" / "masks"
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None and len(list(masks.glob("*.png"))) < 3:

@@ -26,7 +26,7 @@ from alserve.images.decoders import Decoders
 from alserve.images.header import FORMATS, SUFFIXES
 from alserve.images.kinds import kind_of_file
 
-COMMAND = [sys.executable, "-m", "alserve.cli", "segment"]
+COMMAND = [sys.executable, "-m", "alserve", "segment"]
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="no such files on Windows")
@@ -429,7 +429,7 @@ def test_a_full_disk_names_the_file(tmp_path: Path, name: str) -> None:
     if name == "masks/large.png":
         write_atomic(tmp_path / "in" / "large.png", encoded(picture(2000, 2000)))
     limit = 1 if name != "masks/large.png" else 8  # files of more kB cannot be written
-    script = f"ulimit -f {limit}; exec {sys.executable} -m alserve.cli segment in --out out --save mask"
+    script = f"ulimit -f {limit}; exec {sys.executable} -m alserve segment in --out out --save mask"
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"alserve: out/{name}: cannot be written: ")

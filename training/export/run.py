@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alserve.doctor import advise_against_int8, describe_cost
 from alserve.errors import DataError, ModelError, RunError
 from alserve.files import write_atomic
 from alserve.measure.dataset import Dataset, load_dataset
 from alserve.modelfile import Precision, Reference, write_metadata
+from alserve.runtime.device import advise_against_int8
 from alserve.runtime.engine import Engine
 from alserve.terminal import print_facts, say
 from training.run.records import read_config
@@ -97,7 +97,7 @@ def _export_reduced(
     try:
         calibration = train[:: 1 + len(train) // CALIBRATION_IMAGES]
         reduced = reduce_model(model, scratch, precision, calibration, samples, references)
-        print_facts(f"{out}: {precision}", describe_cost(reduced.cost))
+        print_facts(f"{out}: {precision}", reduced.cost.describe())
         if precision == "int8" and (advice := advise_against_int8(reduced.cost)):
             say(advice)
         if reduced.loss and not force:

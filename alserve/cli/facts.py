@@ -1,4 +1,4 @@
-"""What a model file says of itself, and what stands in the way on this machine."""
+"""What the commands info and doctor print: what a model file says of itself, and what this machine can do."""
 
 import platform
 import time
@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from alserve.errors import AlserveError, DeviceError
 from alserve.geometry import STRIDE
-from alserve.modelfile import Cost, default_model
+from alserve.modelfile import default_model
 from alserve.runtime.device import (
     available_cores,
     choose_device,
@@ -62,7 +62,7 @@ def print_model(path: Path) -> None:
                 _measured(max((p.max_difference for p in spec.parity), default=None), ".1e"),
             ),
             ("precision", spec.precision),
-            *describe_cost(spec.cost),
+            *(spec.cost.describe() if spec.cost else ()),
             ("answers here", describe_check(engine)),
             ("format version", str(spec.format_version)),
             ("size", f"{path.stat().st_size / 1e6:.1f} MB"),
@@ -82,26 +82,6 @@ def describe_check(engine: Engine) -> str:
     reason = exceeded(deviation, limits_of(engine.spec, engine.precision))
     found = f"{deviation}, on {len(engine.references)} reference images"
     return f"WRONG: {reason} ({found})" if reason else f"as trained: {found}"
-
-
-def describe_cost(cost: Cost | None) -> list[tuple[str, str]]:
-    """Say what a reduced precision costs, as (name, value) pairs; nothing for a full model."""
-    if cost is None:
-        return []
-    pairs = {
-        "Dice": cost.dice,
-        "IoU": cost.iou,
-        "accuracy": cost.accuracy,
-        "size, MB": cost.megabytes,
-        "images/s, one thread": cost.images_per_second,
-    }
-    return [
-        ("compared with fp32", f"on {cost.images} images of split '{cost.split}'"),
-        *((name, f"{before:.3f} -> {after:.3f}") for name, (before, after) in pairs.items() if before is not None),
-        ("same label", f"{cost.label_agreement:.3f}"),
-        ("mask IoU with fp32", f"{cost.mask_iou:.3f}"),
-        ("largest score difference", f"{cost.max_score_difference:.4f}"),
-    ]
 
 
 def print_machine() -> int:
@@ -130,17 +110,6 @@ def print_machine() -> int:
         alarm="CONFLICT",
     )
     return int(bool(conflicts))
-
-
-def advise_against_int8(cost: Cost) -> str | None:
-    """Say that int8 is of little use where this CPU lacks what makes it quick; None where it does not."""
-    if int8_is_quick() is not False:
-        return None
-    before, after = cost.images_per_second
-    return (
-        f"int8 brings little on this CPU ({describe_cpu()}): {after:g} images/s on one thread, {before:g} in fp32; "
-        "its file is for CPUs with VNNI or dot products"
-    )
 
 
 SPEED_SECONDS = 2.0
