@@ -1,7 +1,7 @@
 """Everything that decides what a run learns, in one validated object, and the presets. Reading it needs no torch."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -91,7 +91,7 @@ class Settings(BaseModel):
     weight_decay: float = Field(1e-4, ge=0)
 
     k: float = Field(0.25, gt=0)
-    """Number of nearest neighbours within a class that decide what is taken into P; below 1, a fraction of the class."""
+    """Number of nearest neighbours within a class among which P looks for L; below 1, a fraction of the class."""
     pseudo_weight: float = Field(0.5, ge=0)
     """lambda: weight of a pseudo-mask's loss; the paper's is 0.1 on GlaS and 0.001 on CUB."""
     pseudo_share: float = Field(0.25, gt=0, lt=1)
@@ -184,11 +184,14 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            if first["type"] == "extra_forbidden":
-                name = first["loc"][0]
-                raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}") from None
-            field = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
-            raise DataError(f"{field}{first['msg'].removeprefix('Value error, ')}") from None
+        option = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            name = first["loc"][0]
+            raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}")
+        if first["type"] == "literal_error":
+            choices = get_args(cls.model_fields[str(first["loc"][0])].annotation)
+            raise DataError(f"unknown {option}'{first['input']}'; {suggest(first['input'], choices)}")
+        raise DataError(f"{option}{first['msg'].removeprefix('Value error, ')}")
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, str]:

@@ -183,8 +183,8 @@ class Run:
         """Save where the run is, in one file, and the results that follow from it."""
         tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
         tensors |= {f"pseudo/{index}": torch.from_numpy(mask) for index, mask in state.pseudo.items()}
-        fields = {name: value for name, value in vars(state).items() if name not in {"pseudo", "weights"}}
-        write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(fields)}))
+        values = {name: getattr(state, name) for name in _Fields.model_fields}
+        write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(values)}))
         self._write_rounds(state)
 
     def _write_rounds(self, state: State) -> None:
