@@ -446,16 +446,16 @@ def segment(
 
     Example: alserve segment slides/ --out results --save mask
     """
-    from alserve.folder.run import segment_command  # noqa: PLC0415
+    from alserve.folder.segment import segment as segment_images  # noqa: PLC0415
 
-    code = segment_command(
+    result = segment_images(
         inputs,
-        out,
+        out=out,
         model=model,
         save=save,
-        batch_size=batch_size,
         device=device,
         threads=threads,
+        batch_size=batch_size,
         tile=tile,
         overlap=overlap,
         max_pixels=max_pixels,
@@ -465,7 +465,8 @@ def segment(
         overwrite=overwrite,
         self_check=not no_self_check,
     )
-    raise typer.Exit(code)
+    print(result)
+    raise typer.Exit(result.exit_code)
 
 
 @app.command(rich_help_panel=USE)

@@ -83,7 +83,7 @@ def test_what_a_user_can_ask_for() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "", "cpu:1", "cpu:", "cuda:x", "cuda:-1", "cuda:", "auto:0", "CPU"])
 def test_an_unknown_device_names_the_known_ones(device: str) -> None:
-    with pytest.raises(DeviceError, match="unknown device .*there are auto, cpu, cuda, cuda:N, openvino"):
+    with pytest.raises(DeviceError, match=r"unknown device .*there are auto, cpu, cuda, cuda:N, openvino"):
         choose_device(device)
 
 
