@@ -14,7 +14,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # this software does not ph
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 if TYPE_CHECKING:
-    from alserve.api import evaluate, export, segment, train
+    from alserve.api import export, train
+    from alserve.folder.segment import segment
+    from alserve.measure.evaluate import evaluate
     from alserve.prediction import Failure, Prediction
     from alserve.predictor import Predictor, load
     from alserve.tiling import Tiling
@@ -39,10 +41,10 @@ _MODULES = {
     "Prediction": "prediction",
     "Predictor": "predictor",
     "Tiling": "tiling",
-    "evaluate": "api",
+    "evaluate": "measure.evaluate",
     "export": "api",
     "load": "predictor",
-    "segment": "api",
+    "segment": "folder.segment",
     "train": "api",
 }
 """Where the names are that are imported at their first use."""

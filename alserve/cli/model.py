@@ -32,9 +32,13 @@ def evaluate(
 
     Example: alserve evaluate tissue.onnx tissue.csv --json figures.json --worst worst.png
     """
-    from alserve.measure.evaluate import evaluate_file  # noqa: PLC0415
+    from alserve.files import write_atomic  # noqa: PLC0415
+    from alserve.measure import evaluate as measuring  # noqa: PLC0415
 
-    evaluate_file(model, data, masks=masks, split=split, json_path=json, worst=worst, self_check=not no_self_check)
+    figures = measuring.evaluate(model, data, masks=masks, split=split, worst=worst, self_check=not no_self_check)
+    measuring.print_figures(f"{model.name} on {figures.images} images of split '{split}'", figures)
+    if json is not None:
+        write_atomic(json, figures.model_dump_json(indent=2).encode())
 
 
 @commands.command(cls=Command, rich_help_panel=USE)

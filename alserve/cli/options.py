@@ -69,14 +69,14 @@ class TrainingCommand(Command):
 
 
 def names_in(place: str) -> "Sequence[str]":
-    """Return the names in a registry, a mapping or a literal type.
+    """Return the names in a registry, a mapping or a literal type, or those that a function returns.
 
     Args:
         place: "module:name".
     """
     module, _, name = place.partition(":")
     found = getattr(import_module(module), name)
-    return get_args(found) or tuple(found)
+    return get_args(found) or tuple(found() if callable(found) else found)
 
 
 def one_of(place: str) -> Callable[[str], str]:
@@ -93,16 +93,6 @@ def one_of(place: str) -> Callable[[str], str]:
         return word
 
     return parse
-
-
-def several_of(place: str) -> Callable[[str], str]:
-    """Return a parser of an option that is several such names, with commas; it returns them without spaces.
-
-    Args:
-        place: See `names_in`.
-    """
-    parse_one = one_of(place)
-    return lambda text: ",".join(parse_one(word.strip()) for word in text.split(","))
 
 
 def _listed(place: str) -> str:

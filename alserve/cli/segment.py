@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from alserve.cli.options import USE, Command, Model, NoSelfCheck, Overwrite, several_of
+from alserve.cli.options import USE, Command, Model, NoSelfCheck, Overwrite
 
 commands = typer.Typer()
 
@@ -17,15 +17,16 @@ def segment(
     model: Model = None,
     save: Annotated[
         str,
-        typer.Option(
-            help="What to write, with commas: {alserve.outputs:OUTPUTS}.", parser=several_of("alserve.outputs:OUTPUTS")
-        ),
+        typer.Option(help="What to write, with commas: {alserve.outputs:OUTPUTS}."),
     ] = "mask,cam,overlay",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images a network call.", show_default="1 on the CPU, 16 on a GPU")
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N or openvino; what is asked for is used or refused.")
+        str,
+        typer.Option(
+            help="Where to run: {alserve.runtime.device:device_names}. What is asked for is used or refused.",
+        ),
     ] = "auto",
     threads: Annotated[
         int | None,
@@ -79,16 +80,16 @@ def segment(
 
     Example: alserve segment slides/ --out results --save mask
     """
-    from alserve.folder.run import segment_command  # noqa: PLC0415
+    from alserve.folder.segment import segment as segment_images  # noqa: PLC0415
 
-    code = segment_command(
+    result = segment_images(
         inputs,
-        out,
+        out=out,
         model=model,
         save=save,
-        batch_size=batch_size,
         device=device,
         threads=threads,
+        batch_size=batch_size,
         tile=tile,
         overlap=overlap,
         max_pixels=max_pixels,
@@ -98,7 +99,8 @@ def segment(
         overwrite=overwrite,
         self_check=not no_self_check,
     )
-    raise typer.Exit(code)
+    print(result)
+    raise typer.Exit(result.exit_code)
 
 
 @commands.command(cls=Command, rich_help_panel=USE)

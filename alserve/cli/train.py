@@ -79,9 +79,7 @@ def train(
         ),
     ] = None,
     method: Annotated[str | None, typer.Option(help="What is learned from: {training.settings:Method}.")] = None,
-    query: Annotated[
-        str | None, typer.Option(help="Which images to ask for: {training.query.strategies:STRATEGIES}.")
-    ] = None,
+    query: Annotated[str | None, typer.Option(help="Which images to ask for: {training.query:STRATEGIES}.")] = None,
     initial: Annotated[int | None, typer.Option(help="Number of masks asked for at first, per class.")] = None,
     per_round: Annotated[
         int | None, typer.Option(help="Number of masks asked for in every further round, per class.")
