@@ -180,4 +180,4 @@ print(data["text/plain"], data["image/png"].replace("\\n", ""), sep="\\n")
 
     height, width, _ = decode(base64.b64decode(png)).shape
     assert 300 < height < 500
-    assert 900 < width < 1200
+    assert 550 < width < 700

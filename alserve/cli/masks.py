@@ -16,7 +16,10 @@ commands.add_typer(masks, name="masks", rich_help_panel=TRAIN)
 @masks.command(cls=Command, name="import")
 def import_masks(
     source: Annotated[
-        Path, typer.Argument(help="A folder of masks from a paint program, a COCO file, or Label Studio's JSON export.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of masks from a paint program, a COCO file, or Label Studio's JSON export."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the masks: PNG, 0 and 255.")],
     data: Annotated[

@@ -12,8 +12,10 @@ commands = typer.Typer()
 
 @commands.command(cls=Command, rich_help_panel=USE)
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model file.")],
-    data: Annotated[Path, typer.Argument(help="Folder with a subfolder per class, or CSV, as for 'train'.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Folder with a subfolder per class, or CSV, as for 'train'.")
+    ],
     masks: Masks = None,
     split: Annotated[Literal["train", "valid", "test"], typer.Option(help="Which images.")] = "test",
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.", show_default="none")] = None,
@@ -42,7 +44,7 @@ def evaluate(
 
 
 @commands.command(cls=Command, rich_help_panel=USE)
-def info(model: Annotated[Path, typer.Argument(help="Model file.")]) -> None:
+def info(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")]) -> None:
     """Show what a model file says of itself, and how far its answers here are from those of the trained network."""
     from alserve.cli.facts import print_model  # noqa: PLC0415
 

@@ -37,7 +37,7 @@ def serve(
 
 @commands.command(cls=Command, rich_help_panel=USE)
 def package(
-    model: Annotated[Path, typer.Argument(help="Model file.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
     *,
     gpu: Annotated[bool, typer.Option("--gpu", help="For an NVIDIA GPU: Linux on x86-64.")] = False,
     tag: Annotated[

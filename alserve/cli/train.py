@@ -32,8 +32,13 @@ def demo(
 
 @commands.command(cls=Command, rich_help_panel=TRAIN)
 def data(
-    name: Annotated[Literal["glas", "cub"], typer.Argument(help="Warwick-QU of the GlaS challenge, or CUB-200-2011.")],
-    archive: Annotated[Path, typer.Argument(help="The official archive: a zip for glas, CUB_200_2011.tgz for cub.")],
+    name: Annotated[
+        Literal["glas", "cub"],
+        typer.Argument(metavar="glas|cub", help="Warwick-QU of the GlaS challenge, or CUB-200-2011."),
+    ],
+    archive: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="The official archive: a zip for glas, CUB_200_2011.tgz for cub.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for images/, masks/ and data.csv.")],
     masks: Annotated[
         Path | None, typer.Option(help="segmentations.tgz of CUB.", show_default="beside the archive")
@@ -60,7 +65,9 @@ def data(
 def train(
     data: Annotated[
         Path,
-        typer.Argument(help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split."),
+        typer.Argument(
+            metavar="DATA", help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")],
     masks: Masks = None,
@@ -161,7 +168,7 @@ def train(
 
 @commands.command(cls=Command, rich_help_panel=TRAIN)
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")],
     out: Annotated[Path, typer.Option(help="Where to write the model file.")],
     precision: Annotated[
         str,
@@ -199,7 +206,9 @@ def export(
 
 @commands.command(cls=Command, rich_help_panel=TRAIN)
 def experiment(
-    config: Annotated[Path, typer.Argument(help="YAML file: data, preset, settings, methods, seeds.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML file: data, preset, settings, methods, seeds.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for all runs; the same command again continues.")],
     data: Annotated[Path | None, typer.Option(help="Folder or CSV, as for 'train'.", show_default="the file's")] = None,
     masks: Masks = None,
