@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SHORT_SIDE = 256
 SIZE = (522, 775)
-ALSERVE = [sys.executable, "-m", "alserve.cli"]
+ALSERVE = [sys.executable, "-m", "alserve"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
 """For the contenders: `training`, imported here, has changed how waiting threads behave."""
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from alserve import Predictor, load
 from alserve.files import write_atomic
-from alserve.folder.run import segment_folder
+from alserve.folder.segment import segment
 from alserve.images.codec import decode, encode_jpeg, encode_png, to_grey
 from alserve.modelfile import default_model
 from alserve.runtime.device import available_cores, describe_cpu
@@ -86,7 +86,7 @@ def measure(
         figures.setdefault(name, []).append(value)
 
     for number in range(arguments.rounds + 1):
-        batch = timed(segment_folder, worker, [folder / "images"], folder / f"masks-{number}", save=["mask"])
+        batch = timed(segment, folder / "images", out=folder / f"masks-{number}", model=worker, save="mask")
         served = timed(closed_loop, ours, images, arguments.requests, arguments.clients)
         by_hand = timed(closed_loop, theirs, images, arguments.requests, arguments.clients)
         quicker = timed(closed_loop, openvino, images, arguments.requests, arguments.clients)
@@ -258,7 +258,7 @@ def post(port: int, image: bytes, *, keep: bool = True) -> tuple[int, bytes]:
 def alserve_server(folder: Path, **environment: str) -> Iterator[int]:
     """Run `alserve serve`, with more environment variables; give its port."""
     log = folder / f"alserve-{'-'.join(environment.values())}.log"
-    with running([sys.executable, "-m", "alserve.cli", "serve"], log, **environment) as port:
+    with running([sys.executable, "-m", "alserve", "serve"], log, **environment) as port:
         yield port
 
 

@@ -83,7 +83,7 @@ def draw(folder: Path, images: int) -> None:
 
 def segment(images: Path, out: Path, stop: signal.Signals | None = None, after: int = 0) -> int:
     """Run the command; send it a signal once so many images stand in its manifest; give its exit code."""
-    command = [sys.executable, "-m", "alserve.cli", "segment", images, "--out", out, "--save", "mask,cam"]
+    command = [sys.executable, "-m", "alserve", "segment", images, "--out", out, "--save", "mask,cam"]
     process = subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.DEVNULL)
     manifest = out / MANIFEST
     while stop and process.poll() is None and lines(manifest) < after:

@@ -1,21 +1,52 @@
-"""Everything that decides what a run learns, in one validated object, and the presets."""
+"""Everything that decides what a run learns, in one validated object, and the presets. Reading it needs no torch."""
 
-from collections.abc import Iterable
-from typing import Any, Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alserve.errors import DataError
+from alserve.errors import DataError, describe_fault
 from alserve.geometry import STRIDE
 from alserve.registry import suggest
-from training.query.strategies import STRATEGIES
+from training.query import STRATEGIES
 
 MOST, MOST_SIDE = 1_000_000, 4096
-"""Of masks, rounds, steps and so on, and of the working size: what is larger is a slip of the pen."""
+"""Upper limits of numbers (masks, rounds, steps and so on) and of the working size: what is larger is a mistake."""
 
 Targets = Literal["hard", "soft"]
 PixelWeighting = Literal["all", "weighted", "certain"]
-Method = Literal["label-propagation", "random", "wsl", "full"]
+Method = Literal["label-propagation", "masks-only", "cams-only", "all-masks"]
+
+METHODS: Mapping[Method, str] = {
+    "label-propagation": "masks, and pseudo-masks of similar images",
+    "masks-only": "masks alone",
+    "cams-only": "no mask at all: the mask is the class activation map",
+    "all-masks": "all masks there are, at once",
+}
+"""What each method learns from."""
+
+PUBLISHED_AS: Mapping[str, str] = {"masks-only": "random", "cams-only": "wsl", "all-masks": "full"}
+"""The paper's names of methods, where they differ from ours; earlier versions used them too."""
+
+_OUR_NAMES = {published: ours for ours, published in PUBLISHED_AS.items()}
+_RENAMED = {"upside_down": "any_orientation"}
+"""Settings of earlier versions, with their present names."""
+
+
+def our_name(method: str) -> str:
+    """Return our name of a method, whether it is called by ours or by the paper's."""
+    return _OUR_NAMES.get(method, method)
+
+
+def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the present names of settings and methods, where earlier ones or the paper's are used.
+
+    Where a setting is there under both names, the later one counts.
+    """
+    renamed: dict[str, Any] = {}
+    for name, value in values.items():
+        renamed[_RENAMED.get(name, name)] = our_name(value) if name == "method" and isinstance(value, str) else value
+    return renamed
 
 
 class Settings(BaseModel):
@@ -24,9 +55,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: Method = "label-propagation"
-    """label-propagation: masks and pseudo-masks; random: masks only; wsl: no masks; full: all masks."""
+    """What is learned from, see `METHODS`; the paper's names `random`, `wsl` and `full` are understood as well."""
     query: str = "random"
-    """Which images the oracle is asked for, see `training.query.strategies`."""
+    """Which images the oracle is asked for, see `training.query`."""
     initial: int = Field(4, ge=1, le=MOST)
     """Masks asked for at first, per class."""
     per_round: int = Field(1, ge=1, le=MOST)
@@ -45,7 +76,7 @@ class Settings(BaseModel):
     """Side of the square crops that are trained on, in working pixels; 224, or the short side if that is less."""
     batch: int = Field(8, ge=2, le=MOST)
     any_orientation: bool = True
-    """Images have no up and down (tissue, materials): flip and turn them every way while training."""
+    """Images have no up and down (tissue, materials): flip and rotate them in all directions while training."""
 
     classifier_steps: int = Field(250, ge=1, le=MOST)
     classifier_lr: float = Field(1e-3, gt=0)
@@ -60,23 +91,28 @@ class Settings(BaseModel):
     weight_decay: float = Field(1e-4, ge=0)
 
     k: float = Field(0.25, gt=0)
-    """Nearest neighbours within a class that carry a label on; below 1, a fraction of the class."""
+    """Number of nearest neighbours within a class among which P looks for L; below 1, a fraction of the class."""
     pseudo_weight: float = Field(0.5, ge=0)
     """lambda: weight of a pseudo-mask's loss; the paper's is 0.1 on GlaS and 0.001 on CUB."""
     pseudo_share: float = Field(0.25, gt=0, lt=1)
     """Share of every batch that is drawn from P, at most: no image of P comes more often than one of L."""
     pseudo_targets: Targets = "soft"
-    """What P teaches: foreground or not (hard), or the probability itself (soft)."""
+    """Targets of the loss in P: foreground or not (hard), or the probability itself (soft)."""
     pseudo_pixels: PixelWeighting = "all"
-    """Pixels of P that count: all alike, weighted by how sure the model is, or those alone of which it is certain."""
+    """Weights of the loss of P's pixels: all equal, by the model's confidence, or of its certain pixels only."""
     pseudo_flips: bool = True
     """Average a pseudo-mask over the image's flips."""
     folds: int = Field(2, ge=2, le=MOST)
     """Parts of L in the cross-validation that estimates the threshold."""
     references: bool = True
-    """Let the model file carry pieces of training images, one a class up to four, to check itself by where it runs."""
+    """Store pieces of training images in the model file, one a class up to four: it checks itself by them."""
     validation_masks: bool = False
     """Estimate the threshold on split 'valid' instead; its masks count in the budget."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: object) -> object:
+        return with_present_names(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -93,8 +129,8 @@ class Settings(BaseModel):
 
     @property
     def mask_dropout(self) -> float:
-        """Dropout of whole channels before the mask head; for the query that draws from it, as published."""
-        return 0.2 if self.query == "mc-dropout" else 0.0
+        """Dropout of whole channels before the mask head, 0 to 1, as the query strategy needs it."""
+        return STRATEGIES[self.query].mask_dropout
 
     @property
     def learns_from_pseudo(self) -> bool:
@@ -104,7 +140,12 @@ class Settings(BaseModel):
     @property
     def mask_from_cams(self) -> bool:
         """Whether the mask is taken from the CAMs, no pixel mask being used at all."""
-        return self.method == "wsl"
+        return self.method == "cams-only"
+
+    @property
+    def all_masks_at_once(self) -> bool:
+        """Whether every mask there is is asked for in one round."""
+        return self.method == "all-masks"
 
     @property
     def pseudo_views(self) -> tuple[tuple[int, ...], ...]:
@@ -124,30 +165,42 @@ class Settings(BaseModel):
 
     @property
     def schedule(self) -> list[int]:
-        """How many masks to ask for in each round, per class; one round only for the two bounds."""
-        if self.method in {"wsl", "full"}:
+        """Number of masks to ask for in each round, per class; for the two bounds a single round, of 0."""
+        if self.mask_from_cams or self.all_masks_at_once:
             return [0]
         return [self.initial] + [self.per_round] * (self.rounds - 1)
 
     @classmethod
-    def of(cls, preset: str | None, given: dict[str, Any]) -> Self:
+    def of(
+        cls,
+        preset: str | None,
+        given: Mapping[str, Any],
+        written: Callable[[str, object], str] = "{}={}".format,
+    ) -> Self:
         """Build settings from a preset's values, replaced by those given.
+
+        Args:
+            preset: One of `PRESETS`, or None.
+            given: Values by the names of settings.
+            written: Returns how the user writes a setting of this name and value, for messages.
 
         Raises:
             DataError: The preset is unknown, or a value does not fit.
         """
         if preset is not None and preset not in PRESETS:
-            raise DataError(f"unknown preset '{preset}'; use {', '.join(PRESETS)}")
+            raise DataError(f"unknown preset '{preset}'; {suggest(preset, PRESETS)}")
         values = {**(PRESETS[preset] if preset else {}), **given}
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            if first["type"] == "extra_forbidden":
-                name = first["loc"][0]
-                raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}") from None
-            field = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
-            raise DataError(f"{field}{first['msg'].removeprefix('Value error, ')}") from None
+        name = str(first["loc"][0]) if first["loc"] else ""
+        where = f"{written(name, first['input'])}: " if name else ""
+        if first["type"] == "extra_forbidden":
+            raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}")
+        if first["type"] == "literal_error":
+            raise DataError(f"{where}unknown; {suggest(first['input'], get_args(cls.model_fields[name].annotation))}")
+        raise DataError(f"{where}{describe_fault(first['msg'])}")
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, str]:

@@ -11,9 +11,9 @@ from pictures import encoded, picture
 
 import alserve
 from alserve import Predictor
-from alserve.doctor import print_machine
+from alserve.cli.facts import print_machine
 from alserve.files import write_atomic
-from alserve.runtime.device import find_conflicts, fix_command
+from alserve.runtime.packages import find_conflicts, fix_command
 
 
 @pytest.fixture

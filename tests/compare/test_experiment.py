@@ -38,7 +38,7 @@ from training.settings import Settings
 from training.train import train_run
 
 ONE_ROUND = {**UNTRAINED, "rounds": 1, "passes": 1}
-METHODS = {"spread": {"method": "label-propagation"}, "plain": {"method": "random"}}
+METHODS = {"spread": {"method": "label-propagation"}, "plain": {"method": "masks-only"}}
 
 
 @pytest.fixture
@@ -374,12 +374,12 @@ def test_the_published_comparisons(name: str) -> None:
     assert experiment.seeds == (0, 1, 2, 3, 4)
     chosen = [settings_of(experiment, method, seed=3) for method in experiment.methods]
     assert [(it.method, it.query) for it in chosen] == [
-        ("wsl", "random"),
-        ("random", "random"),
-        ("random", "entropy"),
-        ("random", "mc-dropout"),
+        ("cams-only", "random"),
+        ("masks-only", "random"),
+        ("masks-only", "entropy"),
+        ("masks-only", "mc-dropout"),
         ("label-propagation", "random"),
-        ("full", "random"),
+        ("all-masks", "random"),
     ]
     assert {it.seed for it in chosen} == {3}
     assert {len(it.schedule) for it in chosen if it.schedule != [0]} == {25 if name == "glas" else 20}
@@ -394,7 +394,7 @@ def test_our_own_experiments_can_be_read(path: Path) -> None:
 
 
 OTHERS: dict[str, Any] = {
-    "method": "random",
+    "method": "masks-only",
     "query": "entropy",
     "initial": 3,
     "per_round": 2,

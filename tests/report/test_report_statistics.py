@@ -99,7 +99,7 @@ def test_the_published_bounds_and_budgets() -> None:
 def test_the_published_data_are_known_again(classes: tuple[str, ...], images: int, name: str | None) -> None:
     made = Provenance(
         encoder="e",
-        method="full",
+        method="all-masks",
         seed=0,
         rounds=1,
         masks_used=1,
@@ -152,7 +152,7 @@ def test_masks_to_reach() -> None:
 
 
 def finding(name: str, seed: int, dices: list[float], rounds: int = 3, **changes: object) -> RunResult:
-    chosen = {"method": "random", "query": "random", "rounds": rounds, "seed": seed, **changes}
+    chosen = {"method": "masks-only", "query": "random", "rounds": rounds, "seed": seed, **changes}
     records = [
         {"round": number + 1, "masks_used": 8 + 2 * number, "pseudo_labels": 0, "test_dice": dice, "asked": []}
         for number, dice in enumerate(dices)
@@ -166,8 +166,8 @@ def test_groups_differ_by_more_than_the_seed() -> None:
             finding("a/x-10", 10, [0.5]),
             finding("a/x-2", 2, [0.5]),
             finding("b/x-3", 3, [0.5], k=2),
-            finding("b/full-0", 0, [0.9], method="full"),
-            finding("b/w", 0, [0.1], method="wsl"),
+            finding("b/full-0", 0, [0.9], method="all-masks"),
+            finding("b/w", 0, [0.1], method="cams-only"),
             finding("c/y-2", 2, [0.5]),
         ]
     )
@@ -187,7 +187,7 @@ def test_areas_are_taken_over_what_finished_runs_share() -> None:
             finding("random-1", 1, [0.6]),
             finding("entropy-0", 0, [0.7, 0.8, 0.9, 0.9], rounds=4, query="entropy"),
             finding("entropy-1", 1, [0.7, 0.8, 0.9, 0.9], rounds=4, query="entropy"),
-            finding("full-0", 0, [0.95], method="full"),
+            finding("full-0", 0, [0.95], method="all-masks"),
         ]
     )
     comparison = Comparison(groups)
@@ -226,7 +226,7 @@ def test_with_one_budget_its_dice_is_compared() -> None:
 
 
 def test_nothing_to_compare_is_no_error() -> None:
-    groups, _ = group_runs([finding("full-0", 0, [0.9], method="full"), finding("random-0", 0, [0.5])])
+    groups, _ = group_runs([finding("full-0", 0, [0.9], method="all-masks"), finding("random-0", 0, [0.5])])
     comparison = Comparison(groups)
     assert comparison.span is None
     assert [row.area for row in comparison.rows()] == [None, None]

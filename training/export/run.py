@@ -2,16 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from alserve.doctor import advise_against_int8, describe_cost
 from alserve.errors import DataError, ModelError, RunError
 from alserve.files import write_atomic
 from alserve.measure.dataset import Dataset, load_dataset
-from alserve.modelfile import Precision, Reference, write_metadata
+from alserve.modelfile import Cost, ModelSpec, Precision, Reference, write_metadata
+from alserve.runtime.device import advise_against_int8
 from alserve.runtime.engine import Engine
 from alserve.terminal import print_facts, say
 from training.run.records import read_config
+
+
+class Exported(NamedTuple):
+    """A model file that was written."""
+
+    path: Path
+    spec: ModelSpec
+    """What it says of itself."""
+    cost: Cost | None
+    """What a reduced precision costs; None in fp32."""
 
 
 def export_run(
@@ -22,7 +32,7 @@ def export_run(
     data: Path | None = None,
     force: bool = False,
     references: bool = True,
-) -> None:
+) -> Exported:
     """Hand out the model file of a run's last finished round, as it is or reduced.
 
     It was compared with the network when it was written; a reduced copy is compared with it on the images of split
@@ -36,6 +46,9 @@ def export_run(
         force: Hand out a reduced model though it loses more than `training.export.quantize` allows.
         references: Leave the pieces of training images, by which the model checks itself, in the file.
 
+    Returns:
+        What was written.
+
     Raises:
         RunError: There is no run, or none of its rounds is finished.
         DataError: The data set of the run, which a reduced copy is measured on, is not there or has changed.
@@ -48,8 +61,8 @@ def export_run(
     engine = Engine(model, device="cpu", self_check=False)
     spec, kept = engine.spec, engine.references if references else ()
     if precision != "fp32":
-        _export_reduced(model, out, precision, _dataset_of(run, config, data), kept, force=force)
-        return
+        cost = _export_reduced(model, out, precision, _dataset_of(run, config, data), kept, force=force)
+        return Exported(out, Engine(out, device="cpu", self_check=False).spec, cost)
     write_atomic(out, write_metadata(model.read_bytes(), spec, kept))
     say(describe_references(out, kept))
     from training.export.quantize import blank_speed  # noqa: PLC0415  slow to import
@@ -63,6 +76,7 @@ def export_run(
         f"{out.stat().st_size / 1e6:.2f} MB; {blank_speed(out)} images/s on one thread; "
         f"largest difference from the trained network {worst:.1e}"
     )
+    return Exported(out, spec, None)
 
 
 def _dataset_of(run: Path, config: dict[str, Any], data: Path | None) -> Dataset:
@@ -88,7 +102,7 @@ def describe_references(model: Path, references: Sequence[Reference]) -> str:
 
 def _export_reduced(
     model: Path, out: Path, precision: Precision, dataset: Dataset, references: Sequence[Reference], *, force: bool
-) -> None:
+) -> Cost:
     from training.export.quantize import CALIBRATION_IMAGES, reduce_model  # noqa: PLC0415  slow to import
 
     train = dataset.split("train")
@@ -97,12 +111,13 @@ def _export_reduced(
     try:
         calibration = train[:: 1 + len(train) // CALIBRATION_IMAGES]
         reduced = reduce_model(model, scratch, precision, calibration, samples, references)
-        print_facts(f"{out}: {precision}", describe_cost(reduced.cost))
+        print_facts(f"{out}: {precision}", reduced.cost.describe())
         if precision == "int8" and (advice := advise_against_int8(reduced.cost)):
             say(advice)
         if reduced.loss and not force:
             raise ModelError(f"{precision} loses {reduced.loss}; nothing is written, --force writes it all the same")
         scratch.replace(out)
         say(describe_references(out, reduced.references))
+        return reduced.cost
     finally:
         scratch.unlink(missing_ok=True)

@@ -92,7 +92,7 @@ class Comparison:
     @cached_property
     def full(self) -> float | None:
         """Mean test Dice of full supervision, 0 to 1."""
-        curves = [group.mean_curve("test_dice") for group in self.bounds if group.method == "full"]
+        curves = [group.mean_curve("test_dice") for group in self.bounds if group.method == "all-masks"]
         return max((value for curve in curves for _, value in curve), default=None)
 
     def rows(self) -> list[Row]:

@@ -11,6 +11,7 @@ from typing import Any
 from alserve.errors import RunError
 from training.report.statistics import Spread, spread_of
 from training.run.result import BOUNDS, ORDER, RunResult
+from training.settings import PUBLISHED_AS
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +49,9 @@ class Group:
     @property
     def published_as(self) -> str:
         """The published method that asks and learns like these, by the name used in `published.json`."""
-        if self.method == "random":
+        if self.method == "masks-only":
             return self.query
-        return self.method if self.is_bound or self.query == "random" else ""
+        return PUBLISHED_AS.get(self.method, self.method) if self.is_bound or self.query == "random" else ""
 
     def by_budget(self, key: str) -> dict[int, Spread]:
         """Return a measure's spread over the seeds that have it, by masks used, in rising order."""
