@@ -8,7 +8,7 @@ import h11
 import uvicorn.config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from alserve.service.settings import Settings
+from alserve.service.settings import ServiceSettings
 
 LINGER_SECONDS = 2
 """Time in which a client may take the answer to a request that it has not sent to its end."""
@@ -25,7 +25,7 @@ OVERHEAD = 4
 OVERHEAD_BYTES = 64 * 2**10
 
 
-def limit_connections(settings: Settings) -> None:
+def limit_connections(settings: ServiceSettings) -> None:
     """Have uvicorn use `LimitedProtocol` in this process, wherever it is not told to use another.
 
     BentoML starts uvicorn without a choice of its protocol.
@@ -45,7 +45,7 @@ class LimitedProtocol(H11Protocol):
     nothing, or little, keep out nobody; answers that are not fetched hold bounded memory. WebSockets are not spoken.
     """
 
-    settings: ClassVar[Settings]
+    settings: ClassVar[ServiceSettings]
 
     since: float
     """When it last came to be the client's turn, or a request began: time of the event loop, in seconds."""
