@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -30,7 +29,8 @@ from alserve.service.options import MaskOptions
 
 async def respond(request):
     threshold = MaskOptions.read(request.query_params).threshold
-    return await answer_file(request, lambda _, prediction: str(prediction.mask(threshold).sum()).encode(), "text/plain")
+    encode = lambda _, prediction: str(prediction.mask(threshold).sum()).encode()
+    return await answer_file(request, encode, "text/plain")
 
 ENDPOINTS.add("area")(
     Endpoint("/area", "POST", respond, "Foreground pixels.", "text/plain", options=MaskOptions, body="image")
