@@ -92,7 +92,7 @@ class AlserveService:
         pin_model(Path(service.working_dir))
 
     def __is_ready__(self) -> bool:
-        """Say whether the model was tried and works."""
+        """Return whether the model was tried and works."""
         return app.state.pipeline is not None
 
 

@@ -65,7 +65,7 @@ class Pipeline:
         """
         if images > self._capacity:
             raise ImageSizeError(
-                f"{images} images in one request, and {self._capacity} are let in at once; "
+                f"{images} images in one request, and at most {self._capacity} are taken in at once; "
                 "send fewer, or raise ALSERVE_QUEUE where the service is started"
             )
         if images > self._free:

@@ -50,7 +50,9 @@ class ServiceSettings(BaseModel):
     """Refuse a model whose answers here differ from those of the trained network."""
     token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """Bearer token that every request but those for health and for the files of the page must carry."""
-    hosts: Annotated[tuple[str, ...], BeforeValidator(lambda text: names(text) if isinstance(text, str) else text)] = ()
+    hosts: Annotated[
+        tuple[str, ...], BeforeValidator(lambda text: host_names(text) if isinstance(text, str) else text)
+    ] = ()
     """Hosts that the service answers for beside localhost and its own address; `*` for any. Not looked at with a
     token."""
     grace: Annotated[float, Field(gt=0, le=3600)] = 30
@@ -94,7 +96,7 @@ class ServiceSettings(BaseModel):
             ) from None
 
 
-def names(text: str) -> tuple[str, ...]:
+def host_names(text: str) -> tuple[str, ...]:
     """Read a list of hosts, with commas between them; return them in lower case, without ports and brackets."""
     parts = [part.strip().lower() for part in text.split(",")]
     for part in parts:

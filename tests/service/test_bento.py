@@ -23,7 +23,7 @@ BENTOML = [sys.executable, "-m", "bentoml"]
 
 
 def requirements(lines: list[str]) -> set[str]:
-    """Give "name>=version" of each line, with one name for both builds of ONNX Runtime."""
+    """Return "name>=version" of each line, with one name for both builds of ONNX Runtime."""
     plain = (re.split(r"\s*[;#]", line)[0] for line in lines)
     return {line.replace("onnxruntime-gpu", "onnxruntime") for line in plain}
 

@@ -44,7 +44,7 @@ def test_a_batch_takes_a_place_for_each_image_or_none(predictor: Predictor) -> N
     with pipeline.reserve(places):
         pass
     with (
-        pytest.raises(ImageSizeError, match=f"{places + 1} images .* {places} are let in.*ALSERVE_QUEUE"),
+        pytest.raises(ImageSizeError, match=f"{places + 1} images .* at most {places} .*ALSERVE_QUEUE"),
         pipeline.reserve(places + 1),
     ):
         pass

@@ -279,7 +279,7 @@ def test_a_stop_finishes_what_is_under_way_and_no_folder_is_needed(tmp_path: Pat
 
 
 def start_and_fail(folder: Path, *arguments: str, **environment: str) -> str:
-    """Start the service where it cannot start; give its one line."""
+    """Start the service where it cannot start; return its one line."""
     run = subprocess.run(
         [*SERVE, *arguments],
         cwd=folder,
