@@ -59,6 +59,8 @@ def _known_outputs(text: object) -> tuple[str, ...]:
 
 def _list_outputs(schema: dict[str, Any]) -> None:
     schema["items"]["enum"] = list(OUTPUTS)
+    listed = "; ".join(f"{name}: {output.description}" for name, output in OUTPUTS.items())
+    schema["description"] += f" {listed}."
 
 
 class PredictOptions(MaskOptions):

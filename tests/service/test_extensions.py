@@ -68,6 +68,7 @@ def test_an_output_of_another_distribution_is_answered_and_described(
     schema = description["components"]["schemas"]["PredictResponse"]["properties"]["toy"]
     assert schema["properties"]["txt"]["contentMediaType"] == "text/plain"
     options = {option["name"]: option for option in description["paths"]["/predict"]["post"]["parameters"]}
+    assert "toy: a toy" in options["include"]["description"]
     assert options["include"]["schema"]["items"]["enum"] == ["cam", "mask", "overlay", "probability", "toy"]
 
 

@@ -1,6 +1,7 @@
 """What the service answers: one endpoint a module, found by name in `ENDPOINTS`.
 
-The routes, the OpenAPI description and the page /docs read this registry; the metrics are labelled with the paths.
+The routes, the OpenAPI description and the page /docs read this registry, once, when `alserve.service.app` is imported;
+the metrics are labelled with the paths.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
