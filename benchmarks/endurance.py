@@ -1,4 +1,4 @@
-"""Wear the service down: very many requests, too many, broken ones, bombs, clients that do not end, a worker killed.
+"""Strain the service: very many requests, too many, broken ones, bombs, clients that do not end, a worker killed.
 
     python benchmarks/endurance.py
 
@@ -275,7 +275,7 @@ def killed(port: int, images: Sequence[bytes]) -> list[Row]:
 
 
 def status_of(port: int, image: bytes, *, keep: bool = True) -> int:
-    """Post an image; give the answer's status, or `TORN`."""
+    """Post an image; return the answer's status, or `TORN`."""
     try:
         return post(port, image, keep=keep)[0]
     except (OSError, http.client.HTTPException):
@@ -283,7 +283,7 @@ def status_of(port: int, image: bytes, *, keep: bool = True) -> int:
 
 
 def spoken(port: int, request: Broken) -> int:
-    """Say a request as it is over a line of its own; give the answer's status, or `TORN`.
+    """Send a request as it is over a connection of its own; return the answer's status, or `TORN`.
 
     Where no answer comes because the server, told of more, waits for it, there is an end after `PATIENCE` seconds.
     """
@@ -298,7 +298,7 @@ def spoken(port: int, request: Broken) -> int:
 
 
 def http_status(line: socket.socket) -> int:
-    """Read an answer to its end; give its status."""
+    """Read an answer to its end; return its status."""
     answer = http.client.HTTPResponse(line)
     answer.begin()
     answer.read()
@@ -306,20 +306,20 @@ def http_status(line: socket.socket) -> int:
 
 
 def workers(port: int) -> list[psutil.Process]:
-    """Give the living worker processes of the server on a port."""
+    """Return the living worker processes of the server on a port."""
     (server,) = (child for child in psutil.Process().children() if str(port) in child.cmdline())
     return [child for child in server.children() if is_alive(child)]
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Say whether a process runs; one that nobody has buried yet does not."""
+    """Return whether a process runs; a zombie does not."""
     with suppress(psutil.NoSuchProcess):
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
 def answers_requests(worker: psutil.Process, port: int) -> bool:
-    """Say whether a worker has taken a request."""
+    """Return whether a worker has taken a request."""
     with suppress(psutil.NoSuchProcess):
         lines = worker.net_connections(kind="tcp")
         return any(line.laddr.port == port and line.status == psutil.CONN_ESTABLISHED for line in lines)
@@ -327,13 +327,13 @@ def answers_requests(worker: psutil.Process, port: int) -> bool:
 
 
 def memory(port: int) -> float:
-    """Give the resident memory of the one worker, in MB."""
+    """Return the resident memory of the one worker, in MB."""
     (worker,) = workers(port)
     return float(worker.memory_info().rss) / 1e6
 
 
 def growth(before: float, after: float) -> str:
-    """Say how memory grew."""
+    """Return by how much memory grew, as text."""
     return f"{before:.0f} and {after:.0f} MB, {(after - before) / before:+.1%}"
 
 
@@ -344,7 +344,7 @@ def tally(statuses: Iterable[int]) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Give the rows as a table in Markdown."""
+    """Return the rows as a table in Markdown."""
     conditions = (
         f"`alserve serve`, {default_model().name}, `POST /segment`, drawn JPEGs of {SHAPE[1]} x {SHAPE[0]} pixels (the "
         f"many: {SMALL[1]} x {SMALL[0]}), {CLIENTS} clients, in overload up to {CONNECTIONS}; client and server on the "

@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def draw(path: Path, seed: int, shape: tuple[int, int] = SHAPE) -> bytes:
-    """Draw a JPEG of that height and width; give its bytes."""
+    """Draw a JPEG of that height and width; return its bytes."""
     image, _ = draw_tissue(np.random.default_rng(seed), CLASSES[seed % len(CLASSES)], shape)
     data = encode_jpeg(image)
     write_atomic(path, data)
@@ -76,7 +76,7 @@ def draw(path: Path, seed: int, shape: tuple[int, int] = SHAPE) -> bytes:
 def measure(
     folder: Path, images: Sequence[bytes], ours: int, openvino: int, theirs: int, arguments: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Give all figures by name, one for each round; what is compared is measured in turn."""
+    """Return all figures by name, one for each round; what is compared is measured in turn."""
     agreement(images[0], ours, openvino, theirs)
     alone = load(default_model())
     worker = load(default_model(), threads=1)
@@ -117,7 +117,7 @@ def agreement(image: bytes, *ports: int) -> None:
 
 
 def table(figures: dict[str, list[float]], arguments: argparse.Namespace) -> str:
-    """Give the figures as a table in Markdown."""
+    """Return the figures as a table in Markdown."""
 
     def ratio(over: str, under: str) -> list[float]:
         return [first / second for first, second in zip(figures[over], figures[under], strict=True)]
@@ -216,7 +216,7 @@ def segment_alone(predictor: Predictor, image: bytes) -> bytes:
 
 
 def timed(work: Callable[..., object], *arguments: Any, **more: Any) -> float:  # noqa: ANN401
-    """Give the seconds that a call takes."""
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     work(*arguments, **more)
     return time.perf_counter() - start
@@ -226,7 +226,7 @@ _own = threading.local()
 
 
 def ask(port: int, image: bytes) -> bytes:
-    """Post an image over this thread's own connection; give the mask's PNG."""
+    """Post an image over this thread's own connection; return the mask's PNG."""
     status, data = post(port, image)
     if status != http.HTTPStatus.OK:
         raise SystemExit(f"port {port} answered {status}: {data[:200]!r}")
@@ -234,7 +234,7 @@ def ask(port: int, image: bytes) -> bytes:
 
 
 def post(port: int, image: bytes, *, keep: bool = True) -> tuple[int, bytes]:
-    """Post an image over this thread's own connection, kept for the next; give the answer's status and body."""
+    """Post an image over this thread's own connection, kept for the next; return the answer's status and body."""
     connections: dict[int, http.client.HTTPConnection] = _own.__dict__.setdefault("connections", {})
     connection = connections.setdefault(port, http.client.HTTPConnection("127.0.0.1", port, timeout=120))
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
@@ -256,7 +256,7 @@ def post(port: int, image: bytes, *, keep: bool = True) -> tuple[int, bytes]:
 
 @contextmanager
 def alserve_server(folder: Path, **environment: str) -> Iterator[int]:
-    """Run `alserve serve`, with more environment variables; give its port."""
+    """Run `alserve serve`, with more environment variables; yield its port."""
     log = folder / f"alserve-{'-'.join(environment.values())}.log"
     with running([sys.executable, "-m", "alserve", "serve"], log, **environment) as port:
         yield port
@@ -264,7 +264,7 @@ def alserve_server(folder: Path, **environment: str) -> Iterator[int]:
 
 @contextmanager
 def fastapi_server(folder: Path) -> Iterator[int]:
-    """Run the hand-written endpoint; give its port."""
+    """Run the hand-written endpoint; yield its port."""
     command = ["uvicorn", "fastapi_endpoint:app", "--app-dir", str(HERE), "--no-access-log"]
     with running([sys.executable, "-m", *command], folder / "theirs.log") as port:
         yield port
@@ -292,7 +292,7 @@ def running(command: list[str], log: Path, **environment: str) -> Iterator[int]:
 
 
 def is_ready(port: int) -> bool:
-    """Say whether a server answers its /readyz."""
+    """Return whether a server answers its /readyz."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/readyz")

@@ -46,8 +46,10 @@ def call(command: Sequence[str | Path], folder: Path, **environment: str) -> sub
 
 
 @contextmanager
-def serving(command: Sequence[str], folder: Path, **environment: str) -> Iterator[httpx.Client]:
-    """Run `command --port FREE` in `folder`; give a client once it is ready; check that SIGTERM ends it."""
+def serving(
+    command: Sequence[str], folder: Path, *, health: str = "/readyz", **environment: str
+) -> Iterator[httpx.Client]:
+    """Run `command --port FREE` in `folder`; yield a client once `health` answers; check that SIGTERM ends it."""
     port = free_port()
     log = folder / f"server-{port}.log"
     with log.open("wb") as output:
@@ -60,7 +62,7 @@ def serving(command: Sequence[str], folder: Path, **environment: str) -> Iterato
         )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            _wait_until_ready(client, process, log)
+            _wait_until_up(client, health, process, log)
             yield client
     finally:
         process.send_signal(signal.SIGTERM)  # never SIGKILL alone: it would leave the worker process behind
@@ -83,14 +85,14 @@ def is_alive(process: psutil.Process) -> bool:
     return False
 
 
-def _wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_up(client: httpx.Client, health: str, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text()
         try:
-            if client.get("/readyz").status_code == httpx.codes.OK:
+            if client.get(health).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise AssertionError(f"not ready after {START_SECONDS} s: {log.read_text()}")
+    raise AssertionError(f"{health} does not answer after {START_SECONDS} s: {log.read_text()}")

@@ -73,7 +73,7 @@ def assert_refused(answer: httpx.Response, status: int, words: str) -> None:
 
 
 def send_raw(client: httpx.Client, data: bytes, *, pause: float = 0, tail: bytes = b"") -> bytes:
-    """Send bytes that no HTTP client would, wait, send the rest; give what comes back, nothing if the line is cut."""
+    """Send bytes that no HTTP client would, wait, send the rest; return what comes back, nothing if the line is cut."""
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
         try:
             connection.sendall(data)

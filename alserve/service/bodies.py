@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
 
-from alserve.service.settings import MAX_BODY_BYTES, Settings
+from alserve.service.settings import MAX_BODY_BYTES, ServiceSettings
 
 
 @dataclass(eq=False)
@@ -34,7 +34,7 @@ class Bodies:
         settings: Limits.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
         self._held = 0
         self._unfinished: dict[_Body, None] = {}  # in the order in which they began

@@ -17,8 +17,8 @@ ANY = "*"
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:/?#@\[\]]+))(?::\d+)?")
 
 
-def foreign(headers: Headers, address: str, hosts: Collection[str]) -> str | None:
-    """Say what is wrong with the headers Host and Origin.
+def host_error(headers: Headers, address: str, hosts: Collection[str]) -> str | None:
+    """Return what is wrong with the headers Host and Origin.
 
     Right are localhost, loopback addresses, the address that the connection came to, and `hosts`. An origin is right
     where it is the host itself, port included, or one of `hosts`.

@@ -4,7 +4,7 @@ import logging.config
 
 
 def configure_logging() -> None:
-    """Turn every log line of this process into JSON; requests are logged by the gate, not by BentoML."""
+    """Turn every log line of this process into JSON; requests are logged by `AccessMiddleware`, not by BentoML."""
     logging.config.dictConfig(
         {
             "version": 1,

@@ -11,9 +11,9 @@ from time import perf_counter
 
 import psutil
 
-from alserve.service.settings import Settings
+from alserve.service.settings import ServiceSettings
 
-if Settings.from_environment().workers == 1:
+if ServiceSettings.from_environment().workers == 1:
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # BentoML sets it; one worker process needs no files to count in
 
 from prometheus_client import (

@@ -1,4 +1,4 @@
-"""The door of the service, before all its pages, BentoML's included: who may come in, and a note of what came of it."""
+"""What comes before all pages of the service, BentoML's included: access control, request ids, log and metrics."""
 
 import hmac
 import logging
@@ -12,14 +12,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from alserve.service.hosts import foreign
+from alserve.service.hosts import host_error
 from alserve.service.metrics import IN_PROGRESS, REQUEST_SECONDS, REQUESTS
 
 HEALTH = frozenset({"/livez", "/readyz"})
 """Pages that need no token and leave no line in the log; BentoML answers them."""
 
-OPEN = HEALTH | {"/", "/page"}
-"""Pages that need no token: the one for people asks its user for it."""
+PUBLIC = HEALTH | {"/", "/page"}
+"""Pages that need no token: the page at `/` asks its user for it."""
 
 REQUEST_ID = "X-Request-ID"
 """Header that names a request, in its answer and in the log: the caller's own if it is sane, else made here."""
@@ -29,7 +29,7 @@ _log = logging.getLogger("alserve.request")
 
 
 class AccessMiddleware:
-    """ASGI application before two others: request id, host, token, unknown pages, pickled content, log and metrics.
+    """ASGI application before two others: checks host, token, page and content type; counts and logs.
 
     Our own pages are not reached through BentoML's application, which would keep something of every request in memory,
     answered or not, until its time limit has passed: of one that was refused, the body.
@@ -47,7 +47,7 @@ class AccessMiddleware:
         self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass, or answer it here."""
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -58,13 +58,13 @@ class AccessMiddleware:
         status = 500
         unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
-        async def reading() -> Message:
+        async def receive_and_note() -> Message:
             nonlocal unread
             message = await receive()
             unread = message.get("more_body", False)
             return message
 
-        async def noting(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -76,7 +76,7 @@ class AccessMiddleware:
         with IN_PROGRESS.track_inprogress():
             try:
                 answering = self._app if page in HEALTH else self._site
-                await (self._refusal(page, headers, scope) or answering)(scope, reading, noting)
+                await (self._refusal(page, headers, scope) or answering)(scope, receive_and_note, send_and_note)
             finally:
                 seconds = perf_counter() - start
                 REQUESTS.labels(page or "unknown", status).inc()
@@ -94,15 +94,15 @@ class AccessMiddleware:
 
     def _refusal(self, page: str | None, headers: Headers, scope: Scope) -> JSONResponse | None:
         if "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] == "1.0"):
-            words = "the length of the body is said in two ways; send Content-Length or, in HTTP/1.1, Transfer-Encoding"
-            return JSONResponse({"error": words}, 400, {"Connection": "close"})
+            twice = "the length of the body is said in two ways; send Content-Length or, in HTTP/1.1, Transfer-Encoding"
+            return JSONResponse({"error": twice}, 400, {"Connection": "close"})
         settings = self._site.state.settings
         token = settings.token
         if not token and page not in HEALTH:  # a probe asks by the address of the container
             address, _ = scope.get("server") or ("", None)
-            if error := foreign(headers, address, settings.hosts):
+            if error := host_error(headers, address, settings.hosts):
                 return JSONResponse({"error": error}, 403)
-        if token and page not in OPEN:
+        if token and page not in PUBLIC:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             wanted = token.get_secret_value().encode()
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), wanted):

@@ -11,50 +11,36 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
 
 from alserve import __version__
-from alserve.service.schemas import Answer, Answers, CamOptions, MaskOptions, Options, PredictOptions, Refusal
+from alserve.service.endpoints import ENDPOINTS, Endpoint
+from alserve.service.errors import MEANING
+from alserve.service.options import Options
+from alserve.service.responses import ErrorResponse
 from alserve.service.settings import MAX_IMAGES
-from alserve.service.upload import FIELD, FIELDS
+from alserve.service.upload import FIELDS
 
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""Content-Security-Policy of the page for people, which has a style of its own and no script."""
+"""Content-Security-Policy of the page /docs, which has a style of its own and no script."""
 
-_PNG = {"type": "string", "contentMediaType": "image/png"}
 _REFERENCE = "#/components/schemas/{model}"
 
-_EXAMPLE: dict[str, Any] = {
-    "label": "malignant",
-    "scores": {"benign": 0.08, "malignant": 0.92},
-    "width": 775,
-    "height": 522,
-    "threshold": 0.5,
-    "foreground": 0.31,
-    "warning": None,
-    "mask": {"png": "iVBORw0KGgo="},
-    "cam": {"png": "iVBORw0KGgo=", "class": "malignant"},
-}
-_REFUSALS = {
-    400: "There is no image, or it is damaged.",
-    401: "The service wants a token.",
-    403: "The host or the origin of the request is not known; see ALSERVE_HOSTS.",
-    408: "The request took too long to arrive.",
-    413: "The body is larger than 32 MiB, the image than 50 million pixels, or the batch than the queue.",
-    415: "The file is no image, or of a kind that is not read.",
-    422: "An option is unknown or out of range.",
-    429: "Too many images are waiting, or too much is being uploaded; see Retry-After.",
-    503: "The device gave up, or there is no model that works.",
-    504: "There was no answer in time; the network was stopped.",
-}
+
+def _in_order() -> list[Endpoint]:
+    """Return the endpoints: first those that take images, of these first those that answer JSON."""
+    return sorted(ENDPOINTS.values(), key=lambda endpoint: (endpoint.body is None, isinstance(endpoint.content, str)))
 
 
 @cache
 def describe_service() -> dict[str, Any]:
     """Return the OpenAPI description, ready for JSON."""
-    _, schemas = models_json_schema(
-        [(model, "serialization") for model in (Answer, Answers, Refusal)], ref_template=_REFERENCE
-    )
-    batch = {"results": [{"name": "a.jpg", **_EXAMPLE}, {"name": "b.txt", "error": "not an image", "status": 415}]}
+    endpoints = _in_order()
+    models: list[type[BaseModel]] = [it.content for it in endpoints if not isinstance(it.content, str)]
+    models.append(ErrorResponse)
+    _, schemas = models_json_schema([(model, "serialization") for model in models], ref_template=_REFERENCE)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -63,17 +49,9 @@ def describe_service() -> dict[str, Any]:
             "description": "Class scores, class activation maps and masks of images (JPEG, PNG, TIFF, BMP, WebP, GIF).",
         },
         "paths": {
-            "/predict": {"post": _post("Predict one image.", PredictOptions, _json("Answer", _EXAMPLE))},
-            "/predict_batch": {
-                "post": _post("Predict several images.", PredictOptions, _json("Answers", batch), field=FIELDS)
-            },
-            "/segment": {"post": _post("The mask, 0 and 255.", MaskOptions, {"image/png": {"schema": _PNG}})},
-            "/cam": {"post": _post("A class activation map, 8-bit.", CamOptions, {"image/png": {"schema": _PNG}})},
-            "/overlay": {"post": _post("The mask's outline drawn.", MaskOptions, {"image/png": {"schema": _PNG}})},
-            "/model": {"get": _get("The model and where it runs.", "application/json")},
-            "/metrics": {"get": _get("Figures for Prometheus.", "text/plain")},
-            "/livez": {"get": _get("The process lives.", "text/plain")},
-            "/readyz": {"get": _get("The model was tried and works.", "text/plain")},
+            **{endpoint.path: {endpoint.method.lower(): _operation(endpoint)} for endpoint in endpoints},
+            "/livez": {"get": _health("The process lives.")},
+            "/readyz": {"get": _health("The model was tried and works.")},
         },
         "components": {
             "schemas": schemas["$defs"],
@@ -83,41 +61,62 @@ def describe_service() -> dict[str, Any]:
     }
 
 
-def _post(summary: str, options: type[Options], content: dict[str, Any], field: str = FIELD) -> dict[str, Any]:
-    file = {"type": "string", "contentMediaType": "application/octet-stream"}
-    files = {"type": "array", "items": file, "minItems": 1, "maxItems": MAX_IMAGES}
-    several = field == FIELDS
-    form = {"type": "object", "required": [field], "properties": {field: files if several else file}}
-    body = {"multipart/form-data": {"schema": form}}
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    errors = MEANING.keys() if endpoint.body else {401, 403, 503} | ({422} if endpoint.options else set())
     return {
-        "summary": summary,
-        "parameters": _parameters(options),
-        "requestBody": {
-            "required": True,
-            "content": body if several else {**body, "application/octet-stream": {"schema": file}},
-        },
-        "responses": {
-            "200": {"description": summary, "content": content},
-            **{str(status): _refusal(words) for status, words in _REFUSALS.items()},
+        "summary": endpoint.summary,
+        **({"parameters": _parameters(endpoint.options)} if endpoint.options else {}),
+        **({"requestBody": _request_body(endpoint.body)} if endpoint.body else {}),
+        "responses": _responses(endpoint.summary, _content(endpoint), errors),
+    }
+
+
+def _health(summary: str) -> dict[str, Any]:
+    """Describe a page of BentoML's."""
+    return {"summary": summary, "responses": _responses(summary, {"text/plain": {}}, (401, 403, 503))}
+
+
+def _responses(summary: str, content: dict[str, Any], errors: Iterable[int]) -> dict[str, Any]:
+    error = _json(ErrorResponse)
+    return {
+        "200": {"description": summary, "content": content},
+        **{
+            str(status): {
+                "description": MEANING[status],
+                "content": {"application/json": {**error, "example": {"error": MEANING[status]}}},
+            }
+            for status in sorted(errors)
         },
     }
 
 
-def _get(summary: str, kind: str) -> dict[str, Any]:
-    refusals = {str(status): _refusal(_REFUSALS[status]) for status in (401, 403, 503)}
-    return {"summary": summary, "responses": {"200": {"description": summary, "content": {kind: {}}}, **refusals}}
+def _content(endpoint: Endpoint) -> dict[str, Any]:
+    """Describe an answer: JSON by its schema, a file by its media type."""
+    example = {} if endpoint.example is None else {"example": endpoint.example}
+    match endpoint.content:
+        case str() as kind:
+            file = {"schema": {"type": "string", "contentMediaType": kind}} if kind.startswith("image/") else {}
+            return {kind: file | example}
+        case model:
+            return {"application/json": _json(model) | example}
 
 
-def _json(model: str, example: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=model)}, "example": example}}
+def _json(model: type[BaseModel]) -> dict[str, Any]:
+    return {"schema": {"$ref": _REFERENCE.format(model=model.__name__)}}
 
 
-def _refusal(words: str) -> dict[str, Any]:
-    return {"description": words, "content": _json("Refusal", {"error": words})}
+def _request_body(field: str) -> dict[str, Any]:
+    """Describe a body that brings its image, or images, in a form; one image may also be the whole body."""
+    file = {"type": "string", "contentMediaType": "application/octet-stream"}
+    several = field == FIELDS
+    files = {"type": "array", "items": file, "minItems": 1, "maxItems": MAX_IMAGES} if several else file
+    form = {"schema": {"type": "object", "required": [field], "properties": {field: files}}}
+    content = {"multipart/form-data": form, **({} if several else {"application/octet-stream": {"schema": file}})}
+    return {"required": True, "content": content}
 
 
-def _parameters(options: type[BaseModel]) -> list[dict[str, Any]]:
-    properties: dict[str, dict[str, Any]] = options.model_json_schema()["properties"]
+def _parameters(options: type[Options]) -> list[dict[str, Any]]:
+    properties: dict[str, dict[str, Any]] = options.model_json_schema().get("properties", {})
     return [
         {
             "name": name,
@@ -132,7 +131,7 @@ def _parameters(options: type[BaseModel]) -> list[dict[str, Any]]:
 
 @cache
 def docs_page() -> str:
-    """Return the page for people, in HTML."""
+    """Return the page /docs, in HTML."""
     description = describe_service()
     sections = [
         _section(method, path, operation)
@@ -151,9 +150,9 @@ td {{ padding-right: 1rem; vertical-align: top }}
 <h1>alserve {escape(__version__)}</h1>
 <p>{escape(description["info"]["description"])} For programs: <a href="openapi.json">openapi.json</a>.</p>
 {"".join(sections)}
-<h2>Refusals</h2>
+<h2>Errors</h2>
 <p>An error is JSON, one line: <code>{{"error": "what is wrong"}}</code></p>
-{_table((str(status), words) for status, words in _REFUSALS.items())}
+{_table((str(status), words) for status, words in MEANING.items())}
 </html>
 """
 
@@ -192,3 +191,15 @@ def curl(path: str, operation: dict[str, Any]) -> str:
     fields = "".join(f" -F {name}=@photo.jpg" for name in content.get("schema", {}).get("properties", {}))
     picture = " --output answer.png" if "image/png" in operation["responses"]["200"]["content"] else ""
     return f"curl{fields} http://127.0.0.1:3000{path}{picture}"
+
+
+async def _openapi(_: Request) -> Response:
+    return JSONResponse(describe_service())
+
+
+async def _docs(_: Request) -> Response:
+    return HTMLResponse(docs_page(), headers={"Content-Security-Policy": CONTENT_POLICY})
+
+
+DESCRIPTION_ROUTES = [Route("/openapi.json", _openapi, methods=["GET"]), Route("/docs", _docs, methods=["GET"])]
+"""The description of the service, for programs and for people."""

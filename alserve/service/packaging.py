@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from alserve.errors import PackageError
 from alserve.files import write_atomic
-from alserve.runtime.engine import Engine
-from alserve.service.warmup import warm_up
+from alserve.service.loading import load_engine
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -53,8 +52,7 @@ def package_model(model: Path, *, gpu: bool = False, tag: str = "alserve") -> Pa
     except ImportError as error:
         raise PackageError(f"packing needs BentoML ({error}); run: pip install bentoml") from None
 
-    engine = Engine(model, device="cpu", threads=1)
-    warm_up(engine)
+    engine = load_engine(model, device="cpu", threads=1)
     name, _, version = tag.partition(":")
     with TemporaryDirectory(prefix="alserve-") as folder:
         try:

@@ -1,38 +1,26 @@
-"""From an image's bytes to an answer: decode, run, encode, in one of a few threads, and with a limit on who waits."""
+"""From an image's bytes to an answer: decode, run, encode, in one of a few threads, with a limit on what waits."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from anyio import CapacityLimiter, Semaphore, fail_after, to_thread
 
-from alserve.arrays import UInt8
 from alserve.errors import AlserveError, DeadlineError, ImageSizeError, OverloadError
 from alserve.geometry import resize, working_shape
-from alserve.images.decoders import Decoders
+from alserve.images.decoders import Decoded, Decoders
 from alserve.predictor import Prediction
 from alserve.runtime.engine import Engine
 from alserve.service.batching import Batcher
 from alserve.service.metrics import BATCH_IMAGES, DECODE, ENCODE, IMAGE_ERRORS, IMAGES, INFERENCE, QUEUE, timed
-from alserve.service.settings import Settings
+from alserve.service.settings import ServiceSettings
 
 Built = TypeVar("Built")
 
 
-class Case(NamedTuple):
-    """All that an answer is made of."""
-
-    image: UInt8
-    """uint8 [height, width, 3], RGB, upright; at the working size where it was not asked for as a whole."""
-    prediction: Prediction
-    """What the model says of it."""
-    warning: str | None
-    """What a user should know of how the image was read."""
-
-
 class Pipeline:
-    """Takes images in and gives answers; made and used in one event loop.
+    """Predicts images and builds answers; made and used in one event loop.
 
     On the CPU as many images are worked on at once as there are cores: one that is alone gets all of them for its
     network call, one among others a single one, which makes more images a second. Where the network is called with
@@ -44,7 +32,7 @@ class Pipeline:
         single: The same with one core. Default: `engine`.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, single: Engine | None = None) -> None:
+    def __init__(self, engine: Engine, settings: ServiceSettings, single: Engine | None = None) -> None:
         batch = settings.batch or engine.batch_size
         threads = settings.cores if batch == 1 else 2 * batch
         self.engine = engine
@@ -52,32 +40,32 @@ class Pipeline:
         self._among_others = Batcher(single, 1) if single and batch == 1 else self._alone
         self._limiter = CapacityLimiter(threads)
         self._decoders = Decoders(min(threads, settings.cores), settings.decode_timeout, spare=1)
-        self._places = self._free = threads + settings.places
+        self._capacity = self._free = threads + settings.waiting_images
         self._timeout = settings.timeout
 
-    def check_room(self) -> None:
-        """Refuse a request while its body is not read yet; it takes its place afterwards.
+    def check_capacity(self) -> None:
+        """Refuse a request before its body is read; `reserve` counts its images afterwards.
 
         Raises:
-            OverloadError: There is no place left.
+            OverloadError: No further image is let in.
         """
         if self._free <= 0:
             raise OverloadError("too many requests are waiting; try again later")
 
     @contextmanager
-    def admitted(self, images: int = 1) -> Iterator[None]:
-        """Hold a place for each image of a request, or for none of them.
+    def reserve(self, images: int = 1) -> Iterator[None]:
+        """Let the images of a request in, all or none, and count them for the time of the block.
 
         Args:
-            images: How many.
+            images: Their number.
 
         Raises:
-            ImageSizeError: There would never be so many places.
-            OverloadError: There are not so many places left.
+            ImageSizeError: There are more than are ever let in together.
+            OverloadError: There are more than can be let in now.
         """
-        if images > self._places:
+        if images > self._capacity:
             raise ImageSizeError(
-                f"{images} images in one request, and there are {self._places} places; "
+                f"{images} images in one request, and at most {self._capacity} are taken in at once; "
                 "send fewer, or raise ALSERVE_QUEUE where the service is started"
             )
         if images > self._free:
@@ -88,25 +76,29 @@ class Pipeline:
         finally:
             self._free += images
 
-    def turns(self) -> Semaphore:
-        """Return what lets the images of one request in by turns, as many at once as are worked on."""
+    def share(self) -> Semaphore:
+        """Return a limit for the images of one request: as many of them at once as there are threads.
+
+        So the images of other requests need not wait for all of them.
+        """
         return Semaphore(int(self._limiter.total_tokens))
 
-    async def answer(
+    async def predict(
         self,
         data: bytes,
-        build: Callable[[Case], Built],
+        build: Callable[[Decoded, Prediction], Built],
         *,
         whole: bool = False,
-        turns: AbstractAsyncContextManager[object] | None = None,
+        share: AbstractAsyncContextManager[object] | None = None,
     ) -> Built:
         """Decode an image, run the network, and build an answer.
 
         Args:
             data: The bytes of an image file.
-            build: Makes the answer; called in a thread.
-            whole: Whether it is made of the image itself, too.
-            turns: Of a request with other images: those of others need not wait for all of them.
+            build: Makes the answer of the image, at the working size unless `whole`, and its prediction; called in a
+                thread.
+            whole: Whether the answer is made of the image itself, too, at its own size.
+            share: The `share` of a request with several images.
 
         Raises:
             ImageError: The bytes are no usable image.
@@ -116,7 +108,7 @@ class Pipeline:
         arrived = time.monotonic()
         try:
             with fail_after(self._timeout):
-                async with turns or nullcontext():
+                async with share or nullcontext():
                     return await to_thread.run_sync(self._work, data, build, whole, arrived, limiter=self._limiter)
         except (TimeoutError, DeadlineError):
             IMAGE_ERRORS.labels(DeadlineError.__name__).inc()
@@ -129,24 +121,31 @@ class Pipeline:
         """End the processes that decode images."""
         self._decoders.close()
 
-    def _work(self, data: bytes, build: Callable[[Case], Built], whole: bool, arrived: float) -> Built:  # noqa: FBT001
+    def _work(
+        self,
+        data: bytes,
+        build: Callable[[Decoded, Prediction], Built],
+        whole: bool,  # noqa: FBT001
+        arrived: float,
+    ) -> Built:
         begun = time.monotonic()
         with timed(DECODE):
             short_side = self.engine.spec.short_side
-            image, warning, height, width = self._decoders.decode(
+            decoded = self._decoders.decode(
                 data, short_side=0 if whole else short_side, seconds=arrived + self._timeout - begun
             )
-            small = resize(image, working_shape(height, width, short_side))
-        decoded = time.monotonic()
+            image = resize(decoded.pixels, working_shape(decoded.height, decoded.width, short_side))
+        ready = time.monotonic()
         batcher = self._alone if self._limiter.borrowed_tokens == 1 else self._among_others
-        outputs, seconds, batch = batcher.run(small, arrived + self._timeout)
-        QUEUE.observe(begun - arrived + time.monotonic() - decoded - seconds)
+        outputs, seconds, images = batcher.run(image, arrived + self._timeout)
+        QUEUE.observe(begun - arrived + time.monotonic() - ready - seconds)
         INFERENCE.observe(seconds)
-        BATCH_IMAGES.observe(batch)
+        BATCH_IMAGES.observe(images)
         if time.monotonic() > arrived + self._timeout:
             raise DeadlineError("nobody waits for the answer any more")
-        prediction = Prediction(self.engine.spec, height, width, outputs.scores, outputs.mask, outputs.cams)
+        spec, height, width = self.engine.spec, decoded.height, decoded.width
+        prediction = Prediction(spec, height, width, outputs.scores, outputs.mask, outputs.cams)
         with timed(ENCODE):
-            built = build(Case(image, prediction, warning))
+            built = build(decoded, prediction)
         IMAGES.labels(prediction.label).inc()
         return built

@@ -8,7 +8,7 @@ import h11
 import uvicorn.config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from alserve.service.settings import Settings
+from alserve.service.settings import ServiceSettings
 
 LINGER_SECONDS = 2
 """Time in which a client may take the answer to a request that it has not sent to its end."""
@@ -25,7 +25,7 @@ OVERHEAD = 4
 OVERHEAD_BYTES = 64 * 2**10
 
 
-def limit_connections(settings: Settings) -> None:
+def limit_connections(settings: ServiceSettings) -> None:
     """Have uvicorn use `LimitedProtocol` in this process, wherever it is not told to use another.
 
     BentoML starts uvicorn without a choice of its protocol.
@@ -45,22 +45,22 @@ class LimitedProtocol(H11Protocol):
     nothing, or little, keep out nobody; answers that are not fetched hold bounded memory. WebSockets are not spoken.
     """
 
-    settings: ClassVar[Settings]
+    settings: ClassVar[ServiceSettings]
 
-    since: float
+    waiting_since: float
     """When it last came to be the client's turn, or a request began: time of the event loop, in seconds."""
-    answered: float
-    """When its answer began to wait for the client, as `since`."""
-    counts: bool
+    blocked_since: float
+    """When its answer began to wait for the client, as `waiting_since`."""
+    is_counted: bool
     """Whether it is one of the open connections, not cut already."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **more)
         self._head_timer: asyncio.TimerHandle | None = None
-        self.since = self.loop.time()
+        self.waiting_since = self.loop.time()
         self._wrapped: _LingeringTransport
-        self.counts = True
-        self.answered = 0.0
+        self.is_counted = True
+        self.blocked_since = 0.0
         self._overhead = 0  # bytes beyond what may come with those of the body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -68,11 +68,11 @@ class LimitedProtocol(H11Protocol):
         self._wrapped = _LingeringTransport(cast("asyncio.Transport", transport), self)
         super().connection_made(cast("asyncio.Transport", self._wrapped))
         self._wait_for_head()
-        connections = [other for other in self.connections if isinstance(other, LimitedProtocol) and other.counts]
+        connections = [other for other in self.connections if isinstance(other, LimitedProtocol) and other.is_counted]
         if len(connections) <= self.settings.worker_connections:  # this one is among them
             return
         if waiting := [other for other in connections if other is not self and other.is_waiting]:
-            min(waiting, key=lambda other: other.since).give_up()
+            min(waiting, key=lambda other: other.waiting_since).abort()
         else:
             self._refuse(503, "too many connections; try again later")
 
@@ -112,11 +112,11 @@ class LimitedProtocol(H11Protocol):
         super().handle_events()
         if self.cycle is not before:
             self._stop_waiting_for_head()
-            self.since = self.loop.time()
+            self.waiting_since = self.loop.time()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
-        self.since = self.loop.time()
+        self.waiting_since = self.loop.time()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
@@ -126,15 +126,15 @@ class LimitedProtocol(H11Protocol):
         """
         super().pause_writing()
         self._wrapped.watch_writing()
-        self.answered = self.loop.time()
+        self.blocked_since = self.loop.time()
         others = [other for other in self.connections if isinstance(other, LimitedProtocol) and other is not self]
         fetching = {other: left for other in others if (left := other.unfetched)}
         held = self.unfetched + sum(fetching.values())
-        for other in sorted(fetching, key=lambda other: other.answered):
+        for other in sorted(fetching, key=lambda other: other.blocked_since):
             if held <= self.settings.body_bytes:
                 break
             held -= fetching[other]
-            other.give_up()
+            other.abort()
 
     @property
     def unfetched(self) -> int:
@@ -150,9 +150,9 @@ class LimitedProtocol(H11Protocol):
         """Whether it is the client's turn: there is no request, or not all of it."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Close without an answer."""
-        self.counts = False
+        self.is_counted = False
         self._wrapped.abort()
 
     def _should_upgrade(self) -> bool:
@@ -172,12 +172,12 @@ class LimitedProtocol(H11Protocol):
         if self.conn.trailing_data[0]:
             self._refuse(408, f"the request's head did not arrive within {self.settings.idle:g} s")
         else:
-            self.give_up()
+            self.abort()
 
     def _refuse(self, status: int, error: str) -> None:
         """Answer in place of the application, and close."""
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
-            self.give_up()
+            self.abort()
             return
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # the application's answer goes nowhere

@@ -1,4 +1,4 @@
-"""Start the HTTP service: check all that can fail at the start, then hand over to BentoML's server."""
+"""Start the HTTP service: check all that can fail at the start, then run BentoML's server."""
 
 import os
 import socket
@@ -9,9 +9,8 @@ import typer
 
 from alserve.errors import ServiceError
 from alserve.modelfile import default_model
-from alserve.runtime.engine import Engine
-from alserve.service.settings import Settings
-from alserve.service.warmup import warm_up
+from alserve.service.loading import load_engine
+from alserve.service.settings import ServiceSettings
 
 
 def serve_model(model: Path | None, *, host: str, port: int) -> None:
@@ -28,9 +27,8 @@ def serve_model(model: Path | None, *, host: str, port: int) -> None:
         ServiceError: The host is unknown, or the port is in use or not allowed, or a setting cannot be used.
     """
     path = (model or default_model()).absolute()
-    settings = Settings.from_environment()
-    engine = Engine(path, device=settings.device, threads=1, self_check=settings.self_check)
-    warm_up(engine)  # raises here what would stop the worker process
+    settings = ServiceSettings.from_environment()
+    load_engine(path, device=settings.device, threads=1, self_check=settings.self_check)  # raises what stops a worker
     address = _free_address(host, port)
     os.environ["ALSERVE_MODEL"] = str(path)  # the worker process reads it, and the hosts
     name = f"[{host}]" if ":" in host else host

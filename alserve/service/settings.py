@@ -1,4 +1,4 @@
-"""What the service is told by environment variables, in one checked object."""
+"""Settings of the service, from environment variables."""
 
 import os
 from math import ceil
@@ -20,7 +20,7 @@ MAX_IMAGES = 64
 """Images in one request."""
 
 
-class Settings(BaseModel):
+class ServiceSettings(BaseModel):
     """Limits and choices of the service; `ALSERVE_TIMEOUT=10` sets `timeout`, and so on."""
 
     model_config = ConfigDict(frozen=True)
@@ -41,17 +41,19 @@ class Settings(BaseModel):
     """MiB of request bodies held at once; for more, the unfinished one that began first is answered 429. As much again
     of answers that are being fetched, and of those of unfinished batches."""
     queue: Annotated[int, Field(ge=0)] | None = None
-    """Images that may wait while others are worked on, see `places`; what is more is answered 429."""
+    """Images that may wait while others are worked on, see `waiting_images`; further ones are answered 429."""
     batch: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Images a network call at most. Default: 1 on the CPU and 16 on a GPU."""
+    """Most images in a network call. Default: 1 on the CPU and 16 on a GPU."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Worker processes; each loads the model, and gets its share of cores, queue, connections and memory."""
     self_check: bool = True
-    """Refuse a model that gives something else here than the trained network gave."""
+    """Refuse a model whose answers here differ from those of the trained network."""
     token: Annotated[SecretStr, Field(min_length=1)] | None = None
     """Bearer token that every request but those for health and for the files of the page must carry."""
-    hosts: Annotated[tuple[str, ...], BeforeValidator(lambda text: names(text) if isinstance(text, str) else text)] = ()
-    """Hosts that the service may be asked for beside localhost and its own address; `*` for any. Of no matter with a
+    hosts: Annotated[
+        tuple[str, ...], BeforeValidator(lambda text: host_names(text) if isinstance(text, str) else text)
+    ] = ()
+    """Hosts that the service answers for beside localhost and its own address; `*` for any. Not looked at with a
     token."""
     grace: Annotated[float, Field(gt=0, le=3600)] = 30
     """Seconds that requests under way have after SIGTERM; then the worker process ends, whatever it does."""
@@ -62,7 +64,7 @@ class Settings(BaseModel):
         return max(1, available_cores() // self.workers)
 
     @property
-    def places(self) -> int:
+    def waiting_images(self) -> int:
         """Images that may wait in each worker process: its share of `queue`, else 16 a core, at least `MAX_IMAGES`."""
         return max(MAX_IMAGES, 16 * self.cores) if self.queue is None else ceil(self.queue / self.workers)
 
@@ -94,7 +96,7 @@ class Settings(BaseModel):
             ) from None
 
 
-def names(text: str) -> tuple[str, ...]:
+def host_names(text: str) -> tuple[str, ...]:
     """Read a list of hosts, with commas between them; return them in lower case, without ports and brackets."""
     parts = [part.strip().lower() for part in text.split(",")]
     for part in parts:

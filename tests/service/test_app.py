@@ -21,10 +21,11 @@ from web import IMAGE, PNG, SERVE, assert_refused, claiming_png, decoded, drawin
 from alserve.drawing import overlay
 from alserve.modelfile import METADATA_KEY, default_model, from_metadata, write_metadata
 from alserve.predictor import Predictor, load
-from alserve.service.app import LABEL_HEADER, app
+from alserve.service.answering import LABEL_HEADER
+from alserve.service.app import app
 from alserve.service.middleware import HEALTH, REQUEST_ID
 from alserve.service.openapi import docs_page
-from alserve.service.schemas import Answer, Answers, Refusal
+from alserve.service.responses import ErrorResponse, PredictBatchResponse, PredictResponse
 from alserve.service.settings import MAX_IMAGES
 
 
@@ -80,13 +81,15 @@ def test_pictures_follow_the_options(client: httpx.Client, predictor: Predictor)
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        ("/predict?include=mask,shoes", "'mask', 'cam', 'overlay' or 'probability'"),
+        ("/predict?include=mask,shoes", "unknown output 'shoes'; there are cam, mask, overlay, probability"),
+        ("/predict_batch?include=probabilty", "did you mean probability?"),
         ("/predict?mask_format=tiff", "'png' or 'rle'"),
         ("/predict?threshold=1.5", "less than or equal to 1"),
         ("/segment?threshold=nan", "threshold"),
         ("/segment?include=mask", "unknown option 'include'; allowed: threshold"),
         ("/overlay?threshold=half", "valid number"),
-        ("/cam?label=shoes", "irregular, regular"),
+        ("/cam?label=shoes", "unknown class 'shoes'; there are irregular, regular"),
+        ("/cam?label=regluar", "did you mean regular?"),
         ("/predict_batch?threshhold=0.5", "unknown option 'threshhold'"),
     ],
 )
@@ -102,7 +105,7 @@ def test_several_images_get_an_answer_or_an_error_each(client: httpx.Client) -> 
         ("images", ("four.png", claiming_png(16_000, 16_000))),
     ]
     answer = client.post("/predict_batch", files=files).raise_for_status().json()
-    Answers.model_validate(answer)
+    PredictBatchResponse.model_validate(answer)
     results = answer["results"]
 
     assert [result["name"] for result in results] == [name for _, (name, _) in files]
@@ -224,9 +227,9 @@ def test_the_description_is_that_of_the_service(client: httpx.Client) -> None:
         for status, answer in operation["responses"].items():
             example = answer["content"].get("application/json", {}).get("example")
             if status != "200":
-                Refusal.model_validate(example)
+                ErrorResponse.model_validate(example)
             elif path in {"/predict", "/predict_batch"}:
-                (Answer if path == "/predict" else Answers).model_validate(example)
+                (PredictResponse if path == "/predict" else PredictBatchResponse).model_validate(example)
         assert f"{method} {path}" in docs_page()
     names = [option["name"] for option in description["paths"]["/predict"]["post"]["parameters"]]
     assert names == ["threshold", "include", "mask_format"]

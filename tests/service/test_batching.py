@@ -13,7 +13,7 @@ from alserve.errors import DeadlineError, DeviceError
 from alserve.modelfile import Outputs, default_model
 from alserve.predictor import Predictor
 from alserve.runtime.engine import Engine
-from alserve.service.batching import Answer, Batcher
+from alserve.service.batching import Batcher, BatchResult
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -26,7 +26,7 @@ def soon() -> float:
     return time.monotonic() + 60
 
 
-def run_all(batcher: Batcher, images: Iterable[Pixels]) -> list[Answer]:
+def run_all(batcher: Batcher, images: Iterable[Pixels]) -> list[BatchResult]:
     things = list(images)
     with ThreadPoolExecutor(len(things)) as pool:
         return list(pool.map(lambda thing: batcher.run(thing, soon()), things))
@@ -36,13 +36,13 @@ def run_all(batcher: Batcher, images: Iterable[Pixels]) -> list[Answer]:
 def test_every_caller_gets_the_answer_for_its_own_image(predictor: Predictor, size: int) -> None:
     images = [image(seed, (64, 96) if seed % 3 else (96, 64)) for seed in range(12)]
 
-    answers = run_all(Batcher(predictor.engine, size), images)
+    results = run_all(Batcher(predictor.engine, size), images)
 
-    assert max(answer.batch for answer in answers) <= size
-    assert (max(answer.batch for answer in answers) > 1) == (size > 1)
-    for pixels, answer in zip(images, answers, strict=True):
+    assert max(result.images for result in results) <= size
+    assert (max(result.images for result in results) > 1) == (size > 1)
+    for pixels, result in zip(images, results, strict=True):
         alone = predictor.engine.run(pixels[None])
-        for got, expected in zip(answer.outputs, alone, strict=True):
+        for got, expected in zip(result.outputs, alone, strict=True):
             np.testing.assert_allclose(got, expected[0], atol=1e-4)
 
 
@@ -56,9 +56,9 @@ class NarrowEngine(Engine):
 
 
 def test_a_batch_that_fails_is_run_image_by_image() -> None:
-    answers = run_all(Batcher(NarrowEngine(default_model(), device="cpu"), 4), map(image, range(6)))
+    results = run_all(Batcher(NarrowEngine(default_model(), device="cpu"), 4), map(image, range(6)))
 
-    assert [answer.batch for answer in answers] == [1] * 6
+    assert [result.images for result in results] == [1] * 6
 
 
 def test_an_image_that_fails_does_not_touch_its_neighbours(predictor: Predictor) -> None:

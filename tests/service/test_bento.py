@@ -23,7 +23,7 @@ BENTOML = [sys.executable, "-m", "bentoml"]
 
 
 def requirements(lines: list[str]) -> set[str]:
-    """Give "name>=version" of each line, with one name for both builds of ONNX Runtime."""
+    """Return "name>=version" of each line, with one name for both builds of ONNX Runtime."""
     plain = (re.split(r"\s*[;#]", line)[0] for line in lines)
     return {line.replace("onnxruntime-gpu", "onnxruntime") for line in plain}
 
@@ -93,3 +93,12 @@ def test_a_built_bento_serves_its_own_model(tmp_path: Path) -> None:
         assert (answer["height"], answer["width"]) == (64, 96)
         with pytest.raises(httpx.ConnectError):  # it listens on 127.0.0.1 only
             httpx.get(f"http://127.0.0.2:{client.base_url.port}/livez")
+
+
+def test_the_name_of_the_service_in_older_bentofiles_still_serves(tmp_path: Path) -> None:
+    older = [*BENTOML, "serve", "alserve.service:service"]
+    with serving(older, tmp_path) as client:
+        assert client.get("/model").raise_for_status().json()["sha256"] == Engine(default_model()).sha256
+    look = "import sys, alserve.service.settings; print('bentoml' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"  # nothing but the name itself imports it

@@ -69,7 +69,7 @@ def bento(index: None, programs: Path, model: Path, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def own_programs(bento: Bento, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install what the bento lists, as its Dockerfile does; give the folder of the environment's programs."""
+    """Install what the bento lists, as its Dockerfile does; return the folder of the environment's programs."""
     folder = tmp_path_factory.mktemp("container")
     requirements = bento.path / "env" / "python" / "requirements.txt"
     for command in (

@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,8 +46,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
-    """The page in a window of its own; in the end nothing may have gone wrong or elsewhere."""
-    yield from opened(browser, client)
+    """The page in a window of its own, with its example; in the end nothing may have gone wrong or elsewhere."""
+    for page in opened(browser, client):
+        expect(page.locator("#example")).to_be_visible()
+        yield page
 
 
 def opened(browser: Browser, client: httpx.Client, **options: object) -> Iterator[Page]:
@@ -66,20 +69,21 @@ def opened(browser: Browser, client: httpx.Client, **options: object) -> Iterato
 
 
 def give(page: Page, *files: Path) -> Locator:
-    """Choose files, wait for all answers; give the strip's pictures."""
+    """Choose files, wait for all answers; return the strip's pictures."""
     options = page.get_by_role("option")
     before = options.count()
     page.set_input_files("#files", files)
     expect(page.locator(FINISHED)).to_have_count(before + len(files))
+    expect(page.locator("#example")).to_be_hidden()
     return options
 
 
-def pixels(page: Page) -> npt.NDArray[np.uint8]:
-    """The large picture as it is drawn, once two looks at it agree: uint8 [height, width, 3]."""
+def pixels(page: Page, canvas: str = "#picture") -> npt.NDArray[np.uint8]:
+    """The large picture, or the map, as it is drawn, once two looks at it agree: uint8 [height, width, 3]."""
     seen = ""
     for _ in range(50):
         page.wait_for_timeout(100)
-        last, seen = seen, page.locator("#picture").evaluate("(canvas) => canvas.toDataURL()")
+        last, seen = seen, page.locator(canvas).evaluate("(canvas) => canvas.toDataURL()")
         if seen == last:
             break
     return decode(base64.b64decode(seen.partition(",")[2]))
@@ -100,6 +104,43 @@ def broken(tmp_path: Path) -> Path:
     path = tmp_path / "broken.jpg"
     path.write_bytes(EXAMPLES[0].read_bytes()[:40])
     return path
+
+
+def test_the_page_opens_with_an_example_answered_which_the_users_pictures_replace(
+    page: Page, predictor: Predictor
+) -> None:
+    expected = predictor.predict(EXAMPLES[0])
+    expect(page.locator("#name")).to_have_text(EXAMPLES[0].name)
+    expect(page.locator("#label")).to_have_text(expected.label)
+    expect(page.locator("#scores tr")).to_have_count(len(expected.scores))
+    drawn, heat = pixels(page), pixels(page, "#map").astype(np.float64).sum(axis=-1)
+    mask = cv2.resize(expected.mask().astype(np.uint8), drawn.shape[1::-1])
+    edge = cv2.dilate(cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3))), np.ones((9, 9))) > 0
+    assert is_yellow(drawn)[edge].sum() > 0.9 * is_yellow(drawn).sum() > 0
+    cam = cv2.resize(expected.cam(), heat.shape[::-1])
+    assert np.corrcoef(heat.ravel(), cam.ravel())[0, 1] > 0.5
+    expect(page.locator("#remove")).to_be_hidden()
+    expect(page.get_by_role("option")).to_have_count(0)
+
+    give(page, EXAMPLES[1])
+    expect(page.locator("#name")).to_have_text(EXAMPLES[1].name)
+    expect(page.locator("#remove")).to_be_visible()
+    expect(page.get_by_role("option")).to_have_count(1)
+    page.locator("#remove").click()
+    expect(page.locator("#detail")).to_be_hidden()  # the example does not come back
+
+
+def test_a_service_that_is_not_ready_says_so_and_shows_no_example(browser: Browser, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bentoml", "serve", "alserve.service.app:service"]
+    with serving(command, tmp_path, health="/livez", ALSERVE_MODEL=str(tmp_path / "missing.onnx")) as client:
+        page = browser.new_page()
+        page.goto(str(client.base_url))
+        for _ in range(3):
+            assert not any(page.locator(part).is_visible() for part in ("#detail", "#failure", "#status", "#ask"))
+            page.wait_for_timeout(500)
+        expect(page.locator("#model")).to_have_text("the service has no model that works; its log says why")
+        assert not any(page.locator(part).is_visible() for part in ("#detail", "#failure", "#status", "#ask"))
+        page.close()
 
 
 def test_pictures_are_answered_in_order_and_a_broken_one_says_why(
@@ -274,6 +315,8 @@ def test_the_keyboard_reaches_everything(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_small_screen_needs_no_sideways_scrolling(browser: Browser, client: httpx.Client, scheme: str) -> None:
     for page in opened(browser, client, viewport={"width": 360, "height": 740}, color_scheme=scheme):
+        expect(page.locator("#example")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
         give(page, *EXAMPLES)
         expect(page.locator("#result")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -287,12 +330,16 @@ def test_a_small_screen_needs_no_sideways_scrolling(browser: Browser, client: ht
 def test_the_token_is_asked_for_once(browser: Browser, tmp_path: Path) -> None:
     with serving(SERVE, tmp_path, ALSERVE_TOKEN="öffne dich") as client:  # noqa: S106
         for page in opened(browser, client):
+            asked: list[str] = []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
             page.locator("#token").fill("wrong")
             page.get_by_role("button", name="Continue").click()
             expect(page.locator("#ask")).to_be_visible()
+            assert not [url for url in asked if "predict" in url]
             page.locator("#token").fill("öffne dich")
             page.get_by_role("button", name="Continue").click()
             expect(page.locator("#model")).to_contain_text("Classes")
+            expect(page.locator("#example")).to_be_visible()
             options = give(page, *EXAMPLES[:2])
             expect(page.locator("[data-state=done]")).to_have_count(options.count())
 

@@ -13,39 +13,39 @@ from alserve.predictor import Predictor
 from alserve.runtime.device import available_cores
 from alserve.runtime.engine import Engine
 from alserve.service.pipeline import Pipeline
-from alserve.service.settings import Settings
+from alserve.service.settings import ServiceSettings
 
 
 @pytest.mark.parametrize(("workers", "places"), [(1, 3), (2, 2), (64, 1)])
 def test_workers_share_the_places_for_those_who_wait(predictor: Predictor, workers: int, places: int) -> None:
-    settings = Settings(queue=3, workers=workers)
+    settings = ServiceSettings(queue=3, workers=workers)
     pipeline = Pipeline(predictor.engine, settings)
     with ExitStack() as held:
         for _ in range(settings.cores + places):
-            pipeline.check_room()
-            held.enter_context(pipeline.admitted())
+            pipeline.check_capacity()
+            held.enter_context(pipeline.reserve())
         with pytest.raises(OverloadError):
-            pipeline.check_room()
-        with pytest.raises(OverloadError), pipeline.admitted():
+            pipeline.check_capacity()
+        with pytest.raises(OverloadError), pipeline.reserve():
             pass
-    pipeline.check_room()
+    pipeline.check_capacity()
 
 
 def test_a_batch_takes_a_place_for_each_image_or_none(predictor: Predictor) -> None:
-    settings = Settings(queue=10)
+    settings = ServiceSettings(queue=10)
     pipeline = Pipeline(predictor.engine, settings)
     places = settings.cores + 10
 
-    with pipeline.admitted(places - 1):
-        with pytest.raises(OverloadError), pipeline.admitted(2):
+    with pipeline.reserve(places - 1):
+        with pytest.raises(OverloadError), pipeline.reserve(2):
             pass
-        with pipeline.admitted(1):
+        with pipeline.reserve(1):
             pass
-    with pipeline.admitted(places):
+    with pipeline.reserve(places):
         pass
     with (
-        pytest.raises(ImageSizeError, match=f"{places + 1} images .* {places} places.*ALSERVE_QUEUE"),
-        pipeline.admitted(places + 1),
+        pytest.raises(ImageSizeError, match=f"{places + 1} images .* at most {places} .*ALSERVE_QUEUE"),
+        pipeline.reserve(places + 1),
     ):
         pass
 
@@ -66,10 +66,10 @@ def test_an_image_alone_gets_all_cores_and_one_among_others_a_single_one() -> No
     labels: list[str] = []
 
     async def ask(pipeline: Pipeline) -> None:
-        labels.append(await pipeline.answer(PNG, lambda case: case.prediction.label))
+        labels.append(await pipeline.predict(PNG, lambda _, prediction: prediction.label))
 
     async def alone_and_together() -> None:
-        pipeline = Pipeline(everything, Settings(), single)
+        pipeline = Pipeline(everything, ServiceSettings(), single)
         await ask(pipeline)
         assert (everything.calls, single.calls) == (1, 0)
         async with anyio.create_task_group() as group:
@@ -86,16 +86,16 @@ def test_an_image_alone_gets_all_cores_and_one_among_others_a_single_one() -> No
 def test_an_image_does_not_wait_for_all_those_of_a_request_with_many(predictor: Predictor) -> None:
     answered: list[str] = []
 
-    async def ask(pipeline: Pipeline, name: str, turns: anyio.Semaphore | None = None) -> None:
-        await pipeline.answer(PNG, lambda _: None, turns=turns)
+    async def ask(pipeline: Pipeline, name: str, share: anyio.Semaphore | None = None) -> None:
+        await pipeline.predict(PNG, lambda _, __: None, share=share)
         answered.append(name)
 
     async def many_and_one() -> None:
-        pipeline = Pipeline(predictor.engine, Settings())
-        turns = pipeline.turns()
+        pipeline = Pipeline(predictor.engine, ServiceSettings())
+        share = pipeline.share()
         async with anyio.create_task_group() as group:
             for _ in range(40):
-                group.start_soon(ask, pipeline, "many", turns)
+                group.start_soon(ask, pipeline, "many", share)
             await anyio.sleep(0.05)
             group.start_soon(ask, pipeline, "one")
         pipeline.close()

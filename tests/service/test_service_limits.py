@@ -145,10 +145,10 @@ def test_a_fault_of_our_own_shows_nothing_of_the_inside() -> None:
 
 
 def test_a_service_without_a_model_that_works_is_alive_but_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(engine: object) -> None:
-        raise ModelError(f"{engine} gives numbers that are not finite")
+    def fail(path: Path, **_: object) -> None:
+        raise ModelError(f"{path} gives numbers that are not finite")
 
-    monkeypatch.setattr("alserve.service.app.warm_up", fail)
+    monkeypatch.setattr("alserve.service.app.load_engine", fail)
     with TestClient(service.to_asgi(), base_url="http://localhost") as client:
         assert client.get("/livez").status_code == 200
         assert client.get("/readyz").status_code == 503
@@ -279,7 +279,7 @@ def test_a_stop_finishes_what_is_under_way_and_no_folder_is_needed(tmp_path: Pat
 
 
 def start_and_fail(folder: Path, *arguments: str, **environment: str) -> str:
-    """Start the service where it cannot start; give its one line."""
+    """Start the service where it cannot start; return its one line."""
     run = subprocess.run(
         [*SERVE, *arguments],
         cwd=folder,

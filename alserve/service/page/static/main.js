@@ -1,21 +1,25 @@
-/** The page: pictures come in, are sent two at a time, and are shown with their answers. */
+/** The page: pictures come in, are sent two at a time, and are shown with their answers; at first an example is. */
 
 import { infernoPalette, loadImage, shareAbove } from "./maps.js";
 import { getExample, getModel, predict } from "./service.js";
 import { draw, loadLayers, maskBlob } from "./view.js";
 
 const AT_ONCE = 2;
+const LAYERS = "include=probability,cam";
+/** Shares of the window's height that the picture and the map beside it may fill. */
+const PICTURE_SHARE = 0.78;
+const MAP_SHARE = 0.2;
 const STATES = { waiting: "waiting", busy: "working", failed: "failed" };
 
 /**
- * A picture of the strip.
+ * A picture of the strip, or the example with which the page opens, which is not in the strip.
  * @typedef {object} Item
  * @property {File} file
  * @property {string} url  what the browser shows of it
  * @property {"waiting"|"busy"|"done"|"failed"} state
  * @property {?import("./service.js").Answer} answer
  * @property {string} note  what the user should know of how it is shown, or why it failed
- * @property {HTMLElement} option  its place in the strip
+ * @property {HTMLElement} [option]  its place in the strip; the example has none
  */
 
 const find = (id) => document.getElementById(id);
@@ -24,6 +28,8 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const items = [];
 /** @type {?Item} */
 let chosen = null;
+/** Whether the user has added pictures. */
+let hasOwn = false;
 /** What is on the screen now. @type {?import("./view.js").Layers & {file: File, answer: Item["answer"]}} */
 let shown = null;
 let model = null;
@@ -42,6 +48,7 @@ function add(files) {
     item.option = makeOption(item);
     return item;
   });
+  hasOwn ||= added.length > 0;
   items.push(...added);
   find("strip").append(...added.map((item) => item.option));
   if (added.length) choose(added[0]);
@@ -63,7 +70,7 @@ function work() {
 async function process(item) {
   update(item, { state: "busy", note: "" });
   try {
-    const answer = await predict(item.file, "include=probability,cam");
+    const answer = await predict(item.file, LAYERS);
     const note = (await isShown(item.url, answer)) ? "" : await showServersCopy(item);
     update(item, { state: "done", answer, note: [note, answer.warning].filter(Boolean).join(" ") });
   } catch (error) {
@@ -148,7 +155,8 @@ function choose(item) {
     option.ariaSelected = String(selected);
     option.tabIndex = selected ? 0 : -1;
   }
-  item?.option.scrollIntoView({ block: "nearest", inline: "nearest" });
+  item?.option?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  document.body.classList.toggle("empty", !item);
   if (item) show();
   else find("detail").hidden = true;
 }
@@ -173,9 +181,11 @@ async function show() {
   const { url, state, answer } = item;
   const layers = await loadLayers(url, answer).catch(() => ({ image: null }));
   if (item !== chosen || state !== item.state) return; // the user, or the server, went on
-  const { file, note } = item;
+  const { file, note, option } = item;
   const drawable = answer && layers.counts;
   shown = { file, answer, ...layers };
+  find("example").hidden = Boolean(option);
+  find("remove").hidden = !option;
   find("name").textContent = file.name;
   find("note").textContent = state === "done" ? note : "";
   find("message").textContent = state === "failed" ? note : "This browser cannot draw a picture of this size.";
@@ -183,6 +193,7 @@ async function show() {
   find("progress").hidden = !(state === "waiting" || state === "busy");
   find("result").hidden = !drawable;
   find("picture").ariaLabel = drawable ? `${file.name} with the model's mask: ${answer.label}` : file.name;
+  find("map").ariaLabel = drawable ? `Class activation map of ${answer.label}` : "";
   find("detail").classList.toggle("bare", !layers.image);
   find("detail").hidden = false;
   if (drawable) fillResult(answer);
@@ -220,13 +231,15 @@ function redraw() {
       find("foreground").textContent = percent(shareAbove(shown.counts, level()));
       find("reset").disabled = threshold === null;
     }
-    draw(find("picture"), shown, {
+    const opacity = find("opacity").valueAsNumber;
+    draw(find("picture"), shown, PICTURE_SHARE, {
       outline: find("outline").checked,
       fill: find("fill").valueAsNumber,
       heat: find("heat").checked,
-      opacity: find("opacity").valueAsNumber,
+      opacity,
       threshold: shown.counts ? level() : 1,
     });
+    if (shown.counts) draw(find("map"), shown, MAP_SHARE, { outline: false, heat: true, opacity });
   });
 }
 
@@ -305,14 +318,29 @@ async function addExample(name) {
   }
 }
 
-async function describeModel() {
+/** Describes the model, once the service answers, and then shows an example until the user adds pictures. */
+async function begin() {
   try {
     model = await getModel();
     find("model").textContent = `Classes: ${model.classes.join(", ")} · model ${model.sha256.slice(0, 12)} on ${model.device}`;
   } catch (error) {
     find("model").textContent = error.message;
   }
+  const example = model && !hasOwn && (await answeredExample());
+  if (!hasOwn) choose(example);
+}
+
+/** @returns {Promise<?Item>}  null where the server has no time for it, which is no error for the user */
+async function answeredExample() {
+  const name = document.querySelector("[data-example]").dataset.example;
+  try {
+    const file = new File([await getExample(name)], name);
+    const answer = await predict(file, LAYERS);
+    return { file, url: URL.createObjectURL(file), state: "done", answer, note: "" };
+  } catch {
+    return null;
+  }
 }
 
 setUp();
-describeModel();
+begin();

@@ -8,8 +8,6 @@ const MAP_SIDE = 1024;
 const PICTURE_SIDE = 2560;
 /** A small picture is enlarged up to this factor. */
 const ENLARGED = 4;
-/** Share of the window's height that a picture may fill. */
-const SHARE_OF_WINDOW = 0.78;
 
 const YELLOW = [240, 228, 66, 255];
 const CLEAR = [0, 0, 0, 0];
@@ -46,15 +44,16 @@ export async function loadLayers(url, answer) {
  * Draws a picture and its layers as large as its place allows, as sharp as the screen is.
  * @param {HTMLCanvasElement} canvas
  * @param {Layers} layers
- * @param {{outline: boolean, fill: number, heat: boolean, opacity: number, threshold: number}} settings
+ * @param {number} share  of the window's height that it may fill
+ * @param {{outline: boolean, fill?: number, heat: boolean, opacity: number, threshold?: number}} settings
  */
-export function draw(canvas, { image, picture, probability, heat }, settings) {
+export function draw(canvas, { image, picture, probability, heat }, share, settings) {
   canvas.hidden = !image;
   if (!image) return;
   const { naturalWidth, naturalHeight } = image;
   const scale = Math.min(
     canvas.parentElement.clientWidth / naturalWidth,
-    (window.innerHeight * SHARE_OF_WINDOW) / naturalHeight,
+    (window.innerHeight * share) / naturalHeight,
     ENLARGED,
   );
   const width = Math.max(1, Math.round(naturalWidth * scale * devicePixelRatio));

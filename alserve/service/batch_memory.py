@@ -1,4 +1,4 @@
-"""The answers of batches that are not whole yet: all of them at once within a limit of memory."""
+"""The memory that answers of unfinished batches take: all of them together within a limit."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,13 +7,13 @@ from typing import Any
 from alserve.errors import ImageSizeError
 
 
-class AnswerMemory:
-    """What all batches of a worker process hold; used in one event loop.
+class BatchMemory:
+    """The memory of all batches of a worker process; used in one event loop.
 
     A small file can make large pictures: 64 images of 500 kB, as a JPEG of few colours is, make 3 GB of them.
 
     Args:
-        limit: Characters of answers at once.
+        limit: Number of characters that the answers may have together.
     """
 
     def __init__(self, limit: int) -> None:
@@ -25,7 +25,7 @@ class AnswerMemory:
         """Hold the answers of one batch for the time of the block.
 
         Yields:
-            What takes each answer in; it raises ImageSizeError where there is no room for it.
+            What counts each answer; it raises ImageSizeError where the limit is reached.
         """
         mine = 0
 

@@ -1,4 +1,4 @@
-"""Settings from the environment, and a token that never shows."""
+"""ServiceSettings from the environment, and a token that never shows."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from alserve.errors import ServiceError
 from alserve.runtime.device import available_cores
-from alserve.service.settings import MAX_BODY_BYTES, MAX_IMAGES, PREFIX, Settings
+from alserve.service.settings import MAX_BODY_BYTES, MAX_IMAGES, PREFIX, ServiceSettings
 
 
 def as_text(value: object) -> str:
@@ -34,12 +34,12 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "grace": 5,
         "self_check": False,
     }
-    assert set(values) == set(Settings.model_fields)
+    assert set(values) == set(ServiceSettings.model_fields)
     for name, value in values.items():
         monkeypatch.setenv(PREFIX + name.upper(), as_text(value))
 
-    assert Settings.from_environment() == Settings.model_validate(values)
-    assert "secret" not in repr(Settings.from_environment())
+    assert ServiceSettings.from_environment() == ServiceSettings.model_validate(values)
+    assert "secret" not in repr(ServiceSettings.from_environment())
 
 
 @pytest.mark.parametrize(
@@ -64,35 +64,35 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(PREFIX + name, value)
 
     with pytest.raises(ServiceError, match=f"ALSERVE_{name} cannot be used"):
-        Settings.from_environment()
+        ServiceSettings.from_environment()
 
 
 def test_workers_share_the_cores() -> None:
-    assert Settings().cores == available_cores()
-    assert Settings(workers=2).cores == max(1, available_cores() // 2)
-    assert Settings(workers=64).cores >= 1
+    assert ServiceSettings().cores == available_cores()
+    assert ServiceSettings(workers=2).cores == max(1, available_cores() // 2)
+    assert ServiceSettings(workers=64).cores >= 1
 
 
 def test_workers_share_what_is_held() -> None:
-    alone, two, many = (Settings(workers=workers, memory=256, connections=90) for workers in (1, 2, 64))
+    alone, two, many = (ServiceSettings(workers=workers, memory=256, connections=90) for workers in (1, 2, 64))
 
     assert [settings.body_bytes for settings in (alone, two, many)] == [256 * 2**20, 128 * 2**20, MAX_BODY_BYTES]
     assert [settings.worker_connections for settings in (alone, two, many)] == [90, 45, 2]
-    assert [Settings(workers=workers, queue=3).places for workers in (1, 2, 64)] == [3, 2, 1]
-    assert all(settings.places >= MAX_IMAGES for settings in (alone, two, many))
+    assert [ServiceSettings(workers=workers, queue=3).waiting_images for workers in (1, 2, 64)] == [3, 2, 1]
+    assert all(settings.waiting_images >= MAX_IMAGES for settings in (alone, two, many))
 
 
 def test_hosts_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALSERVE_HOSTS", " One.example, two.example:3000 ,[2001:DB8::1]:80,*,")
 
-    assert Settings.from_environment().hosts == ("one.example", "two.example", "2001:db8::1", "*")
+    assert ServiceSettings.from_environment().hosts == ("one.example", "two.example", "2001:db8::1", "*")
 
 
 def test_there_are_no_more_connections_than_files_may_be_open() -> None:
     pytest.importorskip("resource", reason="Windows has no such limit")
     look = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); "
-        "from alserve.service.settings import Settings; print(Settings().connections)"
+        "from alserve.service.settings import ServiceSettings; print(ServiceSettings().connections)"
     )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
 
@@ -103,5 +103,5 @@ def test_the_help_names_every_variable() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "alserve", "serve", "--help"], capture_output=True, text=True, check=True
     )
-    for name in Settings.model_fields:
+    for name in ServiceSettings.model_fields:
         assert PREFIX + name.upper() in done.stdout

@@ -1,0 +1,81 @@
+"""Query options of the endpoints: checked, and described for OpenAPI."""
+
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+from starlette.datastructures import QueryParams
+
+from alserve.errors import OptionError
+from alserve.outputs import OUTPUTS
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Options(BaseModel):
+    """Query options of an endpoint; those it does not know are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, query: QueryParams) -> Self:
+        """Check the options of a request.
+
+        Raises:
+            OptionError: The message names the option, what is wrong with it, and what is allowed.
+        """
+        counts = Counter(name for name, _ in query.multi_items())
+        if twice := next((name for name, count in counts.items() if count > 1), None):
+            raise OptionError(f"option {twice[:40]!r} comes more than once; give it one value")
+        try:
+            return cls.model_validate(dict(query))
+        except ValidationError as error:
+            first = error.errors()[0]
+        name = first["loc"][0]
+        if first["type"] == "extra_forbidden":
+            raise OptionError(f"unknown option {name!r}; allowed: {', '.join(cls.model_fields) or 'none'}")
+        raise OptionError(f"option {name!r} cannot be {str(first['input'])[:40]!r}: {first['msg']}")
+
+
+class MaskOptions(Options):
+    """Options where there is a mask."""
+
+    threshold: Fraction | None = Field(
+        None, description="Probability above which a pixel is foreground. Default: the model's own."
+    )
+
+
+def _known_outputs(text: object) -> tuple[str, ...]:
+    """Read names of outputs, with commas between them; each counts once."""
+    names = tuple(dict.fromkeys(text.split(","))) if isinstance(text, str) and text else ()
+    for name in names:
+        try:
+            OUTPUTS.find(name)
+        except OptionError as error:
+            raise PydanticCustomError("output", "{text}", {"text": str(error)}) from None
+    return names
+
+
+def _list_outputs(schema: dict[str, Any]) -> None:
+    schema["items"]["enum"] = list(OUTPUTS)
+    listed = "; ".join(f"{name}: {output.description}" for name, output in OUTPUTS.items())
+    schema["description"] += f" {listed}."
+
+
+class PredictOptions(MaskOptions):
+    """Options of `POST /predict` and `POST /predict_batch`."""
+
+    include: Annotated[tuple[str, ...], BeforeValidator(_known_outputs)] = Field(
+        ("mask", "cam"),
+        description="Outputs in the answer, separated by commas; may be empty. Default: mask,cam.",
+        json_schema_extra=_list_outputs,
+    )
+    mask_format: Literal["png", "rle"] = Field(
+        "png", description="Format of the mask: PNG, or COCO's compressed run lengths. Default: png."
+    )
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether an output is drawn on the image itself, at its own size."""
+        return any(OUTPUTS[name].draws_on_image for name in self.include)
