@@ -1,6 +1,6 @@
 """Everything that decides what a run learns, in one validated object, and the presets."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,7 +15,38 @@ MOST, MOST_SIDE = 1_000_000, 4096
 
 Targets = Literal["hard", "soft"]
 PixelWeighting = Literal["all", "weighted", "certain"]
-Method = Literal["label-propagation", "random", "wsl", "full"]
+Method = Literal["label-propagation", "masks-only", "cams-only", "all-masks"]
+
+METHODS: Mapping[Method, str] = {
+    "label-propagation": "masks, and pseudo-masks of similar images",
+    "masks-only": "masks alone",
+    "cams-only": "no mask at all: the mask is the class activation map",
+    "all-masks": "all masks there are, at once",
+}
+"""What each method learns from."""
+
+PUBLISHED_AS: Mapping[str, str] = {"masks-only": "random", "cams-only": "wsl", "all-masks": "full"}
+"""The paper's names of methods, where they differ from ours; earlier versions used them too."""
+
+_OUR_NAMES = {published: ours for ours, published in PUBLISHED_AS.items()}
+_RENAMED = {"upside_down": "any_orientation"}
+"""Settings of earlier versions, with their present names."""
+
+
+def our_name(method: str) -> str:
+    """Return our name of a method, whether it is called by ours or by the paper's."""
+    return _OUR_NAMES.get(method, method)
+
+
+def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the present names of settings and methods, where earlier ones or the paper's are used.
+
+    Where a setting is there under both names, the later one counts.
+    """
+    renamed: dict[str, Any] = {}
+    for name, value in values.items():
+        renamed[_RENAMED.get(name, name)] = our_name(value) if name == "method" and isinstance(value, str) else value
+    return renamed
 
 
 class Settings(BaseModel):
@@ -24,7 +55,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: Method = "label-propagation"
-    """label-propagation: masks and pseudo-masks; random: masks only; wsl: no masks; full: all masks."""
+    """What is learned from, see `METHODS`; the paper's names `random`, `wsl` and `full` are understood as well."""
     query: str = "random"
     """Which images the oracle is asked for, see `training.query.strategies`."""
     initial: int = Field(4, ge=1, le=MOST)
@@ -78,6 +109,11 @@ class Settings(BaseModel):
     validation_masks: bool = False
     """Estimate the threshold on split 'valid' instead; its masks count in the budget."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: object) -> object:
+        return with_present_names(values) if isinstance(values, Mapping) else values
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.query not in STRATEGIES:
@@ -104,7 +140,12 @@ class Settings(BaseModel):
     @property
     def mask_from_cams(self) -> bool:
         """Whether the mask is taken from the CAMs, no pixel mask being used at all."""
-        return self.method == "wsl"
+        return self.method == "cams-only"
+
+    @property
+    def all_masks_at_once(self) -> bool:
+        """Whether every mask there is is asked for in one round."""
+        return self.method == "all-masks"
 
     @property
     def pseudo_views(self) -> tuple[tuple[int, ...], ...]:
@@ -125,7 +166,7 @@ class Settings(BaseModel):
     @property
     def schedule(self) -> list[int]:
         """How many masks to ask for in each round, per class; one round only for the two bounds."""
-        if self.method in {"wsl", "full"}:
+        if self.mask_from_cams or self.all_masks_at_once:
             return [0]
         return [self.initial] + [self.per_round] * (self.rounds - 1)
 

@@ -150,7 +150,7 @@ class SimulatedOracle:
 
     def check(self, dataset: Dataset, settings: Settings) -> None:
         """Refuse a budget that is larger than the masks there are."""
-        wanted = max(sum(settings.schedule), int(settings.method == "full"))
+        wanted = max(sum(settings.schedule), int(settings.all_masks_at_once))
         for label, name in enumerate(dataset.classes):
             masks = sum(sample.mask is not None for sample in dataset.split("train") if sample.label == label)
             if masks < wanted:
@@ -201,8 +201,8 @@ class FolderOracle:
         """Refuse methods that a person has no part in, a budget larger than the images, and names that clash."""
         if settings.mask_from_cams:
             raise DataError(f"--method {settings.method} asks for no masks; leave --oracle out")
-        if settings.method == "full":
-            raise DataError("--method full learns from all masks at once; draw them, and name them with --masks")
+        if settings.all_masks_at_once:
+            raise DataError("--method all-masks learns from all masks at once; draw them, and name them with --masks")
         if settings.uses_validation_masks:
             raise DataError(
                 "--validation-masks takes the data set's masks, not a person's; leave it out, and the threshold "

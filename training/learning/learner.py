@@ -173,7 +173,7 @@ class Learner:
 
     def query(self, pool: Pool, theta0: Weights, state: State) -> list[int]:
         """Choose images to ask for until the round has so many per class; for full supervision, all there are."""
-        if self.settings.method == "full":
+        if self.settings.all_masks_at_once:
             return sorted(pool.askable)
         asked = [index for indices in state.asked[state.round - 1 :] for index in indices]
         choose, view = STRATEGIES[self.settings.query], ModelContext(self, theta0, state)
@@ -211,7 +211,7 @@ class Learner:
         if missing:
             return False
         if not pool.labelled and self.settings.schedule[0]:
-            raise DataError(f"{self.dataset.source}: every image was skipped; allow some again, or use --method wsl")
+            raise DataError(f"{self.dataset.source}: every image was skipped; allow some again, or use --method cams-only")
         for label, name in enumerate(self.dataset.classes):
             given, wanted = len(pool.of_class(label, state.asked[-1])), self.settings.schedule[state.round - 1]
             if given < wanted:

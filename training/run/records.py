@@ -1,19 +1,20 @@
-"""What the files of a run say: its configuration, its figures, its times. Reading them needs no torch."""
+"""The files of a run: its configuration, its figures, its times. Reading them needs no torch."""
 
 import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alserve.errors import RunError
+from training.settings import with_present_names
 
 TIMINGS = "timings.jsonl"
 
 
 class Stored(BaseModel):
-    """What is read again, with whatever a later or earlier version stored beside it."""
+    """Fields that are read again, with whatever a later or earlier version stored beside them."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
@@ -27,6 +28,11 @@ class _Settings(Stored):
     query: str = "random"
     rounds: Count
     seed: Count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: object) -> object:
+        return with_present_names(values) if isinstance(values, dict) else values
 
 
 class _Config(Stored):
@@ -55,7 +61,7 @@ class _Time(Stored):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read the configuration of an earlier run.
+    """Read the configuration of a run, of this version or an earlier one: its settings have their present names.
 
     Raises:
         RunError: There is no run, or its configuration is damaged.
@@ -94,7 +100,11 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_seconds(folder: Path) -> dict[int, float]:
-    """Read how long each round took, in seconds; round 0 is the classifier. A line that a kill cut short is none."""
+    """Read the time that passed in each round, in seconds, while the run was at work.
+
+    Round 0 is what precedes the first: reading the data, the classifier, the neighbours. Lines that a kill cut short
+    are left out.
+    """
     path = folder / TIMINGS
     seconds: dict[int, float] = {}
     for line in path.read_bytes().splitlines() if path.is_file() else []:

@@ -1,4 +1,4 @@
-"""What a run's folder says, finished or not. Reading it needs no torch."""
+"""A run as its folder holds it, finished or not. Reading it needs no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,21 +6,36 @@ from pathlib import Path
 from typing import Any, Self
 
 from alserve.paths import printable
-from training.run.records import read_config, read_rounds
+from training.run.records import read_config, read_rounds, read_seconds
+from training.settings import PUBLISHED_AS, our_name
 
 Round = Mapping[str, Any]
 """A line of `rounds.jsonl`: round, masks_used, pseudo_labels, threshold, asked, and measures from 0 to 1."""
 
-
-ORDER = ("wsl", "random", "label-propagation", "full")
+ORDER = ("cams-only", "masks-only", "label-propagation", "all-masks")
 """Methods as they stand in tables and figures."""
-BOUNDS = ("wsl", "full")
+
+BOUNDS = ("cams-only", "all-masks")
 """Methods of one round only: no mask at all, and all there are."""
+
+
+def describe_method(method: str) -> str:
+    """Return a method's name, with the paper's where it differs, such as "masks only (random)", given one of them."""
+    ours = our_name(method)
+    if ours not in PUBLISHED_AS:
+        return ours.replace("-", " ")
+    return f"{ours.replace('-', ' ')} ({PUBLISHED_AS[ours]})"
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What one run's folder says."""
+    """One run as its folder holds it.
+
+    Args:
+        folder: The run's folder.
+        config: Its configuration: source, masks, oracle, fingerprint and settings.
+        rounds: One record a finished round.
+    """
 
     folder: Path
     config: Mapping[str, Any]
@@ -37,19 +52,38 @@ class RunResult:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the run was set to."""
+        """The run's settings, by their present names."""
         settings: Mapping[str, Any] = self.config["settings"]
         return settings
 
     @property
     def seed(self) -> int:
-        """What drove everything random."""
+        """The seed of everything that is random."""
         return int(self.settings["seed"])
 
     @property
     def model(self) -> Path:
         """The model of the last finished round."""
         return self.folder / "model.onnx"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows what it learned; written when all rounds are done."""
+        return self.folder / "report.html"
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it stopped because a person has masks to draw first; the same call continues it."""
+        kind, _, place = self.config.get("oracle", "data").partition(":")
+        return kind == "folder" and not self.finished and (Path(place) / "todo.html").is_file()
+
+    @property
+    def seconds(self) -> Mapping[int, float]:
+        """The time that passed while the run was at work, in seconds, by round; round 0 is what precedes the first.
+
+        What lies between a stop and its continuation does not count.
+        """
+        return read_seconds(self.folder)
 
     @property
     def name(self) -> str:
