@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from training.report.page import DASH
 
 from alserve import Predictor
 from alserve.files import write_atomic
@@ -22,7 +23,6 @@ from training.data.tissue import CLASSES, draw_tissue
 from training.report import ReportCase, write_report
 from training.report.cases import AskedRound, asked_rounds
 from training.report.figures import Curve, Dots, draw_curves, draw_dots
-from training.report.page import DASH
 from training.run.result import RunResult
 
 ROUNDS = [

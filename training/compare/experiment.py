@@ -14,7 +14,7 @@ from alserve.paths import below
 from alserve.registry import suggest
 from alserve.terminal import progress, say
 from training.annotate.oracle import SimulatedOracle
-from training.compare.jobs import Job, run_jobs
+from training.compare.jobs import RunJob, run_jobs
 from training.learning.algorithm import describe
 from training.model.phases import Trainer
 from training.report import report_folders
@@ -24,7 +24,7 @@ from training.train import check_budget
 
 Model = TypeVar("Model", bound=BaseModel)
 MOST_BYTES = 256 << 10
-"""An experiment's file is at most so large."""
+"""Largest size of an experiment's file."""
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
@@ -147,7 +147,7 @@ def run_experiment(
         Trainer(settings, device)  # a device that cannot be used: nothing is begun
     fingerprint = dataset.fingerprint()
     planned = [
-        Job(
+        RunJob(
             name=f"{method}-{seed}",
             data=source,
             masks=masks,
@@ -168,7 +168,7 @@ def run_experiment(
         going = [job for job in waiting if job.name not in failures]
         return sum(max(0, len(job.settings.schedule) - _rounds_done(job)) for job in going)
 
-    def done(job: Job, failure: str | None) -> None:
+    def done(job: RunJob, failure: str | None) -> None:
         if failure:
             failures[job.name] = f"{job.name} failed: {failure} (see {out / 'logs' / job.name}.log)"
         say(failures.get(job.name) or f"{job.name}: {describe(read_rounds(job.out)[-1])}")
@@ -181,14 +181,14 @@ def run_experiment(
     return list(failures.values())
 
 
-def _rounds_done(job: Job) -> int:
+def _rounds_done(job: RunJob) -> int:
     """Count a run's finished rounds; none where its file is damaged, which the run writes anew."""
     with suppress(RunError):
         return len(read_rounds(job.out))
     return 0
 
 
-def _is_finished(job: Job, fingerprint: str) -> bool:
+def _is_finished(job: RunJob, fingerprint: str) -> bool:
     """Tell whether all rounds of a run are done, with these settings and data, and its report is written."""
     with suppress(RunError):
         config = read_config(job.out)

@@ -211,7 +211,9 @@ class Learner:
         if missing:
             return False
         if not pool.labelled and self.settings.schedule[0]:
-            raise DataError(f"{self.dataset.source}: every image was skipped; allow some again, or use --method cams-only")
+            raise DataError(
+                f"{self.dataset.source}: every image was skipped; allow some again, or use --method cams-only"
+            )
         for label, name in enumerate(self.dataset.classes):
             given, wanted = len(pool.of_class(label, state.asked[-1])), self.settings.schedule[state.round - 1]
             if given < wanted:

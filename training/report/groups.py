@@ -11,6 +11,7 @@ from typing import Any
 from alserve.errors import RunError
 from training.report.statistics import Spread, spread_of
 from training.run.result import BOUNDS, ORDER, RunResult
+from training.settings import PUBLISHED_AS
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Group:
 
     @property
     def method(self) -> str:
-        """What they learn from."""
+        """What they learn from, see `training.settings.Settings`."""
         return str(self.settings["method"])
 
     @property
@@ -48,9 +49,19 @@ class Group:
     @property
     def published_as(self) -> str:
         """The published method that asks and learns like these, by the name used in `published.json`."""
-        if self.method == "random":
+        if self.method == "masks-only":
             return self.query
-        return self.method if self.is_bound or self.query == "random" else ""
+        return PUBLISHED_AS.get(self.method, self.method) if self.is_bound or self.query == "random" else ""
+
+    @property
+    def details(self) -> str:
+        """What the name leaves open: method, query, and the paper's name of the method; "" where it says all."""
+        query = "" if self.query == "random" else self.query
+        published = "" if query else PUBLISHED_AS.get(self.method, "")
+        details = [part for part in (self.method, query) if part not in {"", self.name}]
+        if published not in {"", self.name}:
+            details.append(f"published as {published}")
+        return ", ".join(details)
 
     def by_budget(self, key: str) -> dict[int, Spread]:
         """Return a measure's spread over the seeds that have it, by masks used, in rising order."""
@@ -125,4 +136,4 @@ def group_runs(runs: Sequence[RunResult]) -> tuple[list[Group], list[str]]:
 
 def _place(group: Group) -> tuple[int, bool, bool]:
     place = ORDER.index(group.method) if group.method in ORDER else len(ORDER)
-    return place, group.query != "random", group.name != group.published_as
+    return place, group.query != "random", group.name not in {group.method, group.published_as}
