@@ -8,6 +8,7 @@ from pathlib import Path
 from command import Cli, assert_refused
 
 from training.report.values import DASH
+from training.run.result import describe_method
 
 
 def test_the_report_of_an_experiment(longer: Path, cli: Cli) -> None:
@@ -44,10 +45,11 @@ def test_what_differs_between_runs_of_a_method_is_an_ablation(longer: Path, cli:
     shutil.copytree(longer / "spread-0", longer / "again")
     assert cli("report", longer)[0] == 0
     page = (longer / "report.html").read_text()
-    for words in ("Ablation: label-propagation", "<th>k</th><th>pseudo weight (λ)</th>", "<td>0.5</td><td>0.125</td>"):
+    method = describe_method("label-propagation")
+    for words in (f"Ablation: {method}", "<th>k</th><th>pseudo weight (λ)</th>", "<td>0.5</td><td>0.125</td>"):
         assert words in page, words
     table = (longer / "results.md").read_text()
-    for words in ("Label-propagation, what differs:", "|  | k | pseudo weight |", "| 0.5 | 0.125 |"):
+    for words in (f"{method.capitalize()}, what differs:", "|  | k | pseudo weight |", "| 0.5 | 0.125 |"):
         assert words in table, words
     assert "spread-0 is left out" in page or "again is left out" in page
 
