@@ -60,7 +60,7 @@ def run_demo(out: Path, *, seed: int) -> None:
     """
     say("drawing the data set")
     data = draw_dataset(out / "data", seed=seed)
-    model = train_run(data, out / "run", Settings.of(None, {**SETTINGS, "seed": seed}))
+    model = train_run(data, out / "run", Settings.of(None, {**SETTINGS, "seed": seed})).model
     say("segmenting the folder of images")
     images = out / "data" / "images"
     summary = segment_folder(load(model, device="cpu", threads=1), [images], out / "segmented", overwrite=True)

@@ -1,17 +1,17 @@
-"""Everything that decides what a run learns, in one validated object, and the presets."""
+"""Everything that decides what a run learns, in one validated object, and the presets. Reading it needs no torch."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from alserve.errors import DataError
 from alserve.geometry import STRIDE
 from alserve.registry import suggest
-from training.query.strategies import STRATEGIES
+from training.query import STRATEGIES
 
 MOST, MOST_SIDE = 1_000_000, 4096
-"""Of masks, rounds, steps and so on, and of the working size: what is larger is a slip of the pen."""
+"""Upper limits of numbers (masks, rounds, steps and so on) and of the working size: what is larger is a mistake."""
 
 Targets = Literal["hard", "soft"]
 PixelWeighting = Literal["all", "weighted", "certain"]
@@ -57,7 +57,7 @@ class Settings(BaseModel):
     method: Method = "label-propagation"
     """What is learned from, see `METHODS`; the paper's names `random`, `wsl` and `full` are understood as well."""
     query: str = "random"
-    """Which images the oracle is asked for, see `training.query.strategies`."""
+    """Which images the oracle is asked for, see `training.query`."""
     initial: int = Field(4, ge=1, le=MOST)
     """Masks asked for at first, per class."""
     per_round: int = Field(1, ge=1, le=MOST)
@@ -76,7 +76,7 @@ class Settings(BaseModel):
     """Side of the square crops that are trained on, in working pixels; 224, or the short side if that is less."""
     batch: int = Field(8, ge=2, le=MOST)
     any_orientation: bool = True
-    """Images have no up and down (tissue, materials): flip and turn them every way while training."""
+    """Images have no up and down (tissue, materials): flip and rotate them in all directions while training."""
 
     classifier_steps: int = Field(250, ge=1, le=MOST)
     classifier_lr: float = Field(1e-3, gt=0)
@@ -91,21 +91,21 @@ class Settings(BaseModel):
     weight_decay: float = Field(1e-4, ge=0)
 
     k: float = Field(0.25, gt=0)
-    """Nearest neighbours within a class that carry a label on; below 1, a fraction of the class."""
+    """Number of nearest neighbours within a class among which P looks for L; below 1, a fraction of the class."""
     pseudo_weight: float = Field(0.5, ge=0)
     """lambda: weight of a pseudo-mask's loss; the paper's is 0.1 on GlaS and 0.001 on CUB."""
     pseudo_share: float = Field(0.25, gt=0, lt=1)
     """Share of every batch that is drawn from P, at most: no image of P comes more often than one of L."""
     pseudo_targets: Targets = "soft"
-    """What P teaches: foreground or not (hard), or the probability itself (soft)."""
+    """Targets of the loss in P: foreground or not (hard), or the probability itself (soft)."""
     pseudo_pixels: PixelWeighting = "all"
-    """Pixels of P that count: all alike, weighted by how sure the model is, or those alone of which it is certain."""
+    """Weights of the loss of P's pixels: all equal, by the model's confidence, or of its certain pixels only."""
     pseudo_flips: bool = True
     """Average a pseudo-mask over the image's flips."""
     folds: int = Field(2, ge=2, le=MOST)
     """Parts of L in the cross-validation that estimates the threshold."""
     references: bool = True
-    """Let the model file carry pieces of training images, one a class up to four, to check itself by where it runs."""
+    """Store pieces of training images in the model file, one a class up to four: it checks itself by them."""
     validation_masks: bool = False
     """Estimate the threshold on split 'valid' instead; its masks count in the budget."""
 
@@ -129,8 +129,8 @@ class Settings(BaseModel):
 
     @property
     def mask_dropout(self) -> float:
-        """Dropout of whole channels before the mask head; for the query that draws from it, as published."""
-        return 0.2 if self.query == "mc-dropout" else 0.0
+        """Dropout of whole channels before the mask head, 0 to 1, as the query strategy needs it."""
+        return STRATEGIES[self.query].mask_dropout
 
     @property
     def learns_from_pseudo(self) -> bool:
@@ -165,7 +165,7 @@ class Settings(BaseModel):
 
     @property
     def schedule(self) -> list[int]:
-        """How many masks to ask for in each round, per class; one round only for the two bounds."""
+        """Number of masks to ask for in each round, per class; for the two bounds a single round, of 0."""
         if self.mask_from_cams or self.all_masks_at_once:
             return [0]
         return [self.initial] + [self.per_round] * (self.rounds - 1)
@@ -184,11 +184,14 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            if first["type"] == "extra_forbidden":
-                name = first["loc"][0]
-                raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}") from None
-            field = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
-            raise DataError(f"{field}{first['msg'].removeprefix('Value error, ')}") from None
+        option = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            name = first["loc"][0]
+            raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}")
+        if first["type"] == "literal_error":
+            choices = get_args(cls.model_fields[str(first["loc"][0])].annotation)
+            raise DataError(f"unknown {option}'{first['input']}'; {suggest(first['input'], choices)}")
+        raise DataError(f"{option}{first['msg'].removeprefix('Value error, ')}")
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """A whole training run: from a data set through all rounds to the model and its report."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -9,11 +11,13 @@ from alserve.measure.dataset import Dataset, load_dataset
 from alserve.modelfile import ClassNames
 from alserve.terminal import say
 from training.annotate.oracle import Oracle, open_oracle
-from training.learning.algorithm import learn
-from training.learning.learner import Learner, read_images
+from training.learning.algorithm import Record, learn
+from training.learning.data import read_images
+from training.learning.learner import Learner
 from training.model.phases import Trainer
 from training.report import report_run
 from training.run.folder import Run
+from training.run.result import RunResult
 from training.settings import Settings
 
 
@@ -27,7 +31,8 @@ def train_run(
     device: str = "auto",
     overwrite: bool = False,
     cache: Path | None = None,
-) -> Path:
+    progress: Callable[[Record], None] | None = None,
+) -> RunResult:
     """Learn from a data set, by rounds; a run that was stopped, or waits for a person's masks, continues.
 
     Args:
@@ -35,24 +40,27 @@ def train_run(
         out: Folder of the run.
         settings: What to learn with.
         masks: See `alserve.measure.dataset.load_dataset`.
-        oracle: Who gives the masks, see `training.annotate.oracle.open_oracle`.
+        oracle: Where masks come from, see `training.annotate.oracle.open_oracle`.
         device: "auto", "cpu" or "cuda".
-        overwrite: Drop what an earlier run left in `out`.
+        overwrite: Remove what an earlier run left in `out`.
         cache: Folder through which runs share what they would all compute.
+        progress: Called with the record of each round that is finished.
 
     Returns:
-        The model file; it is not there yet where a person has to draw the first masks.
+        The run. Where a person has masks to draw first, it is `waiting`; before its first round is finished there is
+        no model.
 
     Raises:
         DataError: The data do not fit together, a mask cannot be used, or the budget is larger than the pool.
         DeviceError: The device that was asked for cannot be used.
         RunError: `out` holds something else.
     """
+    started = time.monotonic()
     trainer = Trainer(settings, device)
-    giver = open_oracle(oracle)
+    source = open_oracle(oracle)
     dataset = load_dataset(data, masks)
     images = read_images(dataset, settings.short_side)
-    check_budget(dataset, settings, giver)
+    check_budget(dataset, settings, source)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
     fingerprint = dataset.fingerprint()
     run = Run(
@@ -64,17 +72,20 @@ def train_run(
         fingerprint=fingerprint,
         overwrite=overwrite,
         shared=cache,
+        started=started,
     )
     with run:
-        if not learn(Learner(dataset, images, giver, trainer, run), run, settings):
-            return run.model
-        report_run(out, out / "report.html")
-    say(f"{run.model} is the model, {out / 'report.html'} shows what it learned")
-    return run.model
+        finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
+        if finished:
+            report_run(out, out / "report.html")
+    result = RunResult.read(out)
+    if finished:
+        say(f"{result.model} is the model, {result.report} shows what it learned")
+    return result
 
 
 def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
-    """Refuse a data set that has too few classes or images for what the settings ask for, or an oracle that cannot.
+    """Refuse a data set with too few classes or images for the settings, or an oracle without enough masks.
 
     Classes that no model file could name are refused as well.
 

@@ -23,11 +23,13 @@ from alserve.images.codec import decode_mask
 from alserve.measure.dataset import Dataset, Sample, load_dataset, stem
 from training.annotate.oracle import FolderOracle, NoMask, open_oracle
 from training.data.synthetic import draw_dataset
-from training.learning.learner import Learner, read_images, weights_of
+from training.learning.data import read_images
+from training.learning.learner import Learner
 from training.learning.pool import Pool
 from training.model.phases import Trainer
 from training.run.folder import Run
 from training.run.records import read_rounds
+from training.run.state import weights_of
 from training.train import train_run
 
 TWO_ROUNDS = settings(UNTRAINED, initial=2)
@@ -294,8 +296,8 @@ def test_links_out_of_the_folder_are_not_followed(data: Path, tmp_path: Path, pl
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"method": "full"}, ["--method full", "--masks"]),
-        ({"method": "wsl"}, ["--method wsl", "leave --oracle out"]),
+        ({"method": "all-masks"}, ["--method all-masks", "--masks"]),
+        ({"method": "cams-only"}, ["--method cams-only", "leave --oracle out"]),
         ({"validation_masks": True}, ["--validation-masks", "cross-validated"]),
         ({"initial": 3, "rounds": 1}, ["class a has 2 training images, but the budget is 3", "--initial"]),
     ],
@@ -332,23 +334,22 @@ def test_the_command_refuses_an_oracle_that_it_does_not_know(cli: Cli, data: Pat
 def test_a_run_keeps_its_kind_of_oracle(table: Path, walked: dict[str, Any]) -> None:
     drawn = table.with_name("bare.csv")
     with pytest.raises(RunError, match=r"come from --oracle folder:.*give that"):
-        train_run(drawn, walked["run"], TWO_ROUNDS.model_copy(update={"method": "wsl"}))
+        train_run(drawn, walked["run"], TWO_ROUNDS.model_copy(update={"method": "cams-only"}))
 
 
 def test_classes_that_are_skipped_altogether(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The round goes on without them; when nothing at all is drawn, that is said."""
     dataset, tiny, masks = load_dataset(data), settings(UNTRAINED, rounds=1), tmp_path / "work" / "masks"
     trainer = Trainer(tiny, "cpu")
-    theta0 = weights_of(trainer.new_network(2, seed=0))
     with Run(tmp_path / "run", tiny, source=data, oracle="folder:work", fingerprint="x") as run:
+        run.save_theta0(weights_of(trainer.new_network(2, seed=0)))
 
         def gather() -> tuple[bool, Pool]:
             learner = Learner(
                 dataset, read_images(dataset, trainer.settings.short_side), FolderOracle(masks.parent), trainer, run
             )
-            state = run.load_state()
-            pool = learner.new_pool(state)
-            return learner.gather_masks(pool, theta0, state), pool
+            state = learner.begin(run.load_state())
+            return learner.gather_masks(state), state.pool
 
         for sample in dataset.samples:
             write_atomic(masks / f"{stem(sample.name)}.skip", b"")

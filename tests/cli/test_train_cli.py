@@ -41,7 +41,7 @@ def test_learn_export_evaluate_segment(cli: Cli, tmp_path: Path) -> None:
     """With the encoder that users get, from its packaged weights."""
     table = draw_dataset(tmp_path / "data", seed=2, train_per_class=3, test_per_class=1, size=(96, 128))
     run, model, out = tmp_path / "run", tmp_path / "sub" / "model.onnx", tmp_path / "out"
-    train_run(table, run, settings(method="random", rounds=1))
+    train_run(table, run, settings(method="masks-only", rounds=1))
     (record,) = read_rounds(run)
     assert (record["masks_used"], record["pseudo_labels"]) == (2, 0)
 
@@ -145,7 +145,7 @@ def test_train_refuses_bad_options(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-SMALL = ("--encoder", "resnet18", "--set", "pretrained=false", "--method", "random", "--initial", 1, "--rounds", 1)
+SMALL = ("--encoder", "resnet18", "--set", "pretrained=false", "--method", "masks-only", "--initial", 1, "--rounds", 1)
 LINE = {"round": 1, "masks_used": 2, "pseudo_labels": 0, "threshold": 0.5, "asked": []}
 DEEP = b"[" * 100_000
 
@@ -153,7 +153,7 @@ DEEP = b"[" * 100_000
 def begun(data: Path, out: Path) -> None:
     """A run that has just begun, and says that a round is finished."""
     chosen = Settings.of(
-        None, {"encoder": "resnet18", "pretrained": False, "method": "random", "initial": 1, "rounds": 1}
+        None, {"encoder": "resnet18", "pretrained": False, "method": "masks-only", "initial": 1, "rounds": 1}
     )
     masks = data.with_name("masks")
     fingerprint = load_dataset(data, masks).fingerprint()

@@ -73,7 +73,7 @@ def test_exporting_a_run_in_another_precision(
     cli = Cli(monkeypatch, capsys)
     table = draw_dataset(tmp_path / "data", seed=2, train_per_class=3, test_per_class=1, size=(96, 128))
     run, out = tmp_path / "run", tmp_path / "sub" / "small.onnx"
-    train_run(table, run, settings(UNTRAINED, method="random", rounds=1))
+    train_run(table, run, settings(UNTRAINED, method="masks-only", rounds=1))
     command = ("export", run, "--out", out, "--precision", "int8", "--force")
     full = tmp_path / "full.onnx"
     code, _, err = cli("export", run, "--out", full)

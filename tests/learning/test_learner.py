@@ -1,4 +1,4 @@
-"""The verbs of the procedure one by one, where a whole run would take longer to say the same."""
+"""The steps of Algorithm 1 one by one, where a whole run would take longer to show the same."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +9,20 @@ import pytest
 import torch
 from drawn import UNTRAINED, settings
 
+from alserve.errors import RunError
 from alserve.geometry import resize_mask
 from alserve.images.codec import to_grey
 from alserve.measure.dataset import load_dataset
 from training.annotate.oracle import SimulatedOracle
 from training.data.synthetic import draw_dataset
-from training.learning.learner import Learner, read_images, weights_of
+from training.learning.data import read_images
+from training.learning.learner import Learner
 from training.learning.pseudo import pseudo_mask
+from training.learning.pseudo_dice import pseudo_dice
+from training.learning.state import LearningState
 from training.model.phases import Trainer
 from training.run.folder import Run
-from training.run.state import State
+from training.run.state import State, weights_of
 
 Make = Callable[..., Learner]
 
@@ -38,11 +42,17 @@ def make(tmp_path: Path) -> Make:
     return make
 
 
+def begin(learner: Learner, state: State | None = None) -> LearningState:
+    """Begin with theta0 as it is before any training."""
+    learner.run.save_theta0(weights_of(learner.trainer.new_network(2, 0)))
+    return learner.begin(state or State())
+
+
 def test_a_run_that_continues_counts_no_colours_again(make: Make) -> None:
     learner, again = make(), make()
     found = learner.nearest()
     assert [len(row) for row in found] == [1] * 8
-    again.images = [np.zeros_like(image) for image in again.images]  # not looked at
+    again.data.images = [np.zeros_like(image) for image in again.data.images]  # not looked at
     assert again.nearest() == found
     assert len(list(learner.run.cache.glob("colours-*"))) == 1
 
@@ -66,42 +76,56 @@ def test_a_k_that_leaves_no_choice_is_said(make: Make, capsys: pytest.CaptureFix
     assert len(said.splitlines()) == 1
     make("few", k=3).nearest()
     make("share").nearest()
-    make("random", method="random", k=40).nearest()
+    make("masks-only", method="masks-only", k=40).nearest()
     assert capsys.readouterr().err == ""
 
 
-def test_pseudo_masks_are_compared_with_the_truth_and_the_truth_is_not_kept(make: Make) -> None:
-    learner = make()
-    truth = learner.samples[1].read()[1]
+def test_pseudo_masks_are_compared_with_the_truth(make: Make) -> None:
+    data = make().data
+    truth = data.samples[1].read()[1]
     assert truth is not None
     assert truth.any()
-    mask = resize_mask(truth, learner.images[1].shape[:2])
-    assert learner._pseudo_dice({1: to_grey(mask)}) == 1
-    assert learner._pseudo_dice({1: to_grey(mask), 6: np.zeros(learner.images[6].shape[:2], np.uint8)}) == 0.5
-    assert learner._pseudo_dice({}) is None
-    assert not learner.masks
+    mask = resize_mask(truth, data.images[1].shape[:2])
+    assert pseudo_dice({1: to_grey(mask)}, data.samples) == 1
+    nothing = np.zeros(data.images[6].shape[:2], np.uint8)
+    assert pseudo_dice({1: to_grey(mask), 6: nothing}, data.samples) == 0.5
+    assert pseudo_dice({}, data.samples) is None
 
 
 def test_a_pseudo_mask_over_all_flips_turns_with_its_image(make: Make) -> None:
     learner = make("flips")
     net = learner.trainer.new_network(2, 0)
-    pool = learner.new_pool(State())
-    pool.add_pseudo({0, 1})
-    learner.images[1] = np.flip(learner.images[0], (0, 1)).copy()
-    found = learner.pseudo_label(net, pool, 0.5)
+    state = begin(learner)
+    state.pool.add_pseudo({0, 1})
+    learner.data.images[1] = np.flip(learner.data.images[0], (0, 1)).copy()
+    found = learner.pseudo_label(net, state)
     assert np.abs(found[0].astype(int) - np.flip(found[1], (0, 1))).max() <= 1
-    plain = make("plain", pseudo_flips=False).pseudo_label(net, pool, 0.5)[0]
-    ((alone, _cams),) = learner.trainer.predict(net, learner.images[:1])
+    plain = make("plain", pseudo_flips=False).pseudo_label(net, state)[0]
+    ((alone, _cams),) = learner.trainer.predict(net, learner.data.images[:1])
     np.testing.assert_array_equal(plain, pseudo_mask(alone, 0.5))
     assert (plain != found[0]).any()
 
 
 def test_an_image_of_p_that_the_oracle_drew_is_learned_from_its_true_mask_only(make: Make) -> None:
     learner = make(passes=1)
-    theta0 = weights_of(learner.trainer.new_network(2, 0))
-    mask = np.full(learner.images[0].shape[:2], 255, np.uint8)
-    stale, fresh = State(), State()
-    stale.asked = fresh.asked = [[0, 4]]
-    stale.pseudo, fresh.pseudo = {0: mask, 1: mask}, {1: mask}
-    first, second = (weights_of(learner.train(theta0, learner.new_pool(state), state)) for state in (stale, fresh))
-    assert all(torch.equal(first[name], second[name]) for name in second)
+    mask = np.full(learner.data.images[0].shape[:2], 255, np.uint8)
+    trained = []
+    for pseudo in ({0: mask, 1: mask}, {1: mask}):
+        state = begin(learner, State(asked=[[0, 4]], pseudo=pseudo))
+        assert state.pool.pseudo == {1}
+        trained.append(weights_of(learner.train(state)))
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[1])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        State(asked=[[99]]),
+        State(pseudo={99: np.zeros((64, 96), np.uint8)}),
+        State(pseudo={0: np.zeros((2, 2), np.uint8)}),
+    ],
+    ids=["an image that is not there", "a pseudo-mask of one", "a pseudo-mask of another size"],
+)
+def test_a_state_of_other_data_is_refused(make: Make, state: State) -> None:
+    with pytest.raises(RunError, match=r"does not fit its data and settings; .*--overwrite"):
+        begin(make(), state)

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from drawn import UNTRAINED, example, settings
 
-from training.learning.learner import weights_of
 from training.learning.shared import NOT_IN_FIRST_PASS, NOT_IN_THETA0, Shared
 from training.model.phases import Trainer
-from training.run.state import Weights
+from training.run.state import Weights, weights_of
 from training.settings import Settings
 
 OTHERS: dict[str, Any] = {

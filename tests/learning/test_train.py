@@ -227,7 +227,7 @@ def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(table: Path, run: 
 
 def test_without_any_mask_and_with_another_seed(table: Path, run: Path, tmp_path: Path) -> None:
     bare = rewrite(table, "bare.csv", lambda line: {key: line[key] for key in ("image", "label", "split")})
-    train_run(bare, tmp_path / "run", settings(UNTRAINED, method="wsl", seed=1))
+    train_run(bare, tmp_path / "run", settings(UNTRAINED, method="cams-only", seed=1))
     (record,) = read_rounds(tmp_path / "run")
     assert (record["masks_used"], record["pseudo_labels"], record["asked"]) == (0, 0, [])
     assert record.get("test_dice") is record["pseudo_dice"] is None
@@ -247,7 +247,7 @@ def test_full_supervision_and_masks_for_the_threshold_are_counted(table: Path, t
     held_out = rewrite(
         table, "valid.csv", lambda line: {**line, "split": "valid" if "-005" in line["image"] else line["split"]}
     )
-    chosen = settings(UNTRAINED, method="full", validation_masks=True, seed=1)
+    chosen = settings(UNTRAINED, method="all-masks", validation_masks=True, seed=1)
     train_run(held_out, tmp_path / "run", chosen)
     (record,) = read_rounds(tmp_path / "run")
     assert len(record["asked"]) == 2 * (PER_CLASS - 1)
@@ -267,5 +267,5 @@ def test_a_class_that_no_model_could_name_is_refused_before_training(tmp_path: P
 
 def test_a_model_without_references_by_setting(tmp_path: Path) -> None:
     table = draw_dataset(tmp_path / "data", seed=2, train_per_class=2, test_per_class=1, size=(64, 96))
-    model = train_run(table, tmp_path / "run", settings(UNTRAINED, method="wsl", references=False))
-    assert load(model, device="cpu").engine.references == ()
+    run = train_run(table, tmp_path / "run", settings(UNTRAINED, method="cams-only", references=False))
+    assert load(run.model, device="cpu").engine.references == ()

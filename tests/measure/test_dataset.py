@@ -345,8 +345,8 @@ def test_the_budget(folder: Path) -> None:
     for name in ("benign/1.png", "benign/deep/2.png", "malignant/1.png"):
         draw_mask(masks / name)
     budget(folder, initial=1, rounds=1)()
-    budget(folder, method="wsl")()
-    budget(folder, method="full")()
+    budget(folder, method="cams-only")()
+    budget(folder, method="all-masks")()
     for settings in ({"initial": 2, "rounds": 1}, {"initial": 1, "rounds": 2}):
         with pytest.raises(DataError, match=r"class malignant has 1 .* the budget is 2 .*--masks"):
             budget(folder, **settings)()

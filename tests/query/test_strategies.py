@@ -1,6 +1,8 @@
 """Query strategies: what each prefers, how it treats ties and numbers that are none, and all on a real network."""
 
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,16 +16,22 @@ from alserve.arrays import Floats
 from alserve.measure.dataset import load_dataset
 from training.annotate.oracle import SimulatedOracle
 from training.data.synthetic import draw_dataset
-from training.learning.learner import Learner, read_images, weights_of
+from training.learning.data import read_images
+from training.learning.learner import Learner
 from training.model.phases import Trainer
-from training.query.strategies import STRATEGIES, disagreement, entropy, highest
+from training.query import STRATEGIES, QueryContext, Strategy
+from training.query.disagreement import disagreement
+from training.query.entropy import entropy
+from training.query.ranking import highest
 from training.run.folder import Run
-from training.run.state import State
+from training.run.state import State, weights_of
+from training.settings import Settings
+from training.train import train_run
 
 
 @dataclass
 class Seen:
-    """A view of arrays that are known already."""
+    """A context of arrays that are known already."""
 
     has_model: bool = True
     points: Floats = field(default_factory=lambda: np.zeros((0, 2)))
@@ -42,6 +50,12 @@ class Seen:
 
     def cam(self, image: int) -> Floats:
         return self.cams[image]
+
+
+def choose(
+    name: str, context: Seen, candidates: Sequence[int], labelled: Sequence[int], wanted: int, seed: int = 0
+) -> list[int]:
+    return STRATEGIES[name].choose(context, candidates, labelled, wanted, rng(seed))
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -63,7 +77,7 @@ def test_the_highest_are_chosen_and_what_is_no_number_only_last(scores: list[flo
 def test_at_random_every_candidate_is_as_likely() -> None:
     counts = np.zeros(5)
     for seed in range(500):
-        counts[STRATEGIES["random"](Seen(), range(5), [], 2, rng(seed))] += 1
+        counts[choose("random", Seen(), range(5), [], 2, seed)] += 1
     assert counts.min() > 150
 
 
@@ -75,8 +89,8 @@ def test_ties_are_broken_at_random_and_repeatably() -> None:
 
 def test_entropy_asks_for_the_undecided_image() -> None:
     view = Seen(probabilities=np.stack([np.full((4, 4), p) for p in (0.01, 0.9, 0.55, 0.0)]))
-    assert STRATEGIES["entropy"](view, [0, 1, 2, 3], [], 1, rng()) == [2]
-    assert STRATEGIES["entropy"](view, [0, 1, 2, 3], [], 2, rng()) == [1, 2]
+    assert choose("entropy", view, [0, 1, 2, 3], [], 1) == [2]
+    assert choose("entropy", view, [0, 1, 2, 3], [], 2) == [1, 2]
     assert entropy(np.full((2, 2), 0.5)) == pytest.approx(np.log(2))
     assert 0 <= entropy(np.zeros((2, 2))) < 1e-5
 
@@ -84,33 +98,33 @@ def test_entropy_asks_for_the_undecided_image() -> None:
 def test_mc_dropout_asks_where_the_draws_differ() -> None:
     draws = np.full((3, 3, 4, 4), 0.5)
     draws[1] += np.array([-0.4, 0, 0.4])[:, None, None]
-    assert STRATEGIES["mc-dropout"](Seen(draws=draws), [0, 1, 2], [], 1, rng()) == [1]
+    assert choose("mc-dropout", Seen(draws=draws), [0, 1, 2], [], 1) == [1]
 
 
 def test_disagreement_asks_where_cam_and_mask_say_different_things() -> None:
     half = np.zeros((4, 4))
     half[:2] = 1
     view = Seen(probabilities=np.stack([half] * 2), cams=np.stack([half, 1 - half]))
-    assert STRATEGIES["disagreement"](view, [0, 1], [], 1, rng()) == [1]
+    assert choose("disagreement", view, [0, 1], [], 1) == [1]
     assert [disagreement(half, half), disagreement(half, 1 - half)] == [0, 1]
     assert disagreement(np.zeros((2, 2)), np.zeros((2, 2))) == 0
 
 
 def test_core_set_takes_what_is_farthest_from_all_masks() -> None:
     points = np.array([[0, 0], [1, 0], [9, 0], [10, 0], [5, 20]], np.float64)
-    assert STRATEGIES["core-set"](Seen(points=points), [1, 2, 3, 4], [0], 1, rng()) == [4]
-    assert STRATEGIES["core-set"](Seen(points=points), [1, 2, 3, 4], [0], 2, rng()) == [3, 4]
-    assert len(STRATEGIES["core-set"](Seen(points=points), range(5), [], 3, rng())) == 3
+    assert choose("core-set", Seen(points=points), [1, 2, 3, 4], [0], 1) == [4]
+    assert choose("core-set", Seen(points=points), [1, 2, 3, 4], [0], 2) == [3, 4]
+    assert len(choose("core-set", Seen(points=points), range(5), [], 3)) == 3
 
 
 def test_typical_takes_the_middle_of_every_heap() -> None:
     heaps = [rng(1).normal(centre, 0.3, (9, 2)) for centre in ((0, 0), (50, 0), (0, 50))]
     points = np.concatenate([np.concatenate([heap, heap.mean(axis=0, keepdims=True)]) for heap in heaps])
-    chosen = STRATEGIES["typical"](Seen(points=points, has_model=False), range(30), [], 3, rng())
+    chosen = choose("typical", Seen(points=points, has_model=False), range(30), [], 3)
     assert [index // 10 for index in chosen] == [0, 1, 2]
     outermost = [np.abs(heap - heap.mean(axis=0)).sum(axis=1).argmax() for heap in heaps]
     assert not {10 * heap + int(place) for heap, place in enumerate(outermost)} & set(chosen)
-    others = STRATEGIES["typical"](Seen(points=points), [i for i in range(30) if i != 5], [5], 2, rng())
+    others = choose("typical", Seen(points=points), [i for i in range(30) if i != 5], [5], 2)
     assert [index // 10 for index in others] == [1, 2]  # the first heap has a mask already
 
 
@@ -119,9 +133,9 @@ def test_identical_images_and_few_of_them(name: str) -> None:
     same = Seen(
         points=np.ones((4, 2)), probabilities=np.ones((4, 4, 4)), draws=np.ones((4, 3, 4, 4)), cams=np.ones((4, 4, 4))
     )
-    assert STRATEGIES[name](same, [0, 1, 2], [3], 3, rng()) == [0, 1, 2]
-    assert len(STRATEGIES[name](same, [0, 1, 2], [3], 2, rng())) == 2
-    assert len(STRATEGIES[name](Seen(has_model=False, points=np.ones((4, 2))), [0, 1, 2], [], 1, rng())) == 1
+    assert choose(name, same, [0, 1, 2], [3], 3) == [0, 1, 2]
+    assert len(choose(name, same, [0, 1, 2], [3], 2)) == 2
+    assert len(choose(name, Seen(has_model=False, points=np.ones((4, 2))), [0, 1, 2], [], 1)) == 1
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -132,9 +146,59 @@ def test_on_a_real_network_class_by_class_and_repeatably(name: str, tmp_path: Pa
     with Run(tmp_path / "run", given_settings, source=table, fingerprint="x") as run:
         learner = Learner(dataset, read_images(dataset, trainer.settings.short_side), SimulatedOracle(), trainer, run)
         weights = weights_of(trainer.new_network(2, seed=0))
-        state = State(round=2, asked=[[0, 4]], weights=weights)
-        pool = learner.new_pool(state)
-        chosen = learner.query(pool, weights, state)
-        assert chosen == learner.query(pool, weights, state)
-    assert sorted(learner.labels[index] for index in chosen) == [0, 1]
-    assert not pool.labelled & set(chosen)
+        run.save_theta0(weights)
+        state = learner.begin(State(round=2, asked=[[0, 4]], weights=weights))
+        chosen = learner.query(state)
+        assert chosen == learner.query(state)
+    assert sorted(learner.data.labels[index] for index in chosen) == [0, 1]
+    assert not state.pool.labelled & set(chosen)
+
+
+def test_every_strategy_is_a_module_with_one_line_about_it() -> None:
+    assert list(STRATEGIES) == ["core-set", "disagreement", "entropy", "mc-dropout", "random", "typical"]
+    for strategy in STRATEGIES.values():
+        assert 10 < len(strategy.description) < 100
+        assert "\n" not in strategy.description
+
+
+def test_the_network_has_the_dropout_that_its_strategy_needs() -> None:
+    assert {name: settings(query=name).mask_dropout for name in STRATEGIES if settings(query=name).mask_dropout} == {
+        "mc-dropout": 0.2
+    }
+    assert Trainer(settings(UNTRAINED, query="mc-dropout"), "cpu").new_network(2, 0).dropout.p == 0.2
+
+
+def test_strategies_can_be_listed_without_torch_and_scipy() -> None:
+    look = (
+        "import sys; from training.settings import Settings; from training.query import STRATEGIES; "
+        "print([it.description for it in STRATEGIES.values()], Settings(query='typical').query); "
+        "print({'torch', 'scipy'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.fixture
+def toy() -> Iterator[str]:
+    """A strategy that another program registers: the last images of each class."""
+
+    def last(
+        _context: QueryContext, candidates: Sequence[int], _labelled: Sequence[int], wanted: int, _: np.random.Generator
+    ) -> list[int]:
+        return sorted(candidates)[-wanted:]
+
+    STRATEGIES.add("toy")(Strategy("the last images", last, mask_dropout=0.5))
+    yield "toy"
+    del STRATEGIES._parts["toy"]
+
+
+def test_a_strategy_from_outside_asks_in_a_real_run(toy: str, tmp_path: Path) -> None:
+    table = draw_dataset(tmp_path / "data", seed=3, train_per_class=3, test_per_class=1, size=(64, 96))
+    chosen = Settings.of(None, {**UNTRAINED, "method": "masks-only", "query": toy})
+    assert chosen.mask_dropout == 0.5
+    run = train_run(table, tmp_path / "run", chosen)
+    names = [
+        [sample.name for sample in load_dataset(table).split("train") if sample.label == label] for label in (0, 1)
+    ]
+    asked = [sorted(record["asked"]) for record in run.rounds]
+    assert asked == [sorted(members[-number] for members in names) for number in (1, 2)]

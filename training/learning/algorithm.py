@@ -1,51 +1,75 @@
 """Algorithm 1 of Belharbi et al., "Deep Active Learning for Joint Classification & Segmentation with Weak Annotator".
 
-WACV 2021, arXiv:2010.04889. Each verb is a method of `Learner`; the step numbers are those of the paper's listing.
+WACV 2021, arXiv:2010.04889. Each step is a method of `Learner`; the numbers are those of the steps:
+
+    0.  theta0: encoder and CAM head trained on D with its class labels, a new decoder.
+    1.  Ask the oracle for the first masks: L. P is empty.
+    2.  In each round:
+        a.  theta <- theta0.
+        b.  Train on L and P.
+        c.  Choose the mask threshold.
+        d.  Query: ask the oracle for more masks; L grows.
+        e.  U'': the unlabelled images that are near a labelled one.
+        f.  P <- P and U''; pseudo-label P.
+    3.  The model of the last round, with its threshold, is the result.
+
+Here each round begins with its masks, and a, b, c, e and f are done in every pass.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from alserve.terminal import say
-from training.learning.learner import Learner, weights_of
+from training.learning.learner import Learner
 from training.learning.similarity import within_reach
 from training.run.folder import Run
+from training.run.state import weights_of
 from training.settings import Settings
 
+Record = Mapping[str, Any]
+"""The results of a round, as `rounds.jsonl` has them."""
 
-def learn(learner: Learner, run: Run, settings: Settings) -> bool:
-    """Go through all rounds, from where the state says; it is saved after every query and every pass.
+
+def learn(learner: Learner, run: Run, settings: Settings, done: Callable[[Record], None] | None = None) -> bool:
+    """Go through all rounds, from where the saved state is; it is saved after every query and every pass.
+
+    Args:
+        learner: The steps.
+        run: Where the state is kept.
+        settings: Rounds and passes.
+        done: Called with the record of each round that is finished.
 
     Returns:
         False where a person has to draw masks first.
     """
-    state = run.load_state()
-    if state.round > len(settings.schedule):
+    saved = run.load_state()
+    if saved.round > len(settings.schedule):
         return True
-    theta0 = learner.theta0()  # 0: encoder and CAM head from class labels, a fresh decoder
-    pool = learner.new_pool(state)
+    state = learner.begin(saved)  # 0
     nearest = learner.nearest()
     while state.round <= len(settings.schedule):
-        if not learner.gather_masks(pool, theta0, state):  # 1 and 2d: query, the oracle gives masks, L grows
+        if not learner.gather_masks(state):  # 1, and 2d of the round before
             return False
         while state.passes < settings.passes_a_round:
-            net = learner.train(theta0, pool, state)  # 2a, 2b: from theta0, on L and P
-            state.threshold = learner.choose_threshold(net, theta0, pool, state)  # 2c
+            net = learner.train(state)  # 2a, 2b
+            state.threshold = learner.choose_threshold(net, state)  # 2c
             if settings.learns_from_pseudo:
-                pool.add_pseudo(within_reach(pool.unlabelled, pool.labelled, nearest))  # 2e: P <- P and U''
-                state.pseudo = learner.pseudo_label(net, pool, state.threshold)  # 2f
+                state.pool.add_pseudo(within_reach(state.pool.unlabelled, state.pool.labelled, nearest))  # 2e
+                state.pseudo = learner.pseudo_label(net, state)  # 2f
             state.weights = weights_of(net)
             state.passes += 1
             run.save_state(state)
-        record = learner.publish(learner.network(state.weights), pool, state)  # 3: the model of this round
+        record = learner.publish(state)  # 3
         state.records.append(record)
         state.round, state.passes = state.round + 1, 0
         run.save_state(state)
         say(describe(record))
+        if done is not None:
+            done(record)
     return True
 
 
-def describe(record: Mapping[str, Any]) -> str:
+def describe(record: Record) -> str:
     """Say a round's figures in one line."""
     measured = [(name, record.get(f"test_{name}")) for name in ("dice", "accuracy")]
     pseudo_dice = record.get("pseudo_dice")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -37,10 +38,11 @@ class Run:
         settings: What to learn with.
         source: The data set, to be found again.
         masks: Its folder of masks.
-        oracle: Who gives the masks, see `training.annotate.oracle.open_oracle`.
+        oracle: Where masks come from, see `training.annotate.oracle.open_oracle`.
         fingerprint: The data set's fingerprint.
-        overwrite: Drop what an earlier run left there.
+        overwrite: Remove what an earlier run left there.
         shared: Folder of what several runs compute once for all.
+        started: Since when time counts, by `time.monotonic`. Default: now.
 
     Raises:
         RunError: The folder holds a run of other data or other settings, something else than a run, or a run that
@@ -58,8 +60,11 @@ class Run:
         fingerprint: str,
         overwrite: bool = False,
         shared: Path | None = None,
+        started: float | None = None,
     ) -> None:
         self.folder = folder
+        self._noted = time.monotonic() if started is None else started
+        self._round = 0
         self.shared = shared
         self.fingerprint = fingerprint
         config = {
@@ -90,7 +95,9 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None:
+            self.note_time(self._round, "stopped")
         self._opened.close()
 
     @property
@@ -110,7 +117,7 @@ class Run:
 
     @property
     def cache(self) -> Path:
-        """Folder of what depends on the data alone, in files named by all that it depends on; runs may share it."""
+        """Folder of what depends on the data alone, in files named by all that they depend on; runs may share it."""
         return self.shared or self.folder / "state"
 
     def _clear(self) -> None:
@@ -125,7 +132,8 @@ class Run:
             raise RunError(f"{self.folder}: this run belongs to other data ({before['source']}); {instead}")
         if _kind(oracle := before.get("oracle", "data")) != _kind(now["oracle"]):
             raise RunError(f"{self.folder}: the masks of this run come from --oracle {oracle}; give that, {instead}")
-        old, new = before["settings"], now["settings"]
+        new = now["settings"]
+        old = {**Settings().model_dump(mode="json"), **before["settings"]}  # a setting that was added later
         # "references" decides what the model file carries, not what is learned.
         if changed := sorted(name for name in {*old, *new} - {"references"} if old.get(name) != new.get(name)):
             changes = ", ".join(f"{name} was {old.get(name)}, now {new.get(name)}" for name in changed)
@@ -175,18 +183,32 @@ class Run:
         """Save where the run is, in one file, and the results that follow from it."""
         tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
         tensors |= {f"pseudo/{index}": torch.from_numpy(mask) for index, mask in state.pseudo.items()}
-        fields = {name: value for name, value in vars(state).items() if name not in {"pseudo", "weights"}}
-        write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(fields)}))
+        values = {name: getattr(state, name) for name in _Fields.model_fields}
+        write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(values)}))
         self._write_rounds(state)
 
     def _write_rounds(self, state: State) -> None:
         lines = "".join(json.dumps(record) + "\n" for record in state.records)
         write_atomic(self.folder / "rounds.jsonl", lines.encode())
 
-    def note_time(self, round_: int, what: str, seconds: float) -> None:
-        """Add a line to `timings.jsonl`, apart from the results, which a repeated run gives again to the letter."""
+    def note_time(self, round_: int, what: str) -> float:
+        """Add the time since the last note, or since the run was opened, to `timings.jsonl`.
+
+        So the notes of a round add up to the time that passed in it. They are kept apart from the results, which are
+        the same to the byte when a run is repeated.
+
+        Args:
+            round_: The round; 0 before the first.
+            what: What was done.
+
+        Returns:
+            The time, in seconds.
+        """
+        now = time.monotonic()
+        seconds, self._noted, self._round = now - self._noted, now, round_
         with (self.folder / TIMINGS).open("a") as file:
-            file.write(json.dumps({"round": round_, "what": what, "seconds": round(seconds, 1)}) + "\n")
+            file.write(json.dumps({"round": round_, "what": what, "seconds": round(seconds, 2)}) + "\n")
+        return seconds
 
 
 @contextmanager

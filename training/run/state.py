@@ -1,10 +1,11 @@
-"""Where a run is: all that a stopped run needs to continue."""
+"""What a stopped run needs to continue, and a network's weights as they are saved."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from alserve.arrays import Grey
 
@@ -13,18 +14,26 @@ Weights = Mapping[str, Tensor]
 
 @dataclass
 class State:
-    """Where a run is. Saved after every pass, in one file, so that a stopped run repeats one pass at most."""
+    """What is saved of a run after every pass, in one file: a stopped run repeats one pass at most."""
 
     round: int = 1
-    """The round at work, from 1."""
+    """The present round, from 1."""
     passes: int = 0
-    """Passes of this round that are done."""
+    """Number of passes of this round that are done."""
     asked: list[list[int]] = field(default_factory=list)
     """Images the oracle was asked for, one list a round, without those that it would not draw."""
     threshold: float = 0.5
     records: list[dict[str, Any]] = field(default_factory=list)
-    """What `rounds.jsonl` holds."""
+    """The lines of `rounds.jsonl`."""
     pseudo: dict[int, Grey] = field(default_factory=dict)
     """P with its pseudo-masks, see `training.learning.pseudo`: uint8 [height, width], of the working size."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     """The network after the last pass."""
+
+
+def weights_of(net: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a network's weights in main memory, by name."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in net.state_dict().items()
+    }

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +12,18 @@ import pytest
 import torch
 from drawn import settings
 
-from alserve.errors import DataError, RunError
+from alserve.errors import RunError
 from training.run.folder import Run
 from training.run.records import read_config, read_rounds, read_seconds
+from training.run.result import ORDER, RunResult, describe_method
 from training.run.state import State
-from training.settings import Settings, parse_assignments
 
 
-def start(folder: Path, *, fingerprint: str = "f", overwrite: bool = False, **changes: object) -> Run:
-    return Run(folder, settings(**changes), source=Path("data.csv"), fingerprint=fingerprint, overwrite=overwrite)
+def start(
+    folder: Path, *, fingerprint: str = "f", overwrite: bool = False, started: float | None = None, **changes: object
+) -> Run:
+    chosen, data = settings(**changes), Path("data.csv")
+    return Run(folder, chosen, source=data, fingerprint=fingerprint, overwrite=overwrite, started=started)
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     with start(tmp_path / "run") as run:
         run.save_theta0({"a": torch.ones(2)})
         run.save_state(State(asked=[[1]], passes=1))
-        run.note_time(1, "pass 1", 1.5)
+        run.note_time(1, "pass 1")
     return tmp_path / "run"
 
 
@@ -64,10 +69,81 @@ def test_results_that_were_damaged_are_written_anew_and_a_torn_time_is_passed_ov
         with pytest.raises(RunError, match=r"rounds\.jsonl: line 1 is damaged; 'alserve train'"):
             read_rounds(run.folder)
         assert run.load_state().records == read_rounds(run.folder) == [record]
-        run.note_time(1, "pass 1", 2.0)
         with (run.folder / "timings.jsonl").open("a") as file:
+            file.write('{"round": 1, "what": "pass 1", "seconds": 2.0}\n')
             file.write('[]\n{"round": 1}\n' + "[" * 100_000 + '\n{"round": 1, "sec')
         assert read_seconds(run.folder) == {1: 2.0}
+
+
+def test_the_times_of_a_run_are_all_the_time_that_it_was_at_work(tmp_path: Path) -> None:
+    """Two stretches with a pause in between, the second one stopped by Ctrl-C in the midst of a pass."""
+    began = time.monotonic()
+    with start(tmp_path / "run") as run:
+        time.sleep(0.2)
+        run.note_time(0, "data")
+        run.note_time(1, "masks")
+        time.sleep(0.1)
+        run.note_time(1, "pass 1")
+    worked = time.monotonic() - began
+    time.sleep(0.5)
+    began = time.monotonic()
+    with suppress(KeyboardInterrupt), start(tmp_path / "run", started=began - 1) as run:
+        run.note_time(2, "masks")
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+    worked += 1 + time.monotonic() - began
+    seconds = RunResult.read(tmp_path / "run").seconds
+    assert seconds.keys() == {0, 1, 2}
+    assert sum(seconds.values()) == pytest.approx(worked, abs=0.05)
+    assert seconds[0] >= 0.2 > seconds[1] >= 0.1
+    assert seconds[2] >= 1.2
+    assert '"what": "stopped"' in (tmp_path / "run" / "timings.jsonl").read_text().splitlines()[-1]
+
+
+OLD_NAMES = {"method": "random", "upside_down": False}
+"""Of a method and a setting, as the version before wrote them."""
+
+
+def test_a_run_of_the_version_before_continues_and_is_read(tmp_path: Path) -> None:
+    given = {"method": "masks-only", "any_orientation": False}
+    with start(tmp_path / "run", **given) as run:
+        run.save_state(State(asked=[[1]], passes=1))
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    for name in (*given, "references"):  # the last one is newer than that version
+        del config["settings"][name]
+    config["settings"] |= OLD_NAMES
+    path.write_text(json.dumps(config))
+    found = RunResult.read(tmp_path / "run").settings
+    assert {name: found[name] for name in given} == given
+    assert not found.keys() & {"upside_down"}
+    for refused in ({"method": "label-propagation"}, {**given, "any_orientation": True}):
+        with pytest.raises(RunError, match="this run has other settings"):
+            start(tmp_path / "run", **refused)
+    with start(tmp_path / "run", **OLD_NAMES) as run:
+        assert run.load_state().asked == [[1]]
+    assert json.loads(path.read_text())["settings"]["method"] == "masks-only"
+
+
+def test_both_names_of_a_method() -> None:
+    assert [describe_method(name) for name in ORDER] == [
+        "cams only (wsl)",
+        "masks only (random)",
+        "label propagation",
+        "all masks (full)",
+    ]
+    assert describe_method("wsl") == describe_method("cams-only")
+
+
+def test_a_run_that_waits(tmp_path: Path) -> None:
+    folder, masks = tmp_path / "run", tmp_path / "drawing"
+    with Run(folder, settings(), source=Path("d"), oracle=f"folder:{masks}", fingerprint="f"):
+        assert not RunResult.read(folder).waiting
+        masks.mkdir()
+        (masks / "todo.html").touch()
+        result = RunResult.read(folder)
+        assert (result.waiting, result.finished, list(result.rounds)) == (True, False, [])
+        assert result.report == folder / "report.html"
 
 
 @pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="file names are text there")
@@ -149,47 +225,3 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with start(tmp_path / "run"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_settings_of_a_preset() -> None:
-    assert Settings.of("glas", {"rounds": 3}).schedule == [4, 1, 1]
-    assert Settings.of("cub", {}).schedule == [1] * 20
-    assert Settings.of("cub", {}).any_orientation is False
-    assert settings(method="full").schedule == settings(method="wsl").schedule == [0]
-    assert (settings().passes_a_round, settings(method="random").passes_a_round) == (2, 1)
-    assert (settings(short_side=512).crop_side, settings().crop_side, settings(crop=32).crop_side) == (224, 64, 32)
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"method": "magic"}, "--method .*label-propagation.*full"),
-        ({"short_side": 100}, "--short-side .*multiple of 32"),
-        ({"initial": 0}, "--initial "),
-        ({"seed": -1}, "--seed "),
-        ({"crop": 512}, "crop 512 is larger than .* 256"),
-        ({"query": "oldest"}, "unknown strategy 'oldest'; there are random"),
-        ({"query": "coreset"}, "did you mean core-set"),
-        ({"speed": 3}, "unknown setting 'speed'; .*there are method, query"),
-        ({"pseudo_target": "soft"}, "unknown setting 'pseudo_target'; did you mean pseudo_targets"),
-        ({"pseudo_pixels": "some"}, "--pseudo-pixels .*'all', 'weighted' or 'certain'"),
-        ({"k": "many"}, "--k .*number"),
-    ],
-)
-def test_bad_settings(values: dict[str, object], words: str) -> None:
-    with pytest.raises(DataError, match=words) as caught:
-        Settings.of(None, values)
-    assert "\n" not in str(caught.value)
-
-
-def test_settings_by_name() -> None:
-    given = parse_assignments(["k=0.1", "pseudo-targets = soft", "pseudo_flips=true", "crop=32"])
-    chosen = Settings.of(None, given)
-    assert (chosen.k, chosen.pseudo_targets, chosen.pseudo_flips, chosen.crop) == (0.1, "soft", True, 32)
-    with pytest.raises(DataError, match=r"--set k: write it as NAME=VALUE"):
-        parse_assignments(["k"])
-
-
-def test_an_unknown_preset() -> None:
-    with pytest.raises(DataError, match="unknown preset 'cells'; use glas, cub"):
-        Settings.of("cells", {})

@@ -1,0 +1,69 @@
+"""The settings of a run: presets, names, and one clear line for every mistake."""
+
+import pytest
+from drawn import settings
+
+from alserve.errors import DataError
+from training.settings import METHODS, PUBLISHED_AS, Settings, parse_assignments
+
+
+def test_settings_of_a_preset() -> None:
+    assert Settings.of("glas", {"rounds": 3}).schedule == [4, 1, 1]
+    assert Settings.of("cub", {}).schedule == [1] * 20
+    assert Settings.of("cub", {}).any_orientation is False
+    assert settings(method="all-masks").schedule == settings(method="cams-only").schedule == [0]
+    assert (settings().passes_a_round, settings(method="masks-only").passes_a_round) == (2, 1)
+    assert (settings(short_side=512).crop_side, settings().crop_side, settings(crop=32).crop_side) == (224, 64, 32)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"method": "magic"},
+            "unknown --method 'magic'; there are label-propagation, masks-only, cams-only, all-masks",
+        ),
+        ({"method": "mask-only"}, "did you mean masks-only"),
+        ({"method": ["random"]}, "unknown --method"),
+        ({"short_side": 100}, "--short-side .*multiple of 32"),
+        ({"initial": 0}, "--initial "),
+        ({"seed": -1}, "--seed "),
+        ({"crop": 512}, "crop 512 is larger than .* 256"),
+        ({"query": "oldest"}, "unknown strategy 'oldest'; there are core-set, disagreement"),
+        ({"query": "coreset"}, "did you mean core-set"),
+        ({"speed": 3}, "unknown setting 'speed'; .*there are method, query"),
+        ({"pseudo_target": "soft"}, "unknown setting 'pseudo_target'; did you mean pseudo_targets"),
+        ({"pseudo_pixels": "some"}, "unknown --pseudo-pixels 'some'; there are all, weighted, certain"),
+        ({"k": "many"}, "--k .*number"),
+    ],
+)
+def test_bad_settings(values: dict[str, object], words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        Settings.of(None, values)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_by_name() -> None:
+    given = parse_assignments(["k=0.1", "pseudo-targets = soft", "pseudo_flips=true", "crop=32"])
+    chosen = Settings.of(None, given)
+    assert (chosen.k, chosen.pseudo_targets, chosen.pseudo_flips, chosen.crop) == (0.1, "soft", True, 32)
+    with pytest.raises(DataError, match=r"--set k: write it as NAME=VALUE"):
+        parse_assignments(["k"])
+
+
+def test_an_unknown_preset() -> None:
+    with pytest.raises(DataError, match="unknown preset 'cells'; use glas, cub"):
+        Settings.of("cells", {})
+
+
+@pytest.mark.parametrize(("ours", "published"), PUBLISHED_AS.items())
+def test_the_papers_names_of_methods_are_understood(ours: str, published: str) -> None:
+    assert Settings.of(None, {"method": published}) == Settings.of(None, {"method": ours})
+    assert Settings.of(None, {"method": published}).method == ours
+    assert ours in METHODS
+
+
+def test_an_earlier_name_of_a_setting_is_understood() -> None:
+    for value in ("no", False):
+        assert Settings.of(None, {"upside_down": value}) == Settings(any_orientation=False)
+    assert Settings.of("cub", {"upside_down": True}).any_orientation is True  # not the preset's

@@ -1,0 +1,107 @@
+"""The result of a round: its network as a model file, measured as it is served, and a record of both."""
+
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+
+from alserve.arrays import Image
+from alserve.errors import ModelError
+from alserve.images.codec import peek_shape
+from alserve.measure.evaluate import measure
+from alserve.modelfile import ModelSpec, Provenance
+from alserve.predictor import load
+from alserve.terminal import progress, say
+from training.export.to_onnx import choose_references, export_model, stamp
+from training.learning.data import TrainingData
+from training.learning.pseudo_dice import pseudo_dice
+from training.learning.state import LearningState
+from training.model.network import JointNet
+from training.model.phases import Trainer
+from training.run.folder import Run
+
+CAM_PERCENTILES = (2, 98)
+"""Activations of the predicted class that are drawn as 0 and as 1."""
+
+CAM_IMAGES = 200
+"""Most training images that decide the scale of the CAMs."""
+
+PARITY_IMAGES = 3
+"""Training images on which the file is compared with the network."""
+
+PACKAGES = ("alserve", "torch", "timm", "segmentation-models-pytorch", "onnx")
+"""Packages whose versions are stored in the file."""
+
+
+def publish(net: JointNet, state: LearningState, data: TrainingData, trainer: Trainer, run: Run) -> dict[str, object]:
+    """Export the round's network, measure the file on the test images as it is served, and return the round's record.
+
+    Raises:
+        ModelError: The network returns values that are no numbers, or the file differs from it.
+    """
+    record: dict[str, object] = {
+        "round": state.round,
+        "masks_used": masks_used(state, data),
+        "pseudo_labels": len(state.pool.pseudo),
+        "pseudo_dice": pseudo_dice(state.pseudo, data.samples),
+        "threshold": state.threshold,
+        "asked": [data.samples[index].name for index in state.asked[-1]],
+    }
+    say(f"round {state.round}, export: writing {run.model} and comparing it with the network")
+    spec = _spec(net, state, data, trainer, run.fingerprint)
+    spec = export_model(
+        net,
+        spec,
+        run.model,
+        data.images[:PARITY_IMAGES],
+        mask_from_cams=data.settings.mask_from_cams,
+        references=partial(choose_references, data.images, data.labels) if data.settings.references else None,
+    )
+    say(f"round {state.round}, export: {run.note_time(state.round, 'export'):.0f} s")
+    if tests := data.dataset.split("test"):
+        figures = measure(load(run.model, device="cpu", threads=1, self_check=False), tests)
+        known = {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
+        stamp(run.model, spec.model_copy(update={"provenance": spec.provenance.model_copy(update=known)}))
+        record |= known
+        say(f"round {state.round}, {len(tests)} test images: {run.note_time(state.round, 'test'):.0f} s")
+    return record
+
+
+def masks_used(state: LearningState, data: TrainingData) -> int:
+    """Return the number of masks that were used so far, those for choosing the threshold included."""
+    return len(state.pool.labelled) + len(data.valid)
+
+
+def _spec(net: JointNet, state: LearningState, data: TrainingData, trainer: Trainer, fingerprint: str) -> ModelSpec:
+    shapes = [peek_shape(sample.image) for sample in data.samples]
+    return ModelSpec(
+        classes=data.dataset.classes,
+        threshold=state.threshold,
+        short_side=data.settings.short_side,
+        training_short_side=int(np.median([min(shape) for shape in shapes if shape])),
+        cam_range=_cam_range(net, trainer, data.images[:: 1 + len(data) // CAM_IMAGES]),
+        provenance=Provenance(
+            encoder=data.settings.encoder,
+            method=data.settings.method,
+            seed=data.settings.seed,
+            rounds=state.round,
+            masks_used=masks_used(state, data),
+            train_images=len(data),
+            data_fingerprint=fingerprint,
+            versions={name: version(name) for name in PACKAGES},
+        ),
+    )
+
+
+def _cam_range(net: JointNet, trainer: Trainer, images: Sequence[Image]) -> tuple[float, float]:
+    """Return the activations that are drawn as 0 and as 1."""
+    highest = []
+    with progress(len(images), "scale of the CAMs") as show:
+        for _, cams in trainer.predict(net, images):
+            highest.append(cams.max(axis=0).ravel())
+            show(len(highest))
+    low, high = np.percentile(np.concatenate(highest), CAM_PERCENTILES)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ModelError("the trained network gives no numbers any more; train with a lower --set lr=... or encoder_lr")
+    return float(low), float(high)

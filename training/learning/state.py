@@ -1,0 +1,45 @@
+"""Where Algorithm 1 is: theta0, the sets L, U and P with their masks, and the round at work."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from alserve.arrays import Mask
+from training.learning.data import TrainingData
+from training.learning.pool import Pool
+from training.run.state import State, Weights
+
+
+@dataclass(kw_only=True)
+class LearningState(State):
+    """The saved state of a run, with what follows from it and from the data."""
+
+    theta0: Weights
+    """The weights that every pass starts from."""
+    pool: Pool
+    """The sets L, U and P."""
+    masks: dict[int, Mask] = field(default_factory=dict)
+    """The masks of L: bool [height, width], of the working size."""
+
+    @property
+    def missing(self) -> list[int]:
+        """Images that the oracle was asked for and that are not in L."""
+        return [index for asked in self.asked for index in asked if index not in self.pool.labelled]
+
+    @property
+    def asked_now(self) -> list[int]:
+        """Images that the oracle was asked for in this round."""
+        return [index for asked in self.asked[self.round - 1 :] for index in asked]
+
+    def forget(self, image: int) -> None:
+        """Drop an image that the oracle will not draw from what was asked for."""
+        self.asked = [[other for other in asked if other != image] for asked in self.asked]
+
+
+def fits(state: State, data: TrainingData) -> bool:
+    """Tell whether a saved state names images that there are, with pseudo-masks of their sizes."""
+    there = range(len(data))
+    return all(index in there for asked in state.asked for index in asked) and all(
+        index in there and mask.dtype == np.uint8 and mask.shape == data.images[index].shape[:2]
+        for index, mask in state.pseudo.items()
+    )
