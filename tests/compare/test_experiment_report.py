@@ -85,7 +85,7 @@ def test_unfinished_runs_and_data_that_are_gone(longer: Path, cli: Cli) -> None:
     assert "plain-1 is not finished: round 2 comes next." in page
     assert "spread-1 is not finished: round 1 comes next." in page
     assert "| plain (masks-only, published as random) | 1 | 4 | 82.0 |" in table
-    assert "What was asked for" not in page
+    assert "Images that were asked for" not in page
 
 
 def test_runs_without_test_masks_are_shown_without_curves(longer: Path, cli: Cli) -> None:
@@ -95,7 +95,7 @@ def test_runs_without_test_masks_are_shown_without_curves(longer: Path, cli: Cli
     assert cli("report", longer)[0] == 0
     table, page = (longer / "results.md").read_text(), (longer / "report.html").read_text()
     assert f"| spread (label-propagation) | 2 | 4 | {DASH} | 50.0 ± 0.0 |\n" in table
-    assert "What each mask brought" not in page
+    assert "Learning curves" not in page
     assert "None" not in page
     assert not list((longer / "figures").glob("dice.*"))
 
@@ -103,7 +103,7 @@ def test_runs_without_test_masks_are_shown_without_curves(longer: Path, cli: Cli
 def test_the_report_of_one_run(longer: Path, tmp_path: Path, cli: Cli) -> None:
     assert cli("report", longer / "spread-0", "--out", tmp_path / "one")[0] == 0
     page = (tmp_path / "one" / "report.html").read_text()
-    for words in ("<h1>spread-0</h1>", "What the expert was asked for", "Their Dice", "Round 2: 2 images"):
+    for words in ("<h1>spread-0</h1>", "Images that the expert was asked for", "Their Dice", "Round 2: 2 images"):
         assert words in page, words
     assert sorted(path.name for path in (tmp_path / "one" / "figures").iterdir()) == ["dice.png", "dice.svg"]
 
