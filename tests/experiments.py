@@ -1,4 +1,4 @@
-"""A small experiment for the tests, and what came of it."""
+"""A small experiment for the tests, and its outcome."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ def write_config(folder: Path, **values: Any) -> Path:
 
 
 def kill_worker(name: str, when: Path) -> None:
-    """Kill a run of this process's experiment without warning, as soon as something is there."""
+    """Kill a run of this process's experiment without warning, as soon as a file exists."""
     while not when.exists():
         time.sleep(0.01)
     (worker,) = [it for it in psutil.Process().children() if f'"name":"{name}"' in " ".join(it.cmdline())]

@@ -43,8 +43,8 @@ def outcome(folder: Path) -> Outcome:
     train_run(folder / "data" / "data.csv", out / "plain-1", alone)
     torch.set_num_threads(threads)
     outcome = Outcome(out, [], [])
-    landmark = out / "spread-0" / "state" / "theta0.safetensors"
-    killer = threading.Thread(target=kill_worker, args=("spread-0", landmark), daemon=True)
+    theta0 = out / "spread-0" / "state" / "theta0.safetensors"
+    killer = threading.Thread(target=kill_worker, args=("spread-0", theta0), daemon=True)
     killer.start()
     for _ in range(2):
         with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as said:

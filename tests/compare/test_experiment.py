@@ -42,7 +42,7 @@ def test_what_runs_share_is_what_each_would_have_made(outcome: Outcome) -> None:
     assert len(list((outcome.out / "cache").glob("colours-*.npz"))) == 1
 
 
-def test_a_run_that_cannot_be_is_said_at_the_end(folder: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_run_that_fails_is_named_at_the_end(folder: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "out" / "plain-0").mkdir(parents=True)
     (tmp_path / "out" / "plain-0" / "notes.txt").write_text("mine")
     path = write_config(tmp_path, settings=ONE_ROUND, methods={"plain": METHODS["plain"]})
@@ -51,7 +51,7 @@ def test_a_run_that_cannot_be_is_said_at_the_end(folder: Path, tmp_path: Path, c
     assert f"alserve: plain-0 failed: {tmp_path / 'out' / 'plain-0'}: is not empty" in said.splitlines()[-1]
 
 
-def test_a_worker_ends_with_whom_it_works_for() -> None:
+def test_a_worker_ends_with_the_process_that_started_it() -> None:
     command = [sys.executable, "-m", "training.compare.worker", "{}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
         assert worker.stdin
@@ -71,7 +71,7 @@ def test_runs_at_once_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> N
     assert [place["OMP_NUM_THREADS"] for place in places(2, [])] == ["5", "5"]
 
 
-def test_a_job_is_handed_over_whatever_its_paths_are(tmp_path: Path) -> None:
+def test_a_job_is_passed_on_whatever_its_paths_are(tmp_path: Path) -> None:
     place = tmp_path / os.fsdecode(b"\xff \n")
     job = RunJob(name="a-0", data=place, masks=None, out=place, settings=Settings(), device="cpu", cache=place)
     text = job.as_json()

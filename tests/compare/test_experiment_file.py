@@ -41,12 +41,12 @@ from training.compare.experiment import read_experiment, settings_of
         ({"masks": {}}, ["masks: "]),
         ({"seeds": [0, 0]}, ["seed is there twice"]),
         ({"seeds": ["one"]}, ["seeds.0: "]),
-        ({"data": None}, ["says no 'data'", "--data"]),
+        ({"data": None}, ["names no data set", "--data"]),
         ({"data": "nowhere.csv"}, ["nowhere.csv"]),
         ({"settings": {"initial": 9}}, ["class irregular has 4", "the budget"]),
     ],
 )
-def test_a_file_that_does_not_fit(
+def test_a_file_with_wrong_keys_or_values_is_refused(
     folder: Path, tmp_path: Path, cli: Cli, changes: dict[str, Any], words: list[str]
 ) -> None:
     (tmp_path / "data").symlink_to(folder / "data")
@@ -64,20 +64,20 @@ def test_a_file_that_does_not_fit(
         ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2: aliases"),
         ("a: &a [*a]", "aliases"),
-        ("[" * 100_000, "no plain text"),
+        ("[" * 100_000, "other than text"),
         ("{[1, 2]: 3}", "found unhashable key"),
         ("{{a: 1}: 3}", "found unhashable key"),
-        ("seeds: 2001-99-99", "no plain text"),
-        ("seeds: !!int x", "no plain text"),
-        ("seeds: !!bool x", "no plain text"),
-        ("seeds: !!map 3", "no plain text"),
-        ("a: \0", "no YAML"),
+        ("seeds: 2001-99-99", "other than text"),
+        ("seeds: !!int x", "other than text"),
+        ("seeds: !!bool x", "other than text"),
+        ("seeds: !!map 3", "other than text"),
+        ("a: \0", "not YAML"),
         ("a: " + "x" * 300_000, "larger than 256 KiB"),
         ("a: b\n" * 10_000, "'a' is there twice"),
         ("{? : 1, methods: {}}", "methods: "),
     ],
 )
-def test_a_file_that_is_no_experiment(tmp_path: Path, text: str, words: str) -> None:
+def test_a_file_that_is_not_an_experiment_is_refused(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "e.yaml").write_text(text)
     with pytest.raises(DataError, match=words) as caught:
         read_experiment(tmp_path / "e.yaml")
@@ -85,7 +85,7 @@ def test_a_file_that_is_no_experiment(tmp_path: Path, text: str, words: str) -> 
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"), Path.exists])
-def test_an_experiment_that_is_no_file(tmp_path: Path, cli: Cli, make: Callable[[Path], object]) -> None:
+def test_what_is_not_a_file_is_refused(tmp_path: Path, cli: Cli, make: Callable[[Path], object]) -> None:
     make(tmp_path / "e.yaml")
     assert_refused(cli("experiment", tmp_path / "e.yaml", "--out", tmp_path / "out"), "e.yaml: ")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""What a person needs to draw masks: a draft of each, and one page that says what is to be done."""
+"""For a person who draws masks: drafts, and a page that lists the masks to draw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -59,7 +59,7 @@ class AskedRound:
 
 
 def open_dataset(run: RunResult, classes: Sequence[str]) -> Dataset | None:
-    """Open the data set that a run learned from; say why, and return None, where there is nothing to be shown from it.
+    """Open the data set that a run learned from; print why, and return None, where nothing can be shown from it.
 
     Args:
         run: The run.
@@ -95,7 +95,7 @@ def choose_cases(predictor: Predictor, dataset: Dataset, most: int) -> list[Repo
 
 
 def asked_rounds(predictor: Predictor, dataset: Dataset, run: RunResult, most: int) -> list[AskedRound]:
-    """Show what the oracle was asked for, some images of every round, as the model sees them now.
+    """Show what the oracle was asked for, some images of every round, with the model's predictions.
 
     Args:
         predictor: The model, with the data set's classes.

@@ -15,7 +15,7 @@ SHARES = (0.95, 0.98)
 
 @dataclass(frozen=True)
 class Row:
-    """A group's line in the main table. Dice, areas and accuracy are 0 to 1."""
+    """A group's row of the main table. Dice, areas and accuracy are 0 to 1."""
 
     group: Group
     masks: int
@@ -51,7 +51,7 @@ class Comparison:
     Args:
         groups: At least one, each with a finished round.
         published: What was published on these data.
-        between: Masks from where to where the areas are taken. Default: as far as all finished runs go.
+        between: Range of masks over which areas are compared. Default: as far as all finished runs go.
     """
 
     groups: Sequence[Group]
@@ -70,7 +70,7 @@ class Comparison:
 
     @cached_property
     def span(self) -> tuple[int, int] | None:
-        """Masks from where to where the areas are taken; None where finished runs have nothing in common."""
+        """Range of masks over which areas are compared; None where finished runs have no range in common."""
         if self.between:
             return self.between
         curves = [run.points("test_dice") for group in self.learners for run in group.runs if run.finished]

@@ -1,4 +1,4 @@
-"""Finished and unfinished runs as their folders hold them, and runs that differ by their seed alone as one group."""
+"""Finding runs in folders, and grouping those that differ by their seed alone."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The page, the figures and the tables of several runs beside each other."""
+"""The page, the figures and the tables that compare several runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
         runs: At least one with a finished round.
         out: Folder for all of it.
         title: Heading.
-        between: Masks from where to where the areas are taken.
+        between: Range of masks over which areas are compared. Default: as far as all finished runs go.
 
     Returns:
         The page.

@@ -5,7 +5,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from alserve.drawing import PREDICTED, TRUE
-from training.page import data_url, write_filled
+from training.page import Filters, data_url, write_filled
 from training.report.statistics import Spread
 from training.run.result import describe_method
 
@@ -18,7 +18,7 @@ COLOURS = {"predicted": PREDICTED, "true": TRUE}
 
 def write_filled_report(path: Path, template: str, **values: object) -> None:
     """Fill in a report's template and write the result; see `training.page.write_filled`."""
-    filters = {
+    filters: Filters = {
         "duration": _duration,
         "method": describe_method,
         "number": _number,
