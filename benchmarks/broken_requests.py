@@ -1,4 +1,4 @@
-"""Requests that no sane client sends: seeded mutations of good ones, in their body, their form, their head."""
+"""Broken requests: seeded mutations of good ones, in their body, their form and their head."""
 
 from collections.abc import Callable, Iterator
 

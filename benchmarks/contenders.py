@@ -20,7 +20,7 @@ SHORT_SIDE = 256
 
 
 def working_size(height: int, width: int) -> tuple[int, int]:
-    """Give (width, height) as OpenCV wants it: the short side 256, the long one a multiple of 32."""
+    """Return (width, height) as OpenCV takes it: the short side 256, the long one a multiple of 32."""
     long_side = round(SHORT_SIDE * max(height, width) / min(height, width) / 32) * 32
     return (long_side, SHORT_SIDE) if width >= height else (SHORT_SIDE, long_side)
 

@@ -5,54 +5,44 @@
 The files lie in a temporary folder, 10,000 in each of its folders, as links to one file a folder.
 """
 
-import argparse
 import os
-import resource
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from common import RESULTS, machine, options, peak_memory, table, timed, write_report
 
 from alserve.files import write_atomic
 from alserve.measure.dataset import load_dataset
 
-OUT = Path(__file__).parent / "results" / "csv_rows.md"
-A_FOLDER = 10_000
-"""So many files are in each folder."""
+FILES_PER_FOLDER = 10_000
 MASK_EVERY = 10
-"""One image in so many has a mask."""
+"""Every tenth image has a mask."""
 
 
 def main() -> None:
     """Make the files, load the CSV, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     rows = parser.parse_args().rows
-    head = f"# Checking a CSV\n\nPrinted by `python benchmarks/csv_rows.py`, on {os.cpu_count()} cores.\n"
-    titles = "| rows | seconds | microseconds a row | peak memory, MB |\n|---|---|---|---|"
-    report = "\n".join([head, titles, *measure(rows), ""])
-    write_atomic(OUT, report.encode())
-    print(report)
+    titles = ("rows", "seconds", "microseconds a row", "peak memory, MB")
+    how = f"`python benchmarks/csv_rows.py`; {machine()}."
+    write_report(RESULTS / "csv_rows.md", "Checking a CSV", how, table(titles, measure(rows)))
 
 
-def measure(counts: list[int]) -> Iterator[str]:
-    """Load a CSV of each number of rows."""
+def measure(counts: list[int]) -> Iterator[tuple[str, ...]]:
+    """Load a CSV of each number of rows; yield the rows of the table."""
     for rows in sorted(counts):
         with tempfile.TemporaryDirectory() as name:
-            table = make(Path(name), rows)
-            started = time.perf_counter()
-            load_dataset(table)
-            seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
-        yield f"| {rows:,} | {seconds:.2f} | {1e6 * seconds / rows:.1f} | {peak:.0f} |"
+            seconds = timed(load_dataset, make(Path(name), rows))
+        yield f"{rows:,}", f"{seconds:.2f}", f"{1e6 * seconds / rows:.1f}", f"{peak_memory() / 1e6:.0f}"
 
 
 def make(folder: Path, rows: int) -> Path:
     """Make the files and the CSV that names them."""
     lines = ["image,label,mask,split"]
     for row in range(rows):
-        number = row // A_FOLDER
+        number = row // FILES_PER_FOLDER
         names = [f"scans/{number}/{row}.jpg", f"masks/{number}/{row}.png"]
         for name in names if row % MASK_EVERY == 0 else names[:1]:
             link(folder / name)
@@ -63,7 +53,7 @@ def make(folder: Path, rows: int) -> Path:
 
 
 def link(path: Path) -> None:
-    """Make a file that takes no room beyond its name."""
+    """Make a file that takes no space beyond its name."""
     source = path.parent / "source"
     if not source.exists():
         write_atomic(source, b"")

@@ -1,13 +1,11 @@
-"""Strain the service: very many requests, too many, broken ones, bombs, clients that do not end, a worker killed.
+"""Load the service: very many requests, too many, broken ones, bombs, unfinished ones, a worker killed.
 
     python benchmarks/endurance.py
 
 Client and server share this machine. The table goes to benchmarks/results/endurance.md.
 """
 
-import argparse
 import http.client
-import platform
 import select
 import socket
 import sys
@@ -26,11 +24,10 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 from broken_requests import Broken, broken_requests
-from http_service import HERE, SHAPE, alserve_server, closed_loop, draw, is_ready, post, timed
+from common import GLAS_SHAPE, HERE, RESULTS, draw_jpeg, machine, options, table, timed, write_report
+from servers import alserve_server, closed_loop, is_ready, post
 
-from alserve.files import write_atomic
 from alserve.modelfile import default_model
-from alserve.runtime.device import available_cores, describe_cpu
 from alserve.service.settings import MAX_BODY_BYTES
 
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -42,7 +39,7 @@ OVERLOAD = 4
 CONNECTIONS = 200
 CLIENTS = 16
 DEADLINE = 30
-"""Seconds that the service has for an answer, unless told otherwise."""
+"""Default of the seconds that the service has for an answer."""
 SMALL = (256, 256)
 """Height and width of the images that are sent very often."""
 UPLOADS = 34
@@ -52,21 +49,21 @@ HEADS = 600
 PATIENCE = 3
 """Seconds."""
 TORN = 0
-"""In place of a status: the line was cut."""
+"""In place of a status: the connection was closed without an answer."""
 
 
 class Sizes(NamedTuple):
-    """How long it all goes on."""
+    """Length of the measurements."""
 
     seconds: int = 60
-    """Of overload."""
+    """Duration of the overload."""
     warm_up: int = 1000
     requests: int = 20_000
     broken: int = 10_000
 
 
 class Row(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     measure: str
     found: str
@@ -75,28 +72,26 @@ class Row(NamedTuple):
 
 def main() -> None:
     """Run all, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--quick", action="store_true", help="a trial of a minute or two; its figures mean little")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "endurance.md")
+    parser.add_argument("--out", type=Path, default=RESULTS / "endurance.md")
     arguments = parser.parse_args()
     sizes = Sizes(6, 50, 300, 300) if arguments.quick else Sizes()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        images = [draw(folder / f"{number}.jpg", number) for number in range(16)]
-        small = [draw(folder / f"small-{number}.jpg", number, SMALL) for number in range(16)]
+        images = [draw_jpeg(folder / f"{number}.jpg", number) for number in range(16)]
+        small = [draw_jpeg(folder / f"small-{number}.jpg", number, SMALL) for number in range(16)]
         with alserve_server(folder) as port:
             rows = [*very_many(port, small, sizes), *too_many(port, images, sizes), *broken(port, small[0], sizes)]
         with alserve_server(folder) as port:
             rows += [*bombs(port, images, sizes), *unfinished(port, images)]
         with alserve_server(folder, ALSERVE_WORKERS="2") as port:
             rows += killed(port, images)
-    report = table(rows)
-    write_atomic(arguments.out, report.encode())
-    print(report)
+    write_report(arguments.out, "The service under load", conditions(), table(Row._fields, rows))
 
 
 def too_many(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
-    """Ask `OVERLOAD` times as often as the service can answer, and go on for a while."""
+    """Send `OVERLOAD` times the requests that the service can answer, for a while."""
     warm_up = 16 * CLIENTS
     closed_loop(port, images, CLIENTS, CLIENTS)
     rate = OVERLOAD * warm_up / timed(closed_loop, port, images, warm_up, CLIENTS)
@@ -114,7 +109,7 @@ def too_many(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
 
 
 def flood(port: int, images: Sequence[bytes], rate: float, seconds: float) -> list[tuple[int, float]]:
-    """Ask at fixed times, however long the answers take, as far as the connections allow.
+    """Send requests at fixed times, however long the answers take, as far as the connections allow.
 
     Args:
         port: Where the server listens.
@@ -137,7 +132,7 @@ def flood(port: int, images: Sequence[bytes], rate: float, seconds: float) -> li
 
 
 def very_many(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
-    """Ask again and again; memory must not grow once all is warm."""
+    """Send very many requests; memory must not grow after the first ones."""
     closed_loop(port, images, sizes.warm_up, CLIENTS)
     before = memory(port)
     closed_loop(port, images, sizes.requests - sizes.warm_up, CLIENTS)
@@ -146,7 +141,7 @@ def very_many(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
 
 
 def bombs(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
-    """Ask beside a client that sends one hostile image after the other, see tests/bombs.py."""
+    """Send requests beside a client that sends one hostile image after the other, see tests/bombs.py."""
     corpus = [make() for make in BOMBS.values()]
     closed_loop(port, images, 4 * CLIENTS, CLIENTS)
     before, alone = memory(port), ask_for(port, images, sizes.seconds / 2)
@@ -180,7 +175,7 @@ def bombs(port: int, images: Sequence[bytes], sizes: Sizes) -> list[Row]:
 
 
 def ask_for(port: int, images: Sequence[bytes], seconds: float) -> list[tuple[int, float]]:
-    """Let `CLIENTS` ask for a while, each as soon as it has its answer; return status and seconds of each request."""
+    """Send requests from `CLIENTS` clients for a while; return status and seconds of each request."""
     end = time.perf_counter() + seconds
 
     def work(client: int) -> list[tuple[int, float]]:
@@ -198,16 +193,16 @@ def ask_for(port: int, images: Sequence[bytes], seconds: float) -> list[tuple[in
 
 
 def unfinished(port: int, images: Sequence[bytes]) -> list[Row]:
-    """Ask beside clients that begin, and say no more."""
+    """Send requests beside clients that begin theirs and never end them."""
     measure = partial(flood, port, images, rate=5, seconds=8)
     closed_loop(port, images, 4 * CLIENTS, CLIENTS)
     before, alone = memory(port), measure()
     with ExitStack() as stack:
 
-        def begin(said: bytes) -> None:
+        def begin(request: bytes) -> None:
             line = stack.enter_context(closing(socket.create_connection(("127.0.0.1", port), timeout=120)))
             with suppress(OSError):  # the service may have cut it by now
-                line.sendall(said)
+                line.sendall(request)
 
         head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\n"
         for _ in range(UPLOADS):
@@ -226,18 +221,18 @@ def unfinished(port: int, images: Sequence[bytes]) -> list[Row]:
 
 
 def broken(port: int, image: bytes, sizes: Sizes) -> list[Row]:
-    """Send what no sane client sends."""
+    """Send random and mutated requests."""
     (worker,) = workers(port)
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        found = tally(pool.map(partial(spoken, port), broken_requests(image, sizes.broken)))
+        found = tally(pool.map(partial(send, port), broken_requests(image, sizes.broken)))
     alive = is_ready(port) and workers(port) == [worker]
     verdict = f"{found}; the same process {'answers' if alive else 'is gone'}"
     return [Row(f"{sizes.broken:,} random and mutated requests", verdict, "no 5xx, service alive")]
 
 
 def killed(port: int, images: Sequence[bytes]) -> list[Row]:
-    """Kill one of two workers while clients ask, each time over a new line, and see who notices."""
+    """Kill one of two workers while clients send requests, each over a new connection."""
     closed_loop(port, images, 4 * CLIENTS, CLIENTS)
     old = workers(port)
     answers: list[tuple[float, int]] = []
@@ -282,10 +277,10 @@ def status_of(port: int, image: bytes, *, keep: bool = True) -> int:
         return TORN
 
 
-def spoken(port: int, request: Broken) -> int:
+def send(port: int, request: Broken) -> int:
     """Send a request as it is over a connection of its own; return the answer's status, or `TORN`.
 
-    Where no answer comes because the server, told of more, waits for it, there is an end after `PATIENCE` seconds.
+    Where the server waits for more than was sent, the connection is ended after `PATIENCE` seconds.
     """
     with socket.create_connection(("127.0.0.1", port), timeout=120) as line:
         try:
@@ -306,7 +301,7 @@ def http_status(line: socket.socket) -> int:
 
 
 def workers(port: int) -> list[psutil.Process]:
-    """Return the living worker processes of the server on a port."""
+    """Return the running worker processes of the server on a port."""
     (server,) = (child for child in psutil.Process().children() if str(port) in child.cmdline())
     return [child for child in server.children() if is_alive(child)]
 
@@ -319,7 +314,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def answers_requests(worker: psutil.Process, port: int) -> bool:
-    """Return whether a worker has taken a request."""
+    """Return whether a worker has a connection."""
     with suppress(psutil.NoSuchProcess):
         lines = worker.net_connections(kind="tcp")
         return any(line.laddr.port == port and line.status == psutil.CONN_ESTABLISHED for line in lines)
@@ -333,7 +328,7 @@ def memory(port: int) -> float:
 
 
 def growth(before: float, after: float) -> str:
-    """Return by how much memory grew, as text."""
+    """Describe how memory grew."""
     return f"{before:.0f} and {after:.0f} MB, {(after - before) / before:+.1%}"
 
 
@@ -343,16 +338,14 @@ def tally(statuses: Iterable[int]) -> str:
     return ", ".join(f"{'torn' if status == TORN else status}: {number:,}" for status, number in counts)
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Return the rows as a table in Markdown."""
-    conditions = (
-        f"`alserve serve`, {default_model().name}, `POST /segment`, drawn JPEGs of {SHAPE[1]} x {SHAPE[0]} pixels (the "
-        f"many: {SMALL[1]} x {SMALL[0]}), {CLIENTS} clients, in overload up to {CONNECTIONS}; client and server on the "
-        f"same {available_cores()} cores ({describe_cpu()}), Python {platform.python_version()}. Torn: the line "
-        f"was cut without an answer, by a kill, or by the client itself {PATIENCE} s after a request that has no end."
+def conditions() -> str:
+    """Describe how the figures were measured."""
+    return (
+        f"`alserve serve`, {default_model().name}, `POST /segment`, drawn JPEGs of {GLAS_SHAPE[1]} x {GLAS_SHAPE[0]} "
+        f"pixels (the many: {SMALL[1]} x {SMALL[0]}), {CLIENTS} clients, in overload up to {CONNECTIONS}; client and "
+        f"server on the same {machine()}. Torn: the connection was closed without an answer, by a kill, or by the "
+        f"client itself {PATIENCE} s after a request that has no end."
     )
-    lines = ["| measure | found | goal |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(["# The service under strain", "", conditions, "", *lines, ""])
 
 
 if __name__ == "__main__":

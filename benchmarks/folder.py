@@ -7,10 +7,8 @@ of 256 pixels, and write mask and class activation map at full size. Each runs i
 and the table gives ratios of medians, because machines are unsteady.
 """
 
-import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import statistics
@@ -21,26 +19,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+from common import ALSERVE, GLAS_SHAPE, HERE, RESULTS, draw_jpeg, machine, options, table, timed, write_report
 
 from alserve import load
 from alserve.errors import ModelError
-from alserve.files import write_atomic
-from alserve.images.codec import encode_jpeg
 from alserve.measure.dataset import load_dataset
 from alserve.modelfile import Cost, read_metadata
-from alserve.runtime.device import available_cores, describe_cpu
-from training.data.tissue import CLASSES, draw_tissue
+from alserve.runtime.device import available_cores
 from training.export.quantize import compare, loses_too_much
 from training.export.run import export_run
 from training.export.to_onnx import stamp
 from training.run.records import read_config
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 SHORT_SIDE = 256
-SIZE = (522, 775)
-ALSERVE = [sys.executable, "-m", "alserve"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
 """For the contenders: `training`, imported here, has changed how waiting threads behave."""
 
@@ -54,7 +45,7 @@ OPEN_SESSION = "import onnxruntime, cv2; onnxruntime.InferenceSession('{}', prov
 
 def main() -> None:
     """Make what is needed, run all contenders in turn, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("run", type=Path, help="a training run, such as runs/demo/run: its weights are measured")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--many", type=int, default=5000, help="images of the memory test")
@@ -64,8 +55,22 @@ def main() -> None:
         bench = Bench(arguments.run, Path(folder), arguments.images)
         seconds = bench.race(arguments.rounds)
         rows = bench.rows(seconds) + bench.memory(arguments.many) + bench.starts()
-    write_atomic(RESULTS / "folder.md", report(arguments, bench, seconds, rows).encode())
-    print((RESULTS / "folder.md").read_text())
+        costs = [f"- {name}: {describe(cost, bench.refusal(name))}" for name, cost in bench.costs.items()]
+    how = (
+        f"`make bench`: {arguments.images} drawn images of {GLAS_SHAPE[0]} x {GLAS_SHAPE[1]}, JPEG; mask and CAM "
+        f"written at full size; the same weights for all, working short side {SHORT_SIDE}. Medians of "
+        f"{arguments.rounds} rounds, in turn in one run; {machine()}."
+    )
+    times = [(name, f"{statistics.median(taken):.2f}", f"{min(taken):.2f}") for name, taken in seconds.items()]
+    write_report(
+        RESULTS / "folder.md",
+        "Folder inference",
+        how,
+        table(("measure", "found", "goal"), rows),
+        table(("seconds for all images", "median", "least"), times),
+        "Accuracy, on the test images of the run whose weights these are:",
+        "\n".join(costs),
+    )
 
 
 class Bench:
@@ -75,8 +80,7 @@ class Bench:
         self.run, self.folder, self.count = run, folder, count
         self.images = folder / "images"
         for index in range(count):
-            image, _ = draw_tissue(np.random.default_rng([7, index]), CLASSES[index % 2], SIZE)
-            write_atomic(self.images / f"{index:04}.jpg", encode_jpeg(image))
+            draw_jpeg(self.images / f"{index:04}.jpg", index)
         self.models = {"fp32": run / "model.onnx", "int8": folder / "exported.onnx"}
         self.refusals = {}
         try:
@@ -106,11 +110,11 @@ class Bench:
         return compare(full, other, dataset.split("test"))
 
     def refusal(self, contender: str) -> str | None:
-        """Say why a precision is refused, by its gate or by its self-check; None if it is not."""
+        """Return why a precision is refused, by its gate or by its self-check; None if it is not."""
         return loses_too_much(self.costs[contender]) or self.refusals.get(contender)
 
     def race(self, rounds: int) -> dict[str, list[float]]:
-        """Run everybody in turn, some rounds; give the seconds of each, start-up left out but for "command"."""
+        """Run all contenders in turn, some rounds; return their seconds, without start-up but for "whole command"."""
         here = str(HERE / "contenders.py")
         loops: dict[str, Callable[[Path], dict[str, float]]] = {
             "PyTorch eager loop": lambda out: self._said([here, "eager", self.run, self.images, out]),
@@ -153,7 +157,7 @@ class Bench:
         return [*ALSERVE, "segment", str(images), "--out", str(out), *options]
 
     def rows(self, seconds: dict[str, list[float]]) -> list[tuple[str, str, str]]:
-        """Give the rows of the table that follow from the race."""
+        """Return the rows of the table that follow from the race."""
         median = {name: statistics.median(taken) for name, taken in seconds.items()}
         eager, fp32 = median["PyTorch eager loop"], median["alserve fp32"]
         passing = ["alserve fp32", *(name for name in self.costs if self.refusal(name) is None)]
@@ -206,9 +210,7 @@ class Bench:
         for _ in range(rounds):
             for name, command in commands.items():
                 shutil.rmtree(out, ignore_errors=True)
-                start = time.perf_counter()
-                subprocess.run(command, capture_output=True, check=True, env=ENVIRONMENT)
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(timed(subprocess.run, command, capture_output=True, check=True, env=ENVIRONMENT))
         took = {name: statistics.median(taken) for name, taken in seconds.items()}
 
         def against(first: str, second: str) -> str:
@@ -220,33 +222,8 @@ class Bench:
         ]
 
 
-def report(
-    arguments: argparse.Namespace, bench: Bench, seconds: dict[str, list[float]], rows: list[tuple[str, str, str]]
-) -> str:
-    """Give the table in Markdown, with all that it rests on."""
-    lines = [
-        "# Folder inference",
-        "",
-        f"`make bench`: {arguments.images} drawn images of 522 x 775, JPEG; mask and CAM",
-    ]
-    lines += ["written at full size; the same weights for all, working short side 256.", ""]
-    lines += [f"{available_cores()} cores ({describe_cpu()}), {platform.system()}, Python {platform.python_version()};"]
-    lines += [
-        f"medians of {arguments.rounds} rounds, in turn in one run.",
-        "",
-        "| measure | found | goal |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {name} | {found} | {goal} |" for name, found, goal in rows]
-    lines += ["", "| seconds for all images | median | least |", "|---|---|---|"]
-    lines += [f"| {name} | {statistics.median(taken):.2f} | {min(taken):.2f} |" for name, taken in seconds.items()]
-    lines += ["", "Accuracy, on the test images of the run whose weights these are:", ""]
-    lines += [f"- {name}: {describe(cost, bench.refusal(name))}" for name, cost in bench.costs.items()]
-    return "\n".join(lines) + "\n"
-
-
 def describe(cost: Cost, refusal: str | None) -> str:
-    """Say whether a precision passes the accuracy gate of `alserve export` and its self-check."""
+    """Describe whether a precision passes the accuracy gate of `alserve export` and its self-check."""
     before, after = cost.dice
     return (
         f"test Dice {100 * (before or 0):.2f} -> {100 * (after or 0):.2f} %, same label "

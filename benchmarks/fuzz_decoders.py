@@ -1,11 +1,10 @@
-"""Give the decoder processes mutated images of every kind, and look at the time and memory that each one takes.
+"""Decode mutated images of every kind in decoder processes; measure the time and memory that each one takes.
 
     python benchmarks/fuzz_decoders.py [--mutations 3000] [--seed 0]
 
 The table goes to benchmarks/results/fuzz.md. What fails the goal is kept beside it, in fuzz/, to look at.
 """
 
-import argparse
 import io
 import sys
 import time
@@ -16,18 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
+from common import HERE, RESULTS, machine, options, table, write_report
 from PIL import Image
 
 from alserve.errors import ImageError, ImageLimitError, ImageTimeoutError
 from alserve.files import write_atomic
 from alserve.images.decoders import Decoders
-from alserve.runtime.device import describe_cpu
 
-HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from bombs import claimed_pixels, mutated  # noqa: E402
-from pictures import picture  # noqa: E402
+from bombs import claimed_pixels, mutated
+from pictures import picture
 
 SECONDS = 20
 GOAL_SECONDS, GOAL_BYTES = 2.0, 3e8
@@ -61,18 +59,19 @@ class Found(NamedTuple):
 
 def main() -> None:
     """Try every kind, write the table; exit with 1 where a goal was missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--mutations", type=int, default=3000, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "fuzz.md")
+    parser.add_argument("--out", type=Path, default=RESULTS / "fuzz.md")
     arguments = parser.parse_args()
     found = []
     for kind, ways in KINDS.items():
         found.append(
             fuzz(kind, [encode(kind, way) for way in ways], arguments.mutations, arguments.seed, arguments.out)
         )
-        print(row(found[-1]), flush=True)
-    write_atomic(arguments.out, table(found, arguments.mutations).encode())
+        print(*row(found[-1]), sep="; ", flush=True)
+    titles = ("kind", "outcomes", "longest", "most memory beyond")
+    write_report(arguments.out, "Mutated images", conditions(arguments.mutations), table(titles, map(row, found)))
     sys.exit(any(one.seconds > GOAL_SECONDS or one.memory > GOAL_BYTES for one in found))
 
 
@@ -130,22 +129,20 @@ def peaks() -> dict[int, int]:
     return found
 
 
-def row(found: Found) -> str:
-    """Return one line of the table."""
+def row(found: Found) -> tuple[str, ...]:
+    """Return one row of the table."""
     outcomes = ", ".join(f"{name}: {number:,}" for name, number in sorted(found.outcomes.items()))
-    return f"| {found.kind} | {outcomes} | {found.seconds:.2f} s | {found.memory / 1e6:.0f} MB |"
+    return found.kind, outcomes, f"{found.seconds:.2f} s", f"{found.memory / 1e6:.0f} MB"
 
 
-def table(found: Sequence[Found], mutations: int) -> str:
-    """Return all lines, and how they came about."""
-    conditions = (
+def conditions(mutations: int) -> str:
+    """Describe how the figures were measured, and the goal."""
+    return (
         f"`python benchmarks/fuzz_decoders.py`: {mutations:,} mutations of pictures of 64 x 48 pixels of each kind, "
-        f"decoded in a process with limits of time ({SECONDS} s) and memory; {describe_cpu()}. "
+        f"decoded in a process with limits of time ({SECONDS} s) and memory; {machine()}. "
         f"Goal: none over {GOAL_SECONDS:g} s, none over {GOAL_BYTES / 1e6:.0f} MB beyond what its picture needs "
         f"({BYTES_PER_PIXEL} bytes a pixel)."
     )
-    head = ["| kind | outcomes | longest | most memory beyond |", "|---|---|---|---|"]
-    return "\n".join(["# Mutated images", "", conditions, "", *head, *map(row, found), ""])
 
 
 if __name__ == "__main__":

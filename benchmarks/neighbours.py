@@ -6,27 +6,24 @@ Draws 4,794 JPEG files of 375 x 500 pixels in 200 classes, of CUB's size in byte
 image's neighbours as a training run does. The files lie in a temporary folder, about 450 MB.
 """
 
-import argparse
-import resource
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from common import RESULTS, machine, options, peak_memory, table, timed, write_report
 
 from alserve.files import write_atomic
 from alserve.geometry import resize, working_shape
 from alserve.images.codec import encode_jpeg, read_image
 from alserve.measure.dataset import Image
 from alserve.parallel import ordered_map
-from alserve.runtime.device import available_cores, describe_cpu
+from alserve.runtime.device import available_cores
 from training.learning.similarity import describe_once, neighbours
 
-RESULTS = Path(__file__).parent / "results"
 SIZE = (375, 500)
 SHORT_SIDE = 256
 K = 0.25
@@ -36,7 +33,7 @@ NOISE = 48
 
 def main() -> None:
     """Draw, measure, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--images", type=int, default=4794)
     parser.add_argument("--classes", type=int, default=200)
     arguments = parser.parse_args()
@@ -47,9 +44,18 @@ def main() -> None:
             write_atomic(path, encode_jpeg(draw(index)))
         seconds = measure(paths, [index % arguments.classes for index in range(arguments.images)], folder)
         kilobytes = sum(path.stat().st_size for path in paths) / len(paths) / 1000
-    text = report(arguments.images, arguments.classes, kilobytes, seconds)
-    write_atomic(RESULTS / "neighbours.md", text.encode())
-    print(text)
+    total = seconds["decode, resize, histograms"] + seconds["neighbours"]
+    rows = [
+        *((what, f"{taken:.1f} s", "") for what, taken in seconds.items()),
+        ("**from files to neighbours**", f"**{total:.1f} s**", "60 s"),
+        ("peak memory of the process, torch's libraries included", f"{peak_memory() / 1e9:.2f} GB", "1 GB"),
+    ]
+    how = (
+        f"`python benchmarks/neighbours.py`; {arguments.images:,} drawn images of {SIZE[0]} x {SIZE[1]} pixels in "
+        f"{arguments.classes} classes, JPEG files of {kilobytes:.0f} kB; short side {SHORT_SIDE}, k {K:g}; {machine()}."
+    )
+    found = table(("step", "found", "goal"), rows)
+    write_report(RESULTS / "neighbours.md", "Neighbours at the size of CUB", how, found)
 
 
 def draw(index: int) -> Image:
@@ -67,48 +73,23 @@ def read(path: Path) -> Image:
 
 
 def measure(paths: list[Path], labels: list[int], folder: Path) -> dict[str, float]:
-    """Give the seconds of every step, by name."""
-    seconds: dict[str, float] = {}
+    """Return the seconds of every step, by name."""
 
-    @contextmanager
-    def timed(what: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        seconds[what] = time.perf_counter() - started
+    def describe(images: Iterable[Image]) -> Any:  # noqa: ANN401
+        return describe_once(images, folder, "drawn")
 
-    with timed("decode and resize, alone"):
-        for _ in ordered_map(read, paths, available_cores()):
-            pass
-    with timed("decode, resize, histograms"):
-        counts = describe_once(ordered_map(read, paths, available_cores()), folder, "drawn")
-    with timed("neighbours"):
-        neighbours(counts, labels, K)
-    with timed("histograms of the same data, a second time"):
-        describe_once((), folder, "drawn")
-    return seconds
+    def decode() -> Iterator[Image]:
+        return ordered_map(read, paths, available_cores())
 
-
-def report(images: int, classes: int, kilobytes: float, seconds: dict[str, float]) -> str:
-    """Give the figures as a table in Markdown."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    total = seconds["decode, resize, histograms"] + seconds["neighbours"]
-    return "\n".join(
-        [
-            "# Neighbours at the size of CUB",
-            "",
-            f"`python benchmarks/neighbours.py`; {images:,} drawn images of {SIZE[0]} x {SIZE[1]} pixels in {classes}",
-            f"classes, JPEG files of {kilobytes:.0f} kB; {available_cores()} cores ({describe_cpu()}),",
-            f"short side {SHORT_SIDE}, k {K:g}.",
-            "",
-            "| step | found | goal |",
-            "|---|---|---|",
-            *(f"| {what} | {taken:.1f} s | |" for what, taken in seconds.items()),
-            f"| **from files to neighbours** | **{total:.1f} s** | 60 s |",
-            f"| peak memory of the process, torch's libraries included | {peak:.2f} GB | 1 GB |",
-            "",
-        ]
-    )
+    decoded = timed(deque, decode(), maxlen=0)
+    described = timed(lambda: describe(decode()))
+    again = timed(describe, ())
+    return {
+        "decode and resize, alone": decoded,
+        "decode, resize, histograms": described,
+        "neighbours": timed(neighbours, describe(()), labels, K),
+        "histograms of the same data, a second time": again,
+    }
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 The findings go to benchmarks/results/resume.md.
 """
 
-import argparse
 import signal
 import subprocess
 import sys
@@ -13,26 +12,21 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
+from common import ALSERVE, RESULTS, draw_jpeg, machine, options, table, write_report
 
-from alserve.files import write_atomic
 from alserve.folder.manifest import MANIFEST
-from alserve.images.codec import encode_jpeg
-from alserve.runtime.device import available_cores, describe_cpu
-from training.data.tissue import CLASSES, draw_tissue
 
-OUT = Path(__file__).parent / "results" / "resume.md"
 SHAPE = (261, 388)
 """Height and width of the images, in pixels."""
 DRAWN = 200
-"""Different images; each comes again under other names."""
+"""Number of different images; each is repeated under other names."""
 PARTS = (0.25, 0.6)
 """Shares of the run after which it is stopped."""
 
 
 def main() -> None:
     """Run, stop, continue, compare, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--images", type=int, default=5000)
     images: int = parser.parse_args().images
     with TemporaryDirectory() as name:
@@ -50,40 +44,36 @@ def main() -> None:
         codes.append(segment(folder / "in", stopped))
         unlike = differences(whole, stopped)
         left = [path.name for path in stopped.rglob(".*")]
-    report = [
-        "# A folder run, stopped and continued",
-        "",
-        f"`python benchmarks/resume.py`: {images} drawn images of {SHAPE[0]} x {SHAPE[1]},",
-        f"{available_cores()} cores ({describe_cpu()}).",
-        "",
-        "| run | exit code | images done after it |",
-        "|---|---|---|",
-        f"| left alone, {seconds:.0f} s | {codes[0]} | {images} |",
-        f"| stopped by Ctrl-C | {codes[1]} | {done[0]} |",
-        f"| the same command, stopped by kill -9 | {codes[2]} | {done[1]} |",
-        f"| the same command | {codes[3]} | {images} |",
-        "",
-        f"Files that differ between the first folder and the last: {len(unlike)}; temporary files left: {len(left)}.",
-        "",
-    ]
-    write_atomic(OUT, "\n".join(report).encode())
-    print("\n".join(report), *unlike[:5], *left[:5])
+    how = f"`python benchmarks/resume.py`: {images} drawn images of {SHAPE[0]} x {SHAPE[1]}; {machine()}."
+    runs = (
+        f"left alone, {seconds:.0f} s",
+        "stopped by Ctrl-C",
+        "the same command, stopped by kill -9",
+        "the same command",
+    )
+    counts = (images, *done, images)
+    rows = [(run, str(code), str(count)) for run, code, count in zip(runs, codes, counts, strict=True)]
+    found = (
+        f"Files that differ between the first folder and the last: {len(unlike)}; temporary files left: {len(left)}."
+    )
+    titles = ("run", "exit code", "images done after it")
+    write_report(RESULTS / "resume.md", "A folder run, stopped and continued", how, table(titles, rows), found)
+    print(*unlike[:5], *left[:5])
     sys.exit(bool(unlike or left))
 
 
 def draw(folder: Path, images: int) -> None:
     """Draw the images into `folder`/in, as links to a few."""
     for number in range(min(DRAWN, images)):
-        picture, _ = draw_tissue(np.random.default_rng([7, number]), CLASSES[number % len(CLASSES)], SHAPE)
-        write_atomic(folder / "drawn" / f"{number}.jpg", encode_jpeg(picture))
+        draw_jpeg(folder / "drawn" / f"{number}.jpg", number, SHAPE)
     (folder / "in").mkdir()
     for number in range(images):
         (folder / "in" / f"{number:05}.jpg").hardlink_to(folder / "drawn" / f"{number % DRAWN}.jpg")
 
 
 def segment(images: Path, out: Path, stop: signal.Signals | None = None, after: int = 0) -> int:
-    """Run the command; send it a signal once so many images stand in its manifest; give its exit code."""
-    command = [sys.executable, "-m", "alserve", "segment", images, "--out", out, "--save", "mask,cam"]
+    """Run the command; send it a signal once its manifest has `after` lines; return its exit code."""
+    command = [*ALSERVE, "segment", images, "--out", out, "--save", "mask,cam"]
     process = subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.DEVNULL)
     manifest = out / MANIFEST
     while stop and process.poll() is None and lines(manifest) < after:

@@ -9,21 +9,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from specs import spec_of
 
 from alserve import Predictor
 from alserve.files import write_atomic
 from alserve.geometry import resize
 from alserve.images.codec import encode_png, to_grey
 from alserve.measure.dataset import load_dataset
-from alserve.modelfile import ModelSpec, Parity, Provenance
+from alserve.modelfile import ModelSpec, Parity
 from alserve.predictor import Prediction
 from training.data.synthetic import draw_dataset
 from training.data.tissue import CLASSES, draw_tissue
 from training.report import ReportCase, write_report
 from training.report.cases import AskedRound, asked_rounds
 from training.report.figures import Curve, Dots, draw_curves, draw_dots
-from training.report.page import DASH
-from training.run.result import RunResult
+from training.report.values import DASH
+from training.run.result import RunResult, describe_method
 
 ROUNDS = [
     {
@@ -31,7 +32,6 @@ ROUNDS = [
         "masks_used": 8 + 2 * number,
         "pseudo_labels": 12 + number,
         "threshold": 0.41,
-        "seconds": 61.0,
         "test_dice": dice,
         "test_accuracy": 0.958,
     }
@@ -41,24 +41,8 @@ ROUNDS = [
 
 @pytest.fixture
 def spec() -> ModelSpec:
-    provenance = Provenance(
-        encoder="some_encoder",
-        method="label-propagation",
-        seed=7,
-        rounds=3,
-        masks_used=12,
-        train_images=48,
-        data_fingerprint="5eed5eed",
-        versions={"torch": "2.99.1"},
-    )
-    return ModelSpec(
-        classes=CLASSES,
-        threshold=0.5,
-        short_side=64,
-        cam_range=(0, 1),
-        provenance=provenance,
-        parity=(Parity(batch=1, height=64, width=96, max_difference=3e-6),),
-    )
+    parity = (Parity(batch=1, height=64, width=96, max_difference=3e-6),)
+    return spec_of(CLASSES, method="masks-only").model_copy(update={"parity": parity})
 
 
 def drawn_case(spec: ModelSpec, name: str = "case.png", label: str = "irregular") -> ReportCase:
@@ -103,7 +87,7 @@ def test_the_page_holds_figures_pictures_and_commands(tmp_path: Path, spec: Mode
     )
     page = Page(path.read_text())
     shown = page.text.replace("\N{NARROW NO-BREAK SPACE}", " ")
-    for figure in ("84.3 %", "88.2 %", "91.2 %", "95.8 %", "0.41", "of 48", "3 min 03 s", "regular 75.0 %"):
+    for figure in ("84.3 %", "88.2 %", "91.2 %", "95.8 %", "0.41", "of 48", "regular 75.0 %"):
         assert figure in shown
     for fact in (
         "✗ is irregular",
@@ -118,6 +102,33 @@ def test_the_page_holds_figures_pictures_and_commands(tmp_path: Path, spec: Mode
     assert "alserve segment IMAGES --out results --model 'out put/model.onnx'" in shown
     assert "alserve serve --model 'out put/model.onnx'" in shown
     assert page.tags.count("img") == 1 + 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "total", "rows"),
+    [
+        ({1: 61.0, 2: 7.4, 3: 59.9}, "2 min 08 s", ["1 min 01 s", "7 s", "1 min 00 s"]),
+        ({0: 3600.0, 1: 61.0, 2: 61.0, 3: 61.0}, "1 h 03 min", ["1 min 01 s"] * 3),
+        ({0: 3600.0, 1: 61.0, 3: 61.0}, DASH, ["1 min 01 s", DASH, "1 min 01 s"]),
+        ({}, DASH, [DASH] * 3),
+    ],
+)
+def test_the_elapsed_time_is_of_all_rounds_and_what_precedes_them(
+    tmp_path: Path, spec: ModelSpec, seconds: dict[int, float], total: str, rows: list[str]
+) -> None:
+    path = tmp_path / "report.html"
+    write_report(path, title="t", rounds=ROUNDS, spec=spec, settings={}, seconds=seconds)
+    text = path.read_text().replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert f"<dt>Elapsed time</dt><dd>{total}</dd>" in text
+    assert re.findall(r"<td>([^<]*)</td></tr>", text) == rows
+    assert ("1 h 00 min before the first round" in text) is (0 in seconds)
+
+
+@pytest.mark.parametrize("name", ["masks-only", "random"])
+def test_both_names_of_a_method_are_said(tmp_path: Path, spec: ModelSpec, name: str) -> None:
+    path = tmp_path / "report.html"
+    write_report(path, title="t", rounds=ROUNDS, spec=spec, settings={"method": name})
+    assert Page(path.read_text()).text.count(describe_method("masks-only")) == 2
 
 
 def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path, spec: ModelSpec) -> None:

@@ -127,10 +127,10 @@ def test_a_run_of_the_version_before_continues_and_is_read(tmp_path: Path) -> No
 
 def test_both_names_of_a_method() -> None:
     assert [describe_method(name) for name in ORDER] == [
-        "cams only (wsl)",
-        "masks only (random)",
+        "cams only (published as wsl)",
+        "masks only (published as random)",
         "label propagation",
-        "all masks (full)",
+        "all masks (published as full)",
     ]
     assert describe_method("wsl") == describe_method("cams-only")
 

@@ -1,24 +1,17 @@
-"""What a person needs to draw masks: a draft of each, and one page that says what is to be done."""
+"""For a person who draws masks: drafts, and a page that lists the masks to draw."""
 
-import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from alserve.arrays import Image
 from alserve.drawing import overlay
 from alserve.files import write_atomic
-from alserve.geometry import resize
-from alserve.images.codec import encode_jpeg, encode_png, to_grey
+from alserve.images.codec import encode_png, to_grey
 from alserve.measure.dataset import Sample, read_mask, stem
 from alserve.predictor import load
-
-PICTURE_SIDE = 480
-"""Pictures in the page are at most so many pixels wide or high."""
+from training.page import picture_url, write_filled
 
 
 @dataclass(frozen=True)
@@ -31,8 +24,8 @@ class Task:
     """The name without its suffix."""
     height: int
     width: int
-    pictures: dict[str, str]
-    """JPEG as data URL, by caption."""
+    pictures: dict[str, Markup]
+    """Data URLs, by caption."""
 
 
 def write_drafts(wanted: Sequence[tuple[Sample, Path]], model: Path) -> None:
@@ -56,17 +49,9 @@ def write_page(path: Path, wanted: Sequence[tuple[Sample, Path]]) -> None:
         path: Where the page is to be; `images/`, `drafts/` and `masks/` are beside it.
         wanted: The images, each with the place of its draft, which need not be there.
     """
-    environment = Environment(
-        loader=PackageLoader("training"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["url"] = lambda name: quote(os.fsencode(name))
+    title = f"{len(wanted)} {'mask' if len(wanted) == 1 else 'masks'} to draw"
     tasks = [_task(sample, draft) for sample, draft in wanted]
-    page = environment.get_template("todo.html.jinja").render(tasks=tasks, folder=str(path.parent.absolute()))
-    write_atomic(path, page.encode(errors="xmlcharrefreplace"))
+    write_filled(path, "todo.html.jinja", title=title, tasks=tasks, folder=str(path.parent.absolute()))
 
 
 def _task(sample: Sample, draft: Path) -> Task:
@@ -75,12 +60,5 @@ def _task(sample: Sample, draft: Path) -> Task:
     if draft.exists():
         mask = read_mask(draft)
         pictures["Draft"] = overlay(image, mask) if mask.shape == image.shape[:2] else image
-    urls = {caption: _data_url(picture) for caption, picture in pictures.items()}
+    urls = {caption: picture_url(picture) for caption, picture in pictures.items()}
     return Task(sample.name, stem(sample.name), image.shape[0], image.shape[1], urls)
-
-
-def _data_url(picture: Image) -> str:
-    height, width = picture.shape[:2]
-    scale = min(1.0, PICTURE_SIDE / max(height, width))
-    small = resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
-    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(small)).decode()}"

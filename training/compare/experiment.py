@@ -14,7 +14,7 @@ from alserve.paths import below
 from alserve.registry import suggest
 from alserve.terminal import progress, say
 from training.annotate.oracle import SimulatedOracle
-from training.compare.jobs import Job, run_jobs
+from training.compare.jobs import RunJob, run_jobs
 from training.learning.algorithm import describe
 from training.model.phases import Trainer
 from training.report import report_folders
@@ -24,14 +24,14 @@ from training.train import check_budget
 
 Model = TypeVar("Model", bound=BaseModel)
 MOST_BYTES = 256 << 10
-"""An experiment's file is at most so large."""
+"""Largest size of an experiment's file."""
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 
 
 class Experiment(BaseModel):
-    """What an experiment's file says."""
+    """The content of an experiment's file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,9 +42,9 @@ class Experiment(BaseModel):
     preset: str | None = None
     """Settings for a kind of data."""
     settings: dict[str, Any] = {}
-    """Settings of all runs, in place of the preset's."""
+    """Settings of all runs, which replace the preset's."""
     methods: Annotated[dict[Name, dict[str, Any] | None], Field(min_length=1)]
-    """Settings by the name of a method, in place of those of all runs."""
+    """Settings by the name of a method, which replace those of all runs."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
 
     @model_validator(mode="after")
@@ -69,7 +69,7 @@ def read_experiment(path: Path) -> Experiment:
     """Read an experiment's file.
 
     Raises:
-        DataError: It is not there, no YAML, or says something that is not known.
+        DataError: It is missing, not YAML, or holds a key or value that is not known.
     """
     try:
         content = yaml.load(_read_text(path), _Loader)  # noqa: S506  a safe loader
@@ -78,9 +78,11 @@ def read_experiment(path: Path) -> Experiment:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise DataError(f"{path}{line}: {getattr(error, 'problem', None) or 'no YAML'}") from None
+        raise DataError(f"{path}{line}: {getattr(error, 'problem', None) or 'not YAML'}") from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise DataError(f"{path}: holds what is no plain text, number, list or mapping; see the README") from None
+        raise DataError(
+            f"{path}: holds something other than text, numbers, lists and mappings; see the README"
+        ) from None
     experiment = _checked(Experiment, content, str(path))
     for name in experiment.methods:
         settings_of(experiment, name, experiment.seeds[0], str(path))
@@ -89,7 +91,7 @@ def read_experiment(path: Path) -> Experiment:
 
 def _read_text(path: Path) -> str:
     if path.exists() and not path.is_file():
-        raise DataError(f"{path}: is no regular file; name a YAML file")
+        raise DataError(f"{path}: is not a regular file; name a YAML file")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
@@ -137,7 +139,7 @@ def run_experiment(
     experiment = read_experiment(config)
     source = data or (config.parent / experiment.data if experiment.data else None)
     if source is None:
-        raise DataError(f"{config}: says no 'data', and --data is not given")
+        raise DataError(f"{config}: names no data set; add 'data' to it, or give --data")
     if experiment.masks and data is None and masks is None:
         masks = config.parent / experiment.masks
     dataset = load_dataset(source, masks)
@@ -147,7 +149,7 @@ def run_experiment(
         Trainer(settings, device)  # a device that cannot be used: nothing is begun
     fingerprint = dataset.fingerprint()
     planned = [
-        Job(
+        RunJob(
             name=f"{method}-{seed}",
             data=source,
             masks=masks,
@@ -168,7 +170,7 @@ def run_experiment(
         going = [job for job in waiting if job.name not in failures]
         return sum(max(0, len(job.settings.schedule) - _rounds_done(job)) for job in going)
 
-    def done(job: Job, failure: str | None) -> None:
+    def done(job: RunJob, failure: str | None) -> None:
         if failure:
             failures[job.name] = f"{job.name} failed: {failure} (see {out / 'logs' / job.name}.log)"
         say(failures.get(job.name) or f"{job.name}: {describe(read_rounds(job.out)[-1])}")
@@ -181,14 +183,14 @@ def run_experiment(
     return list(failures.values())
 
 
-def _rounds_done(job: Job) -> int:
+def _rounds_done(job: RunJob) -> int:
     """Count a run's finished rounds; none where its file is damaged, which the run writes anew."""
     with suppress(RunError):
         return len(read_rounds(job.out))
     return 0
 
 
-def _is_finished(job: Job, fingerprint: str) -> bool:
+def _is_finished(job: RunJob, fingerprint: str) -> bool:
     """Tell whether all rounds of a run are done, with these settings and data, and its report is written."""
     with suppress(RunError):
         config = read_config(job.out)
@@ -199,7 +201,7 @@ def _is_finished(job: Job, fingerprint: str) -> bool:
 
 
 def _checked(model: type[Model], values: object, where: str) -> Model:
-    """Validate values; say the first thing that does not fit in one line, with what may have been meant."""
+    """Validate values; the first that does not fit is an error of one line, with what may have been meant."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

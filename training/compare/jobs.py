@@ -1,4 +1,4 @@
-"""Several runs at once, each in a process of its own: its threads, its GPU, its log; one that fails stops no other."""
+"""Several runs at once, each in a process of its own, with its threads, GPU and log; one that fails stops no other."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from alserve.runtime.device import available_cores
 from training.settings import Settings
 
 
-class Job(BaseModel):
-    """What one run is to do; see `training.train.train_run`."""
+class RunJob(BaseModel):
+    """One run of an experiment; see `training.train.train_run`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,43 +32,43 @@ class Job(BaseModel):
     cache: Path
 
     def as_json(self) -> str:
-        """Write the job in ASCII, whatever bytes its paths have."""
+        """Return the job as JSON in ASCII, whatever bytes its paths have."""
         return json.dumps(self.model_dump(), default=str, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `as_json` wrote."""
+        """Read what `as_json` returned."""
         return cls.model_validate(json.loads(text))
 
 
 LOOK_SECONDS = 2.0
-"""So often is looked at how far the runs have come."""
+"""Interval at which progress is looked at."""
 
 Process = subprocess.Popen[bytes]
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Sequence[RunJob],
     logs: Path,
     at_once: int,
-    done: Callable[[Job, str | None], None],
+    done: Callable[[RunJob, str | None], None],
     look: Callable[[], None],
 ) -> None:
-    """Do all jobs.
+    """Run all jobs.
 
     Args:
-        jobs: What is to be done, in this order.
-        logs: Folder for `NAME.log`, to which each adds what it says.
-        at_once: How many run at the same time.
-        done: Called as each ends, with what went wrong, if anything did.
-        look: Called every so often while they run, and after each end.
+        jobs: The runs, in the order in which they start.
+        logs: Folder for `NAME.log`, to which a run's output is appended.
+        at_once: Number of runs at the same time.
+        done: Called as each run ends, with what went wrong, if anything did.
+        look: Called every `LOOK_SECONDS` while they run, and as each ends.
     """
     running: set[Process] = set()
     free: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
     for place in places(at_once, _gpus() if any(job.device != "cpu" for job in jobs) else []):
         free.put(place)
 
-    def work(job: Job) -> str | None:
+    def work(job: RunJob) -> str | None:
         place = free.get()
         try:
             return _run(job, logs / f"{job.name}.log", {**os.environ, **place}, running)
@@ -91,8 +91,8 @@ def run_jobs(
             raise
 
 
-def _run(job: Job, log: Path, environment: Mapping[str, str], running: set[Process]) -> str | None:
-    """Do one job in a process of its own, which Ctrl-C does not reach; give what went wrong."""
+def _run(job: RunJob, log: Path, environment: Mapping[str, str], running: set[Process]) -> str | None:
+    """Run one job in a process of its own, which Ctrl-C does not reach; return what went wrong."""
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "training.compare.worker", job.as_json()]
     with (
@@ -112,14 +112,14 @@ def _run(job: Job, log: Path, environment: Mapping[str, str], running: set[Proce
 def _last_words(log: Path) -> str:
     """Return the last line of a log: the error, where a run has failed."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("alserve: ") if lines else "it said nothing"
+    return lines[-1].removeprefix("alserve: ") if lines else "its log is empty"
 
 
 def places(at_once: int, gpus: Sequence[str]) -> Iterator[dict[str, str]]:
     """Return the environment variables of each of the runs at once: its share of the cores, and a GPU in turn.
 
     Args:
-        at_once: How many there are.
+        at_once: Number of runs.
         gpus: Names of the GPUs, as CUDA_VISIBLE_DEVICES takes them; none on the CPU.
     """
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_cores() // at_once))

@@ -12,12 +12,12 @@ from alserve.paths import printable
 
 
 def main() -> None:
-    """Do the job; an error that a user can mend is one line."""
+    """Run the job; an error that a user can mend is one line."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from training.compare.jobs import Job  # noqa: PLC0415  torch takes seconds to load, in which the parent may end
+    from training.compare.jobs import RunJob  # noqa: PLC0415  torch takes seconds to load, in which the parent may end
     from training.train import train_run  # noqa: PLC0415
 
-    job = Job.from_json(sys.argv[1])
+    job = RunJob.from_json(sys.argv[1])
     try:
         train_run(job.data, job.out, job.settings, masks=job.masks, device=job.device, cache=job.cache)
     except AlserveError as error:

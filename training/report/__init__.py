@@ -1,4 +1,4 @@
-"""What runs learned, as HTML pages and figures."""
+"""Reports of runs: HTML pages, figures and tables."""
 
 from training.report.cases import ReportCase, choose_cases
 from training.report.folders import report_folders

@@ -1,4 +1,4 @@
-"""Images with what a model says of them, for the contact sheets of a page."""
+"""Images with what a model predicts for them, to be shown in a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from training.run.result import RunResult
 
 @dataclass(frozen=True, eq=False)
 class ReportCase:
-    """An image with what the model said of it, and what is true where that is known."""
+    """An image with what the model predicted, and what is true where that is known."""
 
     name: str
     image: Image
@@ -59,7 +59,7 @@ class AskedRound:
 
 
 def open_dataset(run: RunResult, classes: Sequence[str]) -> Dataset | None:
-    """Open the data set that a run learned from; say why, and give None, where there is nothing to be shown from it.
+    """Open the data set that a run learned from; print why, and return None, where nothing can be shown from it.
 
     Args:
         run: The run.
@@ -95,12 +95,12 @@ def choose_cases(predictor: Predictor, dataset: Dataset, most: int) -> list[Repo
 
 
 def asked_rounds(predictor: Predictor, dataset: Dataset, run: RunResult, most: int) -> list[AskedRound]:
-    """Show what the oracle was asked for, some images of every round, as the model sees them now.
+    """Show what the oracle was asked for, some images of every round, with the model's predictions.
 
     Args:
         predictor: The model, with the data set's classes.
         dataset: Images with their classes.
-        run: What it was that asked.
+        run: The run that asked.
         most: How many images, at most.
     """
     samples = _with_drawn_masks(dataset.samples, run)

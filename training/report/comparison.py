@@ -1,4 +1,4 @@
-"""What several groups of runs say beside each other: areas, tests against random, bounds, ablations."""
+"""Groups of runs compared: areas under curves, tests against random queries, bounds, ablations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from functools import cached_property
 from training.report.groups import Group
 from training.report.published import Points, Published
 from training.report.statistics import Paired, Spread, area_under, compare_paired, masks_to_reach, spread_of
-from training.run.result import RunResult
+from training.run.result import RunResult, describe_method
 
 SHARES = (0.95, 0.98)
-"""Of full supervision's Dice: what reaching it costs in masks is told."""
+"""Shares of full supervision's Dice for which the masks needed are reported."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A group's line in the main table. Dice, areas and accuracy are 0 to 1."""
+    """A group's row of the main table. Dice, areas and accuracy are 0 to 1."""
 
     group: Group
     masks: int
@@ -28,7 +28,8 @@ class Row:
     published: float | None
     """The published area over the same masks; for a bound or an only budget, the published Dice."""
     over_random: Paired | None
-    """Areas, or the Dice where all runs have one and the same budget, against those of random queries."""
+    """Areas, or the Dice where all runs have one and the same budget, against those of random queries without
+    pseudo-masks."""
     to_reach: tuple[int | None, ...]
     """Masks after which the mean is at a share of our own full supervision; see `SHARES`."""
 
@@ -50,7 +51,7 @@ class Comparison:
     Args:
         groups: At least one, each with a finished round.
         published: What was published on these data.
-        between: Masks from where to where the areas are taken. Default: as far as all finished runs go.
+        between: Range of masks over which areas are compared. Default: as far as all finished runs go.
     """
 
     groups: Sequence[Group]
@@ -69,7 +70,7 @@ class Comparison:
 
     @cached_property
     def span(self) -> tuple[int, int] | None:
-        """Masks from where to where the areas are taken; None where finished runs have nothing in common."""
+        """Range of masks over which areas are compared; None where finished runs have no range in common."""
         if self.between:
             return self.between
         curves = [run.points("test_dice") for group in self.learners for run in group.runs if run.finished]
@@ -86,7 +87,7 @@ class Comparison:
 
     @property
     def random(self) -> Group | None:
-        """What the others are tested against: random queries, no pseudo-masks."""
+        """What the others are tested against: random queries, masks only."""
         return next((group for group in self.learners if group.published_as == "random"), None)
 
     @cached_property
@@ -105,7 +106,7 @@ class Comparison:
         for method, query in dict.fromkeys((group.method, group.query) for group in self.groups):
             members = [group for group in self.groups if (group.method, group.query) == (method, query)]
             if varied := _varied(members):
-                title = method if query == "random" else f"{method}, query {query}"
+                title = describe_method(method) if query == "random" else f"{method}, query {query}"
                 found.append(Ablation(title, varied, tuple(members)))
         return found
 

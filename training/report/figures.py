@@ -1,4 +1,4 @@
-"""Several runs in one figure: a measure against the masks used, or of each method where all used as many."""
+"""Figures of several runs: a measure against the masks used, or of each method where all used the same number."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 DICE = "Test Dice (%)"
 
 MOST_TICKS = 12
-"""Up to so many budgets are each marked on the axis."""
+"""Largest number of budgets that are each marked on the axis."""
 
 INK, FAINT = ("#3b3744", "#dcd9e0"), ("#e2dfe6", "#3a3d47")
 """Of text and of grid lines: on a light ground, on a dark one."""
@@ -118,7 +118,7 @@ def draw_dots(
     dark: bool = False,
     kind: Literal["svg", "png"] = "svg",
 ) -> bytes:
-    """Plot a measure of runs that all used as many masks: a row a method, a dot a run, a mark at their mean.
+    """Plot a measure of runs that all used the same number of masks: a row a method, a dot a run, a mark at their mean.
 
     Args:
         rows: At least one, the first on top.

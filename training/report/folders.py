@@ -1,4 +1,4 @@
-"""From folders to a page: of one run, or of several beside each other."""
+"""Reports of folders: of one run, or of several compared."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def report_folders(folders: Sequence[Path], out: Path | None = None, *, between:
     Args:
         folders: Runs, or folders of runs such as an experiment's; at least one.
         out: Folder to write to; the folder itself if there is only one.
-        between: Masks from where to where areas are compared, such as "8-24". Default: as far as all runs go.
+        between: Range of masks over which areas are compared, such as "8-24". Default: as far as all runs go.
 
     Returns:
         The page.
@@ -30,7 +30,7 @@ def report_folders(folders: Sequence[Path], out: Path | None = None, *, between:
             wanting.
     """
     if out is None and len(folders) > 1:
-        raise RunError("where is the report of several folders to be? name a folder with --out")
+        raise RunError("the report of several folders needs a folder of its own; name it with --out")
     out = out or folders[0]
     runs = find_runs(folders)
     if not any(run.rounds for run in runs):
@@ -48,5 +48,5 @@ def report_folders(folders: Sequence[Path], out: Path | None = None, *, between:
 def _range(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)-(\d+)", text)
     if found is None or int(found[1]) >= int(found[2]):
-        raise OptionError(f"--between {text}: give two numbers of masks, the smaller first, such as 8-24")
+        raise OptionError(f"--between {text}: name two numbers of masks, the smaller first, such as 8-24")
     return int(found[1]), int(found[2])

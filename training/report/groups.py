@@ -1,4 +1,4 @@
-"""Finished and unfinished runs as their folders hold them, and runs that differ by their seed alone as one group."""
+"""Finding runs in folders, and grouping those that differ by their seed alone."""
 
 import json
 import re
@@ -33,7 +33,7 @@ class Group:
 
     @property
     def method(self) -> str:
-        """What they learn from."""
+        """What they learn from, see `training.settings.Settings`."""
         return str(self.settings["method"])
 
     @property
@@ -52,6 +52,16 @@ class Group:
         if self.method == "masks-only":
             return self.query
         return PUBLISHED_AS.get(self.method, self.method) if self.is_bound or self.query == "random" else ""
+
+    @property
+    def details(self) -> str:
+        """What the name leaves open: method, query, and the paper's name of the method; "" where it says all."""
+        query = "" if self.query == "random" else self.query
+        published = "" if query else PUBLISHED_AS.get(self.method, "")
+        details = [part for part in (self.method, query) if part not in {"", self.name}]
+        if published not in {"", self.name}:
+            details.append(f"published as {published}")
+        return ", ".join(details)
 
     def by_budget(self, key: str) -> dict[int, Spread]:
         """Return a measure's spread over the seeds that have it, by masks used, in rising order."""
@@ -126,4 +136,4 @@ def group_runs(runs: Sequence[RunResult]) -> tuple[list[Group], list[str]]:
 
 def _place(group: Group) -> tuple[int, bool, bool]:
     place = ORDER.index(group.method) if group.method in ORDER else len(ORDER)
-    return place, group.query != "random", group.name != group.published_as
+    return place, group.query != "random", group.name not in {group.method, group.published_as}

@@ -1,4 +1,4 @@
-"""What the method's authors published: test Dice of every method, seed and round on two data sets."""
+"""The published results (arXiv:2010.04889): test Dice of every method, seed and round on two data sets."""
 
 import json
 from functools import cache
@@ -20,7 +20,7 @@ class Published(BaseModel):
 
     name: str
     classes: tuple[str, ...] | int
-    """Their names, or how many."""
+    """Their names, or their number."""
     train_images: int
     initial: int
     """Masks of the first round, all classes together."""

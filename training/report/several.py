@@ -1,4 +1,4 @@
-"""The page, the figures and the tables of several runs beside each other."""
+"""The page, the figures and the tables that compare several runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,14 +13,14 @@ from training.report.cases import AskedRound, asked_rounds, open_dataset
 from training.report.comparison import SHARES, Comparison
 from training.report.figures import DICE, Curve, Dots, draw_curves, draw_dots
 from training.report.groups import Group, group_runs
-from training.report.page import render
 from training.report.published import Points, published_for
+from training.report.values import write_filled_report
 from training.run.result import RunResult
 
 PSEUDO_DICE = "Dice of the pseudo-masks (%)"
 
 MOST_ASKED = 24
-"""So many of the images that the oracle was asked for are shown at most, of each group."""
+"""Number of the images that the oracle was asked for that are shown at most, of each group."""
 
 
 def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between: tuple[int, int] | None = None) -> Path:
@@ -30,7 +30,7 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
         runs: At least one with a finished round.
         out: Folder for all of it.
         title: Heading.
-        between: Masks from where to where the areas are taken.
+        between: Range of masks over which areas are compared. Default: as far as all finished runs go.
 
     Returns:
         The page.
@@ -54,19 +54,20 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
         "shares": SHARES,
         "notes": notes,
     }
-    page = render(
+    page = out / "report.html"
+    write_filled_report(
+        page,
         "comparison.html.jinja",
         **values,
         figures={name: [draw(dark=dark) for dark in (False, True)] for name, draw in figures.items()},
         galleries=list(_galleries(groups, spec)),
     )
-    write_atomic(out / "report.html", page.encode(errors="xmlcharrefreplace"))
-    write_atomic(out / "results.md", render("comparison.md.jinja", **values).encode(errors="backslashreplace"))
-    return out / "report.html"
+    write_filled_report(out / "results.md", "comparison.md.jinja", **values)
+    return page
 
 
 def _figures(comparison: Comparison) -> dict[str, Callable[..., bytes]]:
-    """Return what draws each figure, by its name; what was not measured has none."""
+    """Return a function that draws each figure, by the figure's name; what was not measured has none."""
     found: dict[str, Callable[..., bytes]] = {}
     if comparison.only_budget is not None:
         for name, key, measure in (("dice", "test_dice", DICE), ("pseudo", "pseudo_dice", PSEUDO_DICE)):

@@ -4,20 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alserve.files import write_atomic
 from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, ReportCase, asked_rounds, choose_cases, open_dataset
 from training.report.figures import Curve, draw_curves
-from training.report.page import render
-from training.run.records import read_seconds
+from training.report.values import write_filled_report
 from training.run.result import Round, RunResult
 
 MOST_CASES = 12
-"""So many test images are shown at most."""
+"""Number of test images that are shown at most."""
 
 MOST_ASKED = 32
-"""So many of the images that the oracle was asked for are shown at most."""
+"""Number of the images that the oracle was asked for that are shown at most."""
 
 
 def write_report(
@@ -27,6 +25,7 @@ def write_report(
     rounds: Sequence[Round],
     spec: ModelSpec,
     settings: Mapping[str, Any],
+    seconds: Mapping[int, float] | None = None,
     cases: Sequence[ReportCase] = (),
     asked: Sequence[AskedRound] = (),
     model: str = "model.onnx",
@@ -40,17 +39,20 @@ def write_report(
             where no Dice was measured.
         spec: The model's contract, with its provenance.
         settings: What the run was set to, by name.
-        cases: Test images for the contact sheet.
+        seconds: Elapsed time by round, see `training.run.result.RunResult.seconds`.
+        cases: Test images to show.
         asked: What the oracle was asked for.
         model: The model file, as it is to be named in the commands shown.
     """
     curve = Curve.of_rounds("this run", rounds)
-    page = render(
+    write_filled_report(
+        path,
         "run.html.jinja",
         title=title,
         rounds=rounds,
         last=rounds[-1] if rounds else {},
-        seconds=sum(record.get("seconds") or 0 for record in rounds) or None,
+        seconds=seconds or {},
+        total=_total(rounds, seconds or {}),
         curve=[draw_curves([curve], dark=dark) for dark in (False, True)] if curve.points else None,
         pseudo_measured=any(record.get("pseudo_dice") is not None for record in rounds),
         spec=spec,
@@ -59,11 +61,10 @@ def write_report(
         asked=asked,
         model=model,
     )
-    write_atomic(path, page.encode(errors="xmlcharrefreplace"))
 
 
 def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
-    """Write the report of a run: its figures, its model at work on test images, what the oracle was asked for.
+    """Write the report of a run: its figures, its model's answers to test images, what the oracle was asked for.
 
     Args:
         folder: The run; at least one of its rounds is finished.
@@ -73,14 +74,22 @@ def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
     run = RunResult.read(folder)
     predictor = load(run.model, device="cpu")
     dataset = open_dataset(run, predictor.spec.classes)
-    seconds = read_seconds(folder)
     write_report(
         path,
         title=title or folder.absolute().name,
-        rounds=[{**record, "seconds": seconds.get(record["round"])} for record in run.rounds],
+        rounds=run.rounds,
         spec=predictor.spec,
         settings=run.settings,
+        seconds=run.seconds,
         cases=choose_cases(predictor, dataset, MOST_CASES) if dataset else (),
         asked=asked_rounds(predictor, dataset, run, MOST_ASKED) if dataset else (),
         model=str(run.model),
     )
+
+
+def _total(rounds: Sequence[Round], seconds: Mapping[int, float]) -> float | None:
+    """Return the seconds of all rounds and of what precedes the first; None where a round's are not known."""
+    numbers = [record["round"] for record in rounds]
+    if not numbers or not {*numbers} <= {*seconds}:
+        return None
+    return seconds.get(0, 0.0) + sum(seconds[number] for number in numbers)

@@ -1,4 +1,4 @@
-"""Figures over seeds: mean and spread, area under a curve, paired tests. Nothing is made of what was not measured."""
+"""Statistics over seeds: mean and spread, area under a curve, paired tests. Missing values are never filled in."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +30,12 @@ def area_under(points: Sequence[tuple[float, float]], start: float, stop: float)
     """Return the area under a curve by the trapezoid rule, over the width of the range.
 
     1 / (stop - start) * the sum of (m[i+1] - m[i]) (d[i] + d[i+1]) / 2. With budgets evenly spaced that is the paper's
-    area, normalised by the number of intervals. A constant curve gives its constant.
+    area, normalised by the number of intervals. The area under a constant curve is its constant.
 
     Args:
         points: (masks used, value), in order of the masks.
-        start: Masks at which the range begins; between two points the curve is a straight line.
-        stop: Masks at which it ends.
+        start: Number of masks at which the range begins; between two points the curve is a straight line.
+        stop: Number of masks at which it ends.
 
     Returns:
         The area in the values' unit; None where the curve does not reach over the range, or the range is empty.
@@ -49,7 +49,7 @@ def area_under(points: Sequence[tuple[float, float]], start: float, stop: float)
 
 @dataclass(frozen=True)
 class Paired:
-    """What a method brings over another on the same seeds."""
+    """The difference between two methods on the same seeds."""
 
     n: int
     """Seeds that both have."""

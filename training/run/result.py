@@ -20,11 +20,11 @@ BOUNDS = ("cams-only", "all-masks")
 
 
 def describe_method(method: str) -> str:
-    """Return a method's name, with the paper's where it differs, such as "masks only (random)", given one of them."""
+    """Return a method's name, with the paper's where it differs, such as "masks only (published as random)"."""
     ours = our_name(method)
     if ours not in PUBLISHED_AS:
         return ours.replace("-", " ")
-    return f"{ours.replace('-', ' ')} ({PUBLISHED_AS[ours]})"
+    return f"{ours.replace('-', ' ')} (published as {PUBLISHED_AS[ours]})"
 
 
 @dataclass(frozen=True, eq=False)

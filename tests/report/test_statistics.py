@@ -1,19 +1,15 @@
-"""Figures over seeds: laws of the area under a curve, tests by pair, and what was published."""
+"""Figures over seeds: the area under a curve, paired tests, and what was published."""
 
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel, wilcoxon
+from specs import spec_of
 
-from alserve.modelfile import ModelSpec, Provenance
-from training.report.comparison import Comparison
-from training.report.groups import group_runs
 from training.report.published import published, published_for
 from training.report.statistics import area_under, compare_paired, masks_to_reach, spread_of
-from training.run.result import RunResult
 
 SHARE = st.floats(0, 1)
 
@@ -97,18 +93,7 @@ def test_the_published_bounds_and_budgets() -> None:
     ],
 )
 def test_the_published_data_are_known_again(classes: tuple[str, ...], images: int, name: str | None) -> None:
-    made = Provenance(
-        encoder="e",
-        method="all-masks",
-        seed=0,
-        rounds=1,
-        masks_used=1,
-        train_images=images,
-        data_fingerprint="f",
-        versions={},
-    )
-    spec = ModelSpec(classes=classes, threshold=0.5, short_side=64, cam_range=(0, 1), provenance=made, parity=())
-    found = published_for(spec)
+    found = published_for(spec_of(classes, train_images=images))
     assert (found and found.name) == name
 
 
@@ -149,85 +134,3 @@ def test_a_test_is_a_probability_or_nothing(values: dict[int, float | None], oth
 def test_masks_to_reach() -> None:
     curve = [(8, 0.8), (10, 0.86), (12, 0.85), (14, 0.9)]
     assert [masks_to_reach(curve, goal) for goal in (0.5, 0.85, 0.87, 0.95)] == [8, 10, 14, None]
-
-
-def finding(name: str, seed: int, dices: list[float], rounds: int = 3, **changes: object) -> RunResult:
-    chosen = {"method": "masks-only", "query": "random", "rounds": rounds, "seed": seed, **changes}
-    records = [
-        {"round": number + 1, "masks_used": 8 + 2 * number, "pseudo_labels": 0, "test_dice": dice, "asked": []}
-        for number, dice in enumerate(dices)
-    ]
-    return RunResult(Path(name), {"settings": chosen, "fingerprint": "f", "source": "d"}, records)
-
-
-def test_groups_differ_by_more_than_the_seed() -> None:
-    groups, notes = group_runs(
-        [
-            finding("a/x-10", 10, [0.5]),
-            finding("a/x-2", 2, [0.5]),
-            finding("b/x-3", 3, [0.5], k=2),
-            finding("b/full-0", 0, [0.9], method="all-masks"),
-            finding("b/w", 0, [0.1], method="cams-only"),
-            finding("c/y-2", 2, [0.5]),
-        ]
-    )
-    assert [(group.name, [run.seed for run in group.runs]) for group in groups] == [
-        ("w", [0]),
-        ("x", [2, 10]),
-        ("b/x", [3]),
-        ("full", [0]),
-    ]
-    assert notes == [f"{Path('c/y-2')} is left out: {Path('a/x-2')} has the same settings and seed."]
-
-
-def test_areas_are_taken_over_what_finished_runs_share() -> None:
-    groups, _ = group_runs(
-        [
-            finding("random-0", 0, [0.6, 0.7, 0.8]),
-            finding("random-1", 1, [0.6]),
-            finding("entropy-0", 0, [0.7, 0.8, 0.9, 0.9], rounds=4, query="entropy"),
-            finding("entropy-1", 1, [0.7, 0.8, 0.9, 0.9], rounds=4, query="entropy"),
-            finding("full-0", 0, [0.95], method="all-masks"),
-        ]
-    )
-    comparison = Comparison(groups)
-    assert comparison.span == (8, 12)
-    rows = {row.group.name: row for row in comparison.rows()}
-    assert rows["random"].area == spread_of([0.7])
-    assert rows["entropy"].area == spread_of([0.8, 0.8])
-    over = rows["entropy"].over_random
-    assert over is not None
-    assert (over.n, over.difference) == (1, pytest.approx(0.1))
-    assert rows["random"].over_random is None
-    assert rows["entropy"].to_reach == (None, None)
-    assert rows["full"].area is None
-    assert rows["full"].dice == spread_of([0.95])
-    assert rows["full"].to_reach == ()
-
-
-def test_with_one_budget_its_dice_is_compared() -> None:
-    groups, _ = group_runs(
-        [
-            finding("random-0", 0, [0.6], rounds=1),
-            finding("random-1", 1, [0.7], rounds=1),
-            finding("random-2", 2, [0.5], rounds=1),
-            finding("near-1", 1, [0.75], rounds=1, method="label-propagation", k=0.1),
-            finding("near-0", 0, [0.62], rounds=1, method="label-propagation", k=0.1),
-        ]
-    )
-    comparison = Comparison(groups)
-    assert (comparison.span, comparison.only_budget) == (None, 8)
-    rows = {row.group.name: row for row in comparison.rows()}
-    over = rows["near"].over_random
-    assert over is not None
-    assert (over.n, over.difference) == (2, pytest.approx(0.035))
-    assert rows["near"].area is None
-    assert Comparison([*groups, *group_runs([finding("core-0", 0, [0.6, 0.7])])[0]]).only_budget is None
-
-
-def test_nothing_to_compare_is_no_error() -> None:
-    groups, _ = group_runs([finding("full-0", 0, [0.9], method="all-masks"), finding("random-0", 0, [0.5])])
-    comparison = Comparison(groups)
-    assert comparison.span is None
-    assert [row.area for row in comparison.rows()] == [None, None]
-    assert comparison.ablations() == []
