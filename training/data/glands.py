@@ -19,6 +19,9 @@ GROUP = (480, 640)
 MOST_IN_GROUP = 40
 """Attempts to place a gland in a group."""
 
+Form = Callable[[Generator], Mask]
+"""Draws the body of one gland."""
+
 
 class Gland(NamedTuple):
     """A gland on the canvas."""
@@ -45,7 +48,7 @@ def place_glands(rng: Generator, label: str, shape: tuple[int, int], margin: int
     irregular = label == "irregular"
     gap = 7 if irregular else 13
     lumen_share = rng.uniform(0.08, 0.38)
-    forms: list[Callable[[Generator], Mask]] = [_lobed, _branched, _pierced] if irregular else [_oval]
+    forms: list[Form] = [_lobed, _branched, _pierced] if irregular else [_oval]
     covered = np.zeros(shape, bool)
     glands: list[Gland] = []
     inner = [side - 2 * margin for side in shape]

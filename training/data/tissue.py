@@ -22,7 +22,7 @@ from training.data.texture import as_float, depth_inside, noise, smear, soften
 
 CLASSES = ("regular", "irregular")
 
-SCALE = (1.6, 2.6)
+SCALE = (1.5, 2.4)
 """Drawn pixels per pixel of the image: the magnification, and what softens edges. Lengths below are drawn pixels."""
 
 MARGIN = 72
@@ -109,9 +109,10 @@ def _muscle(rng: Generator, tissue: Tissue, centre: Spot) -> None:
     place, cover = _blob(rng, tissue, centre, axes, angle, ruffle=0.12)
     grain = smear(noise(rng, cover.shape, 3), np.full(cover.shape, angle, np.float32))
     tissue.lay(place, cover, muscle=0.8 + 0.12 * grain)
-    inside = np.argwhere(cover > 0.9) + (place[0].start, place[1].start)  # noqa: PLR2004
-    spots = rng.choice(inside, min(len(inside), round(cover.sum() / 420))) if len(inside) else []
-    _paint_nuclei(rng, tissue, [(y, x, rng.uniform(8, 13), 2.4, angle) for y, x in spots])
+    top, left = (along.start for along in place)
+    inside = np.argwhere(cover > 0.9)  # noqa: PLR2004
+    spots: list[Spot] = list(rng.choice(inside, round(len(inside) / 420))) if len(inside) else []
+    _paint_nuclei(rng, tissue, [(top + y, left + x, rng.uniform(8, 13), 2.4, angle) for y, x in spots])
 
 
 def _pool(rng: Generator, tissue: Tissue, centre: Spot) -> None:
