@@ -31,13 +31,14 @@ from training.settings import Settings
 from training.train import train_run
 
 SETTINGS = {
-    "initial": 2,
-    "per_round": 1,
-    "rounds": 3,
-    "short_side": 192,
-    "crop": 160,
-    "classifier_steps": 80,
-    "steps": 60,
+    "initial": 1,
+    "per_round": 2,
+    "rounds": 4,
+    "passes": 1,
+    "short_side": 160,
+    "crop": 128,
+    "classifier_steps": 60,
+    "steps": 120,
 }
 """Small enough for a few minutes on two cores."""
 

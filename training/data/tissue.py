@@ -1,33 +1,38 @@
 """Draw stained tissue whose two classes differ in the shape of their glands.
 
-Tissue is drawn as two maps, how much haematoxylin and how much eosin a place has taken up, and turned to
-light by the Beer-Lambert law. Stain, brightness, and the shares of gland, lumen and nuclei vary from image to
-image in the same way in both classes, so that colour does not tell them apart: regular glands are round and
-evenly lined, irregular ones are lobed, branched or pierced (cribriform), their nuclei out of order.
+Tissue is drawn as maps of how much of each component a place has, and a stain turns these to light. Stain,
+brightness, magnification, what else lies in the tissue and the shares of gland, lumen and nuclei vary from image to
+image in the same way in both classes, so that colour does not tell them apart: regular glands are oval and evenly
+lined, irregular ones are lobed, branched or pierced, their nuclei out of order. Glands lie in groups, in a part of the
+image. The rest has what looks like glands under another stain: vessels, fat, follicles, muscle, pools of mucin.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from numpy.random import Generator
 
-from alserve.arrays import Float32, Float64, Mask, UInt8
-from alserve.geometry import resize, resize_mask
+from alserve.arrays import Float32, Mask, UInt8
+from alserve.geometry import resize_mask
+from training.data.glands import Gland, place_glands
+from training.data.staining import Stain, develop
+from training.data.texture import as_float, depth_inside, noise, smear, soften
 
 CLASSES = ("regular", "irregular")
 
-SCALE = 2
-"""Tissue is drawn at twice its size and reduced, which softens edges. Lengths below are in drawn pixels."""
+SCALE = (1.5, 2.4)
+"""Drawn pixels per pixel of the image: the magnification, and what softens edges. Lengths below are drawn pixels."""
 
 MARGIN = 72
 """Drawn beyond each border and cut off, so that glands run out of the picture, as they do on a slide."""
 
-STAINS = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]], np.float32)
-"""Optical density of haematoxylin and of eosin in red, green and blue (Macenko et al., ISBI 2009)."""
+Spot = tuple[int, int]
+"""(row, column)."""
+
+Ellipse = tuple[float, float, float, float, float]
+"""(row, column, half-axis along, half-axis across, angle in radians)."""
 
 
 def draw_tissue(rng: Generator, label: str, size: tuple[int, int]) -> tuple[UInt8, Mask]:
@@ -41,247 +46,156 @@ def draw_tissue(rng: Generator, label: str, size: tuple[int, int]) -> tuple[UInt
     Returns:
         The image, uint8 [height, width, 3], RGB, and its glands (epithelium and lumen), bool [height, width].
     """
-    height, width = (SCALE * side + 2 * MARGIN for side in size)
-    tissue = _stroma(rng, *_place_glands(rng, label, (height, width)))
-    _strew_distractors(rng, tissue)
-    _paint_glands(rng, tissue, label)
+    scale = rng.uniform(*SCALE)
+    height, width = (round(scale * side) + 2 * MARGIN for side in size)
+    tissue = _ground(rng, *place_glands(rng, label, (height, width), MARGIN))
+    _add_distractors(rng, tissue)
+    _paint_glands(rng, tissue, ordered=label == "regular")
     inner = np.s_[MARGIN : height - MARGIN, MARGIN : width - MARGIN]
-    image = _develop(rng, tissue.haematoxylin[inner], tissue.eosin[inner], size)
+    image = develop(rng, {name: part[inner] for name, part in tissue.parts.items()}, size)
     return image, resize_mask(tissue.gland[inner], size)
-
-
-class Gland(NamedTuple):
-    """A gland on the canvas."""
-
-    place: tuple[slice, slice]
-    """The rows and columns that the two maps cover."""
-    body: Mask
-    """Epithelium and lumen."""
-    lumen: Mask
 
 
 @dataclass
 class Tissue:
-    """Stain on a canvas: maps float32 [height, width], 0 and up, 1 a deep stain."""
+    """Amounts of the components of a `Stain` on a canvas."""
 
     glands: list[Gland]
     gland: Mask
-    """All glands' bodies."""
+    """All glands' bodies: bool [height, width]."""
     clearance: Float32
-    """Distance from the nearest gland, in drawn pixels."""
+    """Distance from the nearest gland: float32 [height, width]."""
     fibres: Float32
-    """The direction in which stroma runs, as an angle in radians."""
-    haematoxylin: Float32
-    eosin: Float32
+    """The direction of the collagen's fibres, as an angle in radians: float32 [height, width]."""
+    parts: dict[str, Float32]
+    """By a component's name: float32 [height, width], 0 and up, 1 a deep stain."""
 
-
-# --- the shapes of glands -----------------------------------------------------------------------------------
-
-
-def _outline(rng: Generator, radius: float, waves: dict[int, float], stretch: float) -> Mask:
-    """Fill a closed curve whose radius swings by a share (values) so many times a turn (keys)."""
-    turn = np.linspace(0, 2 * np.pi, 180, endpoint=False)
-    length = np.ones_like(turn)
-    for count, share in waves.items():
-        length += share * np.cos(count * turn + rng.uniform(0, 2 * np.pi))
-    x, y = radius * np.maximum(length, 0.3) * np.array([np.cos(turn), stretch * np.sin(turn)])
-    angle = rng.uniform(0, np.pi)
-    points = np.stack([x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)], axis=1)
-    return _filled(points)
-
-
-def _filled(points: Float64) -> Mask:
-    corner = points.min(axis=0) - 6
-    shape = np.ceil(points.max(axis=0) - corner + 6).astype(int)
-    patch = np.zeros(shape[::-1], np.uint8)
-    cv2.fillPoly(patch, [(points - corner).round().astype(np.int32)], 1)
-    return patch > 0
-
-
-def _oval(rng: Generator) -> Mask:
-    waves = {2: 0.03, 3: rng.uniform(0, 0.04), 5: rng.uniform(0, 0.02)}
-    return _outline(rng, rng.uniform(44, 84), waves, rng.uniform(0.68, 1))
-
-
-def _lobed(rng: Generator) -> Mask:
-    waves = {2: 0.15, 3: 0.12, int(rng.integers(4, 7)): rng.uniform(0.2, 0.32), 9: rng.uniform(0.03, 0.08)}
-    return _outline(rng, rng.uniform(52, 84), waves, rng.uniform(0.7, 1))
-
-
-def _pierced(rng: Generator) -> Mask:
-    waves = {2: 0.08, 3: 0.1, 5: 0.07, 8: rng.uniform(0.03, 0.07)}
-    return _outline(rng, rng.uniform(58, 88), waves, rng.uniform(0.7, 1))
-
-
-def _branched(rng: Generator) -> Mask:
-    """Join a bent trunk and its side branches, with bulging ends."""
-    patch = np.zeros((420, 420), np.uint8)
-    heading = rng.uniform(0, 2 * np.pi)
-    trunk = _walk(rng, np.array([210.0, 210.0]), heading, steps=4)
-    lines = [trunk, _walk(rng, trunk[0], heading + np.pi, steps=2)]
-    for joint, side in zip(trunk[1:4:2], rng.choice([-1, 1]) * np.array([1, -1]), strict=True):
-        lines.append(_walk(rng, joint, heading + side * rng.uniform(0.9, 1.5), steps=2))
-    for line in lines:
-        thickness = int(rng.integers(38, 54))
-        cv2.polylines(patch, [line.round().astype(np.int32)], isClosed=False, color=1, thickness=thickness)
-        cv2.circle(patch, [round(c) for c in line[-1]], int(rng.integers(25, 34)), 1, -1)
-    rows, columns = (np.flatnonzero(patch.any(axis=axis)) for axis in (1, 0))
-    return np.pad(patch[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 8) > 0
-
-
-def _walk(rng: Generator, start: Float64, heading: float, steps: int) -> Float64:
-    turns = heading + np.cumsum(rng.uniform(-0.5, 0.5, steps))
-    return np.vstack([start, start + np.cumsum(26 * np.stack([np.cos(turns), np.sin(turns)], axis=1), axis=0)])
-
-
-def _ruffle(rng: Generator, body: Mask, amount: float) -> Mask:
-    """Make an edge uneven."""
-    soft = cv2.GaussianBlur(body.astype(np.float32), (0, 0), 4)
-    return soft + amount * _noise(rng, body.shape, 14) > 0.5  # noqa: PLR2004
-
-
-def _hollow(rng: Generator, body: Mask, share: float, *, pierced: bool) -> Mask:
-    """Open a lumen, or several, in a share of the body."""
-    if not pierced:
-        depth = _depth(body) * (1 + 0.06 * _noise(rng, body.shape, 10))
-        return body & (depth > float(np.quantile(depth[body], 1 - share)))
-    holes = np.zeros(body.shape, np.uint8)
-    for _ in range(60):
-        if holes.sum() > share * body.sum():
-            break
-        radius = int(rng.integers(9, 22))
-        room = np.argwhere(_depth(body & (holes == 0)) > radius + 9)
-        if len(room):
-            row, column = rng.choice(room)
-            axes = (radius, round(radius * rng.uniform(0.7, 1)))
-            cv2.ellipse(holes, (int(column), int(row)), axes, rng.uniform(0, 180), 0, 360, 1, -1)
-    return holes > 0
-
-
-def _place_glands(rng: Generator, label: str, shape: tuple[int, int]) -> tuple[list[Gland], Mask]:
-    """Put glands on the canvas, none over another, until they cover their share of it."""
-    irregular = label == "irregular"
-    covered = np.zeros(shape, bool)
-    area = 0
-    glands: list[Gland] = []
-    share, gap = rng.uniform(0.22, 0.4), 7 if irregular else 13
-    lumen_share = rng.uniform(0.18, 0.38)
-    forms: list[Callable[[Generator], Mask]] = [_lobed, _branched, _pierced] if irregular else [_oval]
-    for _ in range(90):
-        form = forms[rng.integers(len(forms))]
-        body = _ruffle(rng, form(rng), 0.08 if irregular else 0.03)
-        top, left = (int(rng.integers(0, max(1, a - b))) for a, b in zip(shape, body.shape, strict=True))
-        place = np.s_[top : top + body.shape[0], left : left + body.shape[1]]
-        wide = cv2.dilate(body.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap)))
-        if covered[place].shape == body.shape and not (covered[place] & (wide > 0)).any():
-            covered[place] |= body
-            area += body.sum()
-            glands.append(Gland(place, body, _hollow(rng, body, lumen_share, pierced=form is _pierced)))
-        if area > share * covered.size:
-            break
-    return glands, covered
+    def lay(self, place: tuple[slice, slice], cover: Float32, **amounts: Float32 | float) -> None:
+        """Replace what is there by these components, where and as far as `cover` (0 to 1) says."""
+        for name, part in self.parts.items():
+            part[place] += cover * (amounts.get(name, 0) - part[place])
 
 
 # --- the ground and what lies in it -------------------------------------------------------------------------
 
 
-def _stroma(rng: Generator, glands: list[Gland], gland: Mask) -> Tissue:
+def _ground(rng: Generator, glands: list[Gland], gland: Mask) -> Tissue:
     """Lay down collagen that streams around the glands, with pale gaps, and its spindle-shaped nuclei."""
     shape = gland.shape
-    clearance = _depth(~gland)
-    flow = cv2.GaussianBlur(np.minimum(clearance, 60), (0, 0), 8) + 22 * _noise(rng, shape, 90)
-    fibres = _float(np.arctan2(cv2.Sobel(flow, -1, 0, 1), cv2.Sobel(flow, -1, 1, 0)) + np.pi / 2)
-    streaks = _smear(_noise(rng, shape, 3), fibres)
-    pale = np.clip(_noise(rng, shape, 40) + 0.8 * streaks - 1.1, 0, 1)
-    eosin = (0.62 + 0.1 * streaks + 0.07 * _noise(rng, shape, 60)) * (1 - 0.8 * pale)
-    eosin += 0.2 * np.exp(-np.square(clearance - 3) / 4)  # the basement membrane
-    tissue = Tissue(glands, gland, clearance, fibres, np.full(shape, 0.07, np.float32), _float(eosin))
-    count = round(gland.size * rng.uniform(2.5e-4, 5e-4))
-    _paint_nuclei(
-        rng,
-        tissue,
-        [
-            (row, column, rng.uniform(7, 12), rng.uniform(2.2, 3.5), fibres[row, column])
-            for row, column in _open_ground(rng, tissue, 7, count)
-        ],
-    )
+    clearance = depth_inside(~gland)
+    flow = soften(np.minimum(clearance, 60), 8) + 22 * noise(rng, shape, 90)
+    fibres = as_float(np.arctan2(cv2.Sobel(flow, -1, 0, 1), cv2.Sobel(flow, -1, 1, 0)) + np.pi / 2)
+    streaks = smear(noise(rng, shape, 3), fibres)
+    pale = np.clip(noise(rng, shape, 40) + 0.8 * streaks - 1.1, 0, 1)
+    collagen = (1 + 0.16 * streaks + 0.11 * noise(rng, shape, 60)) * (1 - 0.8 * pale)
+    collagen += 0.3 * np.exp(-np.square(clearance - 3) / 4)  # the basement membrane
+    parts = {name: np.zeros(shape, np.float32) for name in Stain._fields}
+    tissue = Tissue(glands, gland, clearance, fibres, {**parts, "collagen": as_float(collagen)})
+    spots = _open_spots(rng, tissue, 7, round(gland.size * rng.uniform(2.5e-4, 5e-4)))
+    _paint_nuclei(rng, tissue, [_spindle(rng, tissue, spot) for spot in spots])
     return tissue
 
 
-def _strew_distractors(rng: Generator, tissue: Tissue) -> None:
-    """Add what a colour threshold takes for gland: fat and tears, lymphocytes, blood."""
-    for centre in _open_ground(rng, tissue, 16, int(rng.integers(0, 5))):
-        for spot in _scatter(rng, tissue, centre, 36, count=int(rng.integers(2, 9)), away=12):
-            _clear(rng, tissue, spot, (rng.uniform(9, 22), rng.uniform(9, 22)), rng.uniform(0, np.pi))
-    for spot in _open_ground(rng, tissue, 9, int(rng.integers(1, 5))):
-        axes = rng.uniform(15, 48), rng.uniform(4, 8)
-        _clear(rng, tissue, spot, axes, float(tissue.fibres[spot]))
-    for centre in _open_ground(rng, tissue, 14, int(rng.integers(1, 5))):
-        spread, count = rng.uniform(18, 40), int(rng.integers(20, 90))
-        spots = _scatter(rng, tissue, centre, spread, count=count, away=7)
-        _paint_nuclei(rng, tissue, [(y, x, 5.5, rng.uniform(4.5, 5.5), 0) for y, x in spots], depth=1.25)
-    for centre in _open_ground(rng, tissue, 12, int(rng.integers(0, 5))):
-        spots = _scatter(rng, tissue, centre, 20, count=int(rng.integers(4, 40)), away=7)
-        _paint_blood(rng, tissue, spots)
+def _add_distractors(rng: Generator, tissue: Tissue) -> None:
+    """Add what looks like a gland, or like its lumen, under one stain or another."""
+    for add, most in ((_muscle, 2), (_pool, 3), (_vessel, 3), (_fat, 3), (_follicle, 3), (_tear, 4), (_blood, 4)):
+        for centre in _open_spots(rng, tissue, 16, int(rng.integers(0, most + 1))):
+            add(rng, tissue, centre)
 
 
-def _clear(rng: Generator, tissue: Tissue, place: tuple[int, int], axes: tuple[float, float], angle: float) -> None:
-    """Empty an ellipse outside the glands, and give it a thin dark rim."""
-    (row, column), reach = place, round(max(axes) * 1.5) + 6
-    top, left = max(0, row - reach), max(0, column - reach)
-    window = np.s_[top : row + reach, left : column + reach]
-    outline = np.zeros(tissue.gland[window].shape, np.float32)
-    lengths = [round(axis) for axis in axes]
-    cv2.ellipse(outline, (column - left, row - top), lengths, np.degrees(angle), 0, 360, 1, -1)
-    hole = cv2.GaussianBlur(outline, (0, 0), 2.5) + 0.17 * _noise(rng, outline.shape, 9)
-    hole = np.clip((hole - 0.5) * 5 + 0.5, 0, 1) * np.clip(tissue.clearance[window] - 5, 0, 1)
-    rim = 4 * hole * (1 - hole)
-    tissue.eosin[window] = tissue.eosin[window] * (1 - 0.97 * hole) + 0.3 * rim
-    tissue.haematoxylin[window] *= 1 - 0.9 * hole
+def _muscle(rng: Generator, tissue: Tissue, centre: Spot) -> None:
+    axes = rng.uniform(60, 110), rng.uniform(22, 38)
+    angle = float(tissue.fibres[centre])
+    place, cover = _blob(rng, tissue, centre, axes, angle, ruffle=0.12)
+    grain = smear(noise(rng, cover.shape, 3), np.full(cover.shape, angle, np.float32))
+    tissue.lay(place, cover, muscle=0.8 + 0.12 * grain)
+    top, left = (along.start for along in place)
+    inside = np.argwhere(cover > 0.9)  # noqa: PLR2004
+    spots: list[Spot] = list(rng.choice(inside, round(len(inside) / 420))) if len(inside) else []
+    _paint_nuclei(rng, tissue, [(top + y, left + x, rng.uniform(8, 13), 2.4, angle) for y, x in spots])
 
 
-def _paint_blood(rng: Generator, tissue: Tissue, spots: list[tuple[int, int]]) -> None:
-    blank = np.zeros_like(tissue.eosin)
-    for row, column in spots:
+def _pool(rng: Generator, tissue: Tissue, centre: Spot) -> None:
+    axes = rng.uniform(24, 60), rng.uniform(14, 30)
+    place, cover = _blob(rng, tissue, centre, axes, rng.uniform(0, np.pi), ruffle=0.25)
+    tissue.lay(place, cover, mucin=0.8 + 0.15 * noise(rng, cover.shape, 12))
+
+
+def _vessel(rng: Generator, tissue: Tissue, centre: Spot) -> None:
+    """Draw a wall of muscle, with flat nuclei along it, about blood or nothing."""
+    radius, angle = rng.uniform(24, 52), rng.uniform(0, np.pi)
+    axes = radius, radius * rng.uniform(0.6, 1)
+    thickness = rng.uniform(8, 14)
+    place, cover = _blob(rng, tissue, centre, axes, angle, ruffle=0.04)
+    tissue.lay(place, cover, muscle=0.75 + 0.1 * noise(rng, cover.shape, 5))
+    hole, lumen = _blob(rng, tissue, centre, (axes[0] - thickness, axes[1] - thickness), angle, ruffle=0.06)
+    tissue.lay(hole, lumen, muscle=float(rng.choice([0.02, 0.02, 0.9])))
+    turn = rng.uniform(0, 2 * np.pi, round(radius * 0.5))
+    along, across = (np.array(axes) - rng.uniform(3, thickness, (len(turn), 2))).T
+    x, y = along * np.cos(turn), across * np.sin(turn)
+    rows, columns = centre[0] + x * np.sin(angle) + y * np.cos(angle), centre[1] + x * np.cos(angle) - y * np.sin(angle)
+    tilt = np.arctan2(across * np.cos(turn), -along * np.sin(turn)) + angle
+    ellipses = [(r, c, 6.5, 2.2, t) for r, c, t in zip(rows, columns, tilt, strict=True)]
+    _paint_nuclei(rng, tissue, ellipses)
+
+
+def _fat(rng: Generator, tissue: Tissue, centre: Spot) -> None:
+    for spot in _scatter(rng, tissue, centre, 36, count=int(rng.integers(4, 12)), away=12):
+        _empty(rng, tissue, spot, (rng.uniform(9, 24), rng.uniform(9, 24)), rng.uniform(0, np.pi))
+
+
+def _tear(rng: Generator, tissue: Tissue, centre: Spot) -> None:
+    _empty(rng, tissue, centre, (rng.uniform(15, 48), rng.uniform(4, 8)), float(tissue.fibres[centre]))
+
+
+def _empty(rng: Generator, tissue: Tissue, centre: Spot, axes: tuple[float, float], angle: float) -> None:
+    place, cover = _blob(rng, tissue, centre, axes, angle, ruffle=0.15)
+    tissue.lay(place, cover, collagen=1.2 * (1 - cover))
+
+
+def _follicle(rng: Generator, tissue: Tissue, centre: Spot) -> None:
+    """Draw a crowd of lymphocytes."""
+    spread, count = rng.uniform(18, 40), int(rng.integers(30, 150))
+    spots = _scatter(rng, tissue, centre, spread, count=count, away=7)
+    _paint_nuclei(rng, tissue, [(y, x, 5.5, rng.uniform(4.5, 5.5), 0) for y, x in spots], depth=1.2)
+
+
+def _blood(rng: Generator, tissue: Tissue, centre: Spot) -> None:
+    blank = np.zeros_like(tissue.clearance)
+    for row, column in _scatter(rng, tissue, centre, 20, count=int(rng.integers(4, 40)), away=7):
         axes = rng.integers(5, 8, 2).tolist()
-        cv2.ellipse(blank, (column, row), axes, rng.uniform(0, 180), 0, 360, rng.uniform(0.9, 1.3), -1)
-    layer = _float(cv2.GaussianBlur(blank, (0, 0), 1))
-    np.maximum(tissue.eosin, layer, out=tissue.eosin)
-    tissue.haematoxylin *= 1 - 0.9 * np.minimum(layer, 1)
+        cv2.ellipse(blank, (column, row), axes, rng.uniform(0, 180), 0, 360, 1, -1)
+    tissue.lay(np.s_[:, :], soften(blank, 1), muscle=1)
 
 
 # --- the glands ---------------------------------------------------------------------------------------------
 
 
-def _paint_glands(rng: Generator, tissue: Tissue, label: str) -> None:
-    """Fill the glands: columnar cytoplasm, paler towards the lumen, and nuclei, in a row or in disorder."""
-    mucin = rng.uniform(0.25, 0.55)
-    nuclei: list[tuple[int, int, float, float, float]] = []
+def _paint_glands(rng: Generator, tissue: Tissue, *, ordered: bool) -> None:
+    """Fill the glands: columnar cytoplasm, more mucin in it towards the lumen, and nuclei."""
+    mucin, secretion = rng.uniform(0.3, 0.7), rng.uniform(0.05, 0.9)
+    nuclei: list[Ellipse] = []
     for gland in tissue.glands:
         epithelium = gland.body & ~gland.lumen
-        inner = np.clip(_depth(gland.body) / 26, 0, 1)
-        soft = cv2.GaussianBlur(epithelium.astype(np.float32), (0, 0), 1.2)
-        body = cv2.GaussianBlur(gland.body.astype(np.float32), (0, 0), 1.2)
-        grain = 1 + 0.16 * _noise(rng, epithelium.shape, 5)
-        secretion = np.clip(0.1 * _noise(rng, epithelium.shape, 16), 0, 0.3) + 0.02
-        for stain, depth, in_lumen in (
-            (tissue.haematoxylin, 0.34 - 0.14 * inner, 0.4),
-            (tissue.eosin, 0.6 - mucin * inner, 1),
-        ):
-            ground = stain[gland.place]
-            ground += body * (soft * depth * grain + (1 - soft) * in_lumen * secretion - ground)
-        nuclei += [
-            (row + gland.place[0].start, column + gland.place[1].start, *rest)
-            for row, column, *rest in _line(rng, gland.body, epithelium, ordered=label == "regular")
-        ]
+        inner = np.clip(depth_inside(gland.body) / 26, 0, 1)
+        grain = 1 + 0.16 * noise(rng, epithelium.shape, 5)
+        in_lumen = np.clip(secretion * (1 + 0.4 * noise(rng, epithelium.shape, 16)), 0, 1.2)
+        soft = soften(epithelium, 1.2)
+        tissue.lay(
+            gland.place,
+            soften(gland.body, 1.2),
+            cytoplasm=soft * (1 - mucin * inner) * grain,
+            mucin=soft * 0.5 * mucin * inner + (1 - soft) * in_lumen,
+        )
+        top, left = (along.start for along in gland.place)
+        found = _line(rng, gland.body, epithelium, ordered=ordered)
+        nuclei += [(row + top, column + left, *rest) for row, column, *rest in found]
     _paint_nuclei(rng, tissue, nuclei)
 
 
-def _line(
-    rng: Generator, body: Mask, epithelium: Mask, *, ordered: bool
-) -> Iterator[tuple[int, int, float, float, float]]:
-    """Return a gland's nuclei, as many for its epithelium in either class: (row, column, half-axes, angle)."""
-    depth = cv2.GaussianBlur(_depth(body), (0, 0), 2)
+def _line(rng: Generator, body: Mask, epithelium: Mask, *, ordered: bool) -> Iterator[Ellipse]:
+    """Return a gland's nuclei, as many for its epithelium in either class: in a row, or half of them anywhere."""
+    depth = soften(depth_inside(body), 2)
     count = round(epithelium.sum() / 215)
     rings, _ = cv2.findContours(
         (depth > rng.uniform(8.5, 10.5)).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
@@ -290,7 +204,7 @@ def _line(
     in_row = count if ordered else count // 2
     spots = ring[np.linspace(0, len(ring), in_row, endpoint=False).astype(int)]
     spots = spots + rng.normal(0, 0.8 if ordered else 2, spots.shape).round().astype(int)
-    loose = np.argwhere(_depth(epithelium) > 5)  # noqa: PLR2004
+    loose = np.argwhere(depth_inside(epithelium) > 5)  # noqa: PLR2004
     if not ordered and len(loose):
         spots = np.concatenate([spots, rng.choice(loose, count - in_row)])
     down, right = cv2.Sobel(depth, -1, 0, 1), cv2.Sobel(depth, -1, 1, 0)
@@ -299,78 +213,48 @@ def _line(
         yield row, column, rng.uniform(6.5, 8.5), rng.uniform(4.2, 5.4), angle
 
 
-def _paint_nuclei(
-    rng: Generator,
-    tissue: Tissue,
-    nuclei: list[tuple[int, int, float, float, float]],
-    depth: float = 0.95,
-) -> None:
-    """Paint nuclei, each (row, column, half-axis along, half-axis across, angle in radians)."""
-    layer = np.zeros_like(tissue.haematoxylin)
-    for row, column, along, across, angle in nuclei:
-        stain = depth * rng.uniform(0.8, 1.2)
-        ellipse = (round(column), round(row)), (round(along), round(across)), np.degrees(angle), 0, 360
-        cv2.ellipse(layer, *ellipse, stain, -1)
-        cv2.ellipse(layer, *ellipse, stain * 1.2, 1)
-    layer = cv2.GaussianBlur(layer, (0, 0), 0.9) * (1 + 0.15 * _noise(rng, layer.shape, 4))
-    np.maximum(tissue.haematoxylin, layer, out=tissue.haematoxylin)
-
-
 # --- tools --------------------------------------------------------------------------------------------------
 
 
-def _noise(rng: Generator, shape: tuple[int, ...], scale: float) -> Float32:
-    """Return smooth noise of mean 0 and deviation about 1, with blobs of `scale` pixels."""
-    coarse = rng.standard_normal([int(side / scale) + 4 for side in shape], np.float32)
-    return _float(cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC))
+def _paint_nuclei(rng: Generator, tissue: Tissue, nuclei: list[Ellipse], depth: float = 1.0) -> None:
+    cover, stain = np.zeros((2, *tissue.gland.shape), np.float32)
+    for row, column, along, across, angle in nuclei:
+        ellipse = (round(column), round(row)), (round(along), round(across)), np.degrees(angle), 0, 360
+        amount = depth * rng.uniform(0.8, 1.2)
+        cv2.ellipse(cover, *ellipse, 1, -1)
+        cv2.ellipse(stain, *ellipse, amount, -1)
+        cv2.ellipse(stain, *ellipse, amount * 1.2, 1)
+    stain = soften(stain, 0.9) * (1 + 0.15 * noise(rng, stain.shape, 4))
+    tissue.lay(np.s_[:, :], soften(cover, 0.9), nucleus=stain)
 
 
-def _float(values: npt.NDArray[Any] | cv2.typing.MatLike) -> Float32:
-    return np.asarray(values, np.float32)
+def _spindle(rng: Generator, tissue: Tissue, spot: Spot) -> Ellipse:
+    return (*spot, rng.uniform(7, 12), rng.uniform(2.2, 3.5), float(tissue.fibres[spot]))
 
 
-def _depth(inside: Mask) -> Float32:
-    """Return the distance of every inside pixel from the outside, in pixels."""
-    return _float(cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5))
+def _blob(
+    rng: Generator, tissue: Tissue, centre: Spot, axes: tuple[float, float], angle: float, *, ruffle: float
+) -> tuple[tuple[slice, slice], Float32]:
+    """Return where an uneven ellipse outside the glands lies, and how far it covers each pixel there, 0 to 1."""
+    (row, column), reach = centre, round(max(axes) * 1.5) + 6
+    top, left = max(0, row - reach), max(0, column - reach)
+    place = np.s_[top : row + reach, left : column + reach]
+    outline = np.zeros(tissue.gland[place].shape, np.float32)
+    lengths = [max(1, round(axis)) for axis in axes]
+    cv2.ellipse(outline, (column - left, row - top), lengths, np.degrees(angle), 0, 360, 1, -1)
+    uneven = soften(outline, 2.5) + ruffle * noise(rng, outline.shape, 9)
+    cover = np.clip((uneven - 0.5) * 5 + 0.5, 0, 1) * np.clip(tissue.clearance[place] - 5, 0, 1)
+    return place, as_float(cover)
 
 
-def _smear(noise: Float32, angle: Float32) -> Float32:
-    """Smear noise along a direction field: a line integral convolution by doubling."""
-    rows, columns = np.indices(noise.shape, np.float32)
-    x, y = np.cos(angle), np.sin(angle)
-    smeared = noise
-    for step in (2, 4, 8):
-        ahead, behind = (
-            cv2.remap(smeared, columns + s * x, rows + s * y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-            for s in (step, -step)
-        )
-        smeared = _float((smeared + ahead + behind) / 2)
-    return smeared
-
-
-def _open_ground(rng: Generator, tissue: Tissue, away: float, count: int) -> list[tuple[int, int]]:
-    """Choose places at least so far from every gland: (row, column); none where there is no room."""
+def _open_spots(rng: Generator, tissue: Tissue, away: float, count: int) -> list[Spot]:
+    """Choose places at least so far from every gland; none where there is no room."""
     tries = rng.integers(0, tissue.gland.shape, (6 * count, 2))
     return [(int(row), int(column)) for row, column in tries if tissue.clearance[row, column] > away][:count]
 
 
-def _scatter(
-    rng: Generator, tissue: Tissue, centre: tuple[int, int], spread: float, *, count: int, away: float
-) -> list[tuple[int, int]]:
-    """Choose places about a centre, in open ground."""
+def _scatter(rng: Generator, tissue: Tissue, centre: Spot, spread: float, *, count: int, away: float) -> list[Spot]:
+    """Choose places about a centre, outside the glands."""
     around = rng.normal(centre, spread, (count, 2)).round().astype(int)
     height, width = tissue.gland.shape
     return [(int(y), int(x)) for y, x in around if 0 <= y < height and 0 <= x < width and tissue.clearance[y, x] > away]
-
-
-def _develop(rng: Generator, haematoxylin: Float32, eosin: Float32, size: tuple[int, int]) -> UInt8:
-    """Turn stain to light (Beer-Lambert), each image with its own section, stain bath and camera."""
-    strength = rng.uniform((0.7, 0.65), (1.35, 1.35))
-    stains = STAINS * rng.uniform(0.92, 1.08, STAINS.shape)
-    thickness = 1 + 0.08 * _noise(rng, haematoxylin.shape, 200)
-    taken_up = np.stack([haematoxylin, eosin], axis=-1) * thickness[..., None]
-    light = np.exp(np.maximum(taken_up, 0) @ _float(-strength[:, None] * stains))
-    light = resize(cv2.GaussianBlur(light, (0, 0), rng.uniform(0.4, 1.4)), size)
-    white = rng.uniform(0.88, 1) * rng.uniform(0.97, 1, 3)
-    pixels = 255 * light * white + rng.normal(0, 1.5, light.shape)
-    return np.clip(pixels, 0, 255).round().astype(np.uint8)
