@@ -9,7 +9,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 if TYPE_CHECKING:
     from alserve.predictor import Prediction, Predictor, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Prediction", "Predictor", "__version__", "load"]
 
 
