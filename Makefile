@@ -2,38 +2,44 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint bench bench-http fuzz audit format clean
+.PHONY: help demo test lint docs bench bench-http fuzz audit format clean
 
-demo: .venv/train  ## the whole path on a small drawn data set, in a few minutes
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+demo: .venv/train  ## train, export, segment, serve and report on a small drawn data set, in some minutes
 	$(BIN)/alserve demo --out runs/demo
 
-test: .venv/dev  ## all tests, in two processes of one thread each
+test: .venv/dev  ## run all tests, in two processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-bench-http: .venv/dev  ## measure the service, then wear it down; wants a machine that does nothing else
-	$(BIN)/python benchmarks/http_service.py
-	$(BIN)/python benchmarks/endurance.py
-
-lint: .venv/dev  ## format, style, types
+lint: .venv/dev  ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/dev demo  ## folder inference against what one would write today; about half an hour
+docs: .venv/dev  ## build the documentation into build/site; warnings are errors, no network is used
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/dev demo  ## measure folder inference against other loops; about half an hour
 	$(BIN)/python benchmarks/folder.py runs/demo/run
 	$(BIN)/python benchmarks/resume.py
 
-fuzz: .venv/dev  ## 3,000 mutated images of every kind, decoded within limits of time and memory; some minutes
+bench-http: .venv/dev  ## measure the service, then load test it; wants a machine that does nothing else
+	$(BIN)/python benchmarks/http_service.py
+	$(BIN)/python benchmarks/endurance.py
+
+fuzz: .venv/dev  ## decode 3,000 mutated images of every kind within limits of time and memory; some minutes
 	$(BIN)/python benchmarks/fuzz_decoders.py
 
-audit: .venv/dev  ## the pinned packages against known advisories, where the package index has these
+audit: .venv/dev  ## check the pinned packages against known advisories, where the package index has these
 	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
-format: .venv/dev
+format: .venv/dev  ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:
+clean:  ## remove the environment and everything that was made
 	rm -rf .venv runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/train: pyproject.toml constraints.txt

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alserve.predictor import Predictor, load
     from alserve.tiling import Tiling
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Failure",
     "Prediction",
