@@ -83,8 +83,11 @@ class Registry(Mapping[str, Part]):
                 try:
                     entry.load()
                 except Exception as error:  # noqa: BLE001  whatever an import can raise
+                    words = str(error).partition("\n")[0]
+                    name = entry.dist.name if entry.dist else entry.name
                     raise OptionError(
-                        f"{entry.value} is to add an {self.kind} and cannot be imported ({error}); mend or uninstall it"
+                        f"{name}: adds to the {self.kind}s, but cannot be imported ({words}); mend it, or run: "
+                        f"pip uninstall {name}"
                     ) from None
             self._all_are_loaded = True
 

@@ -62,9 +62,7 @@ def test_no_seams(predictor: Predictor) -> None:
     assert jump(mask, starts) < 1.1 * jump(whole, starts)
 
 
-@given(
-    st.integers(1, 5000), st.integers(1, 40).map(lambda n: 8 * n), st.floats(0, 0.5), st.sampled_from([STRIDE, 8, 1])
-)
+@given(st.integers(1, 5000), st.integers(8, 320), st.floats(0, 0.5), st.sampled_from([STRIDE, 8, 1]))
 def test_shares_of_tiles_add_up_to_one(length: int, side: int, overlap: float, unit: int) -> None:
     axis = _Axis.along(length, Tiling(side, int(side * overlap)), cells=8)
     total = np.zeros(axis.extent(unit))
@@ -72,8 +70,26 @@ def test_shares_of_tiles_add_up_to_one(length: int, side: int, overlap: float, u
         start = index * axis.step * unit
         total[start : start + axis.cells * unit] += axis.weights(index, unit)
     np.testing.assert_allclose(total, 1, atol=1e-5)
-    assert axis.extent(1) * side / 8 >= length
-    assert axis.count == 1 or (axis.extent(1) - axis.step) * side / 8 < length  # none is superfluous
+    assert axis.extent(1) * side >= 8 * length
+    assert axis.count == 1 or (axis.extent(1) - axis.step) * side < 8 * length  # none is superfluous
+
+
+@pytest.mark.parametrize("side", [185, 191, 197])
+def test_a_side_of_no_whole_cells_is_kept_and_in_place(predictor: Predictor, side: int) -> None:
+    image = tissue(2, 640, 900)
+    tiling, even = Tiling.of(side, 48, predictor.spec), Tiling.of(192, 48, predictor.spec)
+    assert (tiling.side, even.side) == (side, 192)
+    mask, expected = (predictor.predict(image, tiling=each).mask() for each in (tiling, even))
+    assert (mask & expected).sum() / (mask | expected).sum() >= 0.97
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 100), (101, 40), (250, 333), (390, 201)])
+def test_tiles_are_counted_as_they_are_done(predictor: Predictor, height: int, width: int) -> None:
+    done: list[int] = []
+    tiling = Tiling(100, 30, on_tiles=done.append)
+    predictor.predict(np.zeros((height, width, 3), np.uint8), tiling=tiling)
+    assert (sum(done) or 1) == tiling.count(height, width, predictor.spec)
+    assert bool(done) == tiling.applies(height, width)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (191, 700), (193, 193), (640, 7)])

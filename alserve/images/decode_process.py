@@ -78,15 +78,16 @@ def _decode(data: bytes, max_pixels: int, short_side: int) -> tuple[dict[str, An
 
 def _limit_memory(more: int | None) -> None:
     """Limit the memory that this process takes from now on, in bytes (None: no limit); Linux only."""
-    try:
+    if sys.platform == "linux":
         import resource  # noqa: PLC0415  not on Windows
 
-        pages = int(Path("/proc/self/statm").read_bytes().split()[0])  # on Linux only
-    except (ImportError, OSError):
-        return
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    wanted = hard if more is None else pages * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+        try:
+            pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+        except OSError:
+            return
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        wanted = hard if more is None else pages * resource.getpagesize() + more
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _end_after(seconds: int) -> None:

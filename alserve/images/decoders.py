@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader, BufferedWriter
+from io import BufferedIOBase, BufferedReader, BufferedWriter
 from threading import Event, Lock, Semaphore, Thread
 from types import TracebackType
 from typing import NamedTuple, Self, cast
@@ -38,7 +38,7 @@ from alserve.modelfile import MAX_SHORT_SIDE
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from alserve.images.decode_process import run; run()"
 
 _PIPE_BYTES = 1 << 20
-"""More than the system's own choice: an image takes fewer turns."""
+"""Size of the pipes to and from a process: larger than the system's default, so that an image takes fewer turns."""
 
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
 """For the C library (glibc): keep this number of bytes for the next image, sooner than asking for them anew."""
@@ -171,9 +171,9 @@ class _Decoder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pipesize=_PIPE_BYTES,
             env={**os.environ, **_KEEP_MEMORY},
         )
+        _enlarge(self._input, self._output)
         self._started = self._late = False
         self._deadline = math.inf
         self._lock = Lock()  # between the end of an image and that of its time
@@ -271,3 +271,13 @@ class _Decoder:
     @property
     def _output(self) -> BufferedReader:
         return cast("BufferedReader", self._process.stdout)
+
+
+def _enlarge(*pipes: BufferedIOBase) -> None:
+    """Give pipes `_PIPE_BYTES`, where the system can; past a total for each user Linux refuses to."""
+    if sys.platform == "linux":
+        from fcntl import F_SETPIPE_SZ, fcntl  # noqa: PLC0415  not on Windows
+
+        with suppress(OSError):
+            for pipe in pipes:
+                fcntl(pipe.fileno(), F_SETPIPE_SZ, _PIPE_BYTES)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -81,9 +82,9 @@ def _preferred(failed: Mapping[str, str]) -> Device:
 
 def available_cores() -> int:
     """Count the cores this process may use: its affinity, cut by the container's CPU quota (cgroup v2 or v1)."""
-    try:
+    if sys.platform == "linux":
         cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
+    else:
         cores = os.cpu_count() or 1
     quota = _cgroup_quota()
     return max(1, min(cores, round(quota))) if quota else cores

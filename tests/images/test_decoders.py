@@ -1,5 +1,6 @@
 """Decoding in processes of their own: bombs are refused or bounded, and whatever ends a process costs one image."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,3 +205,34 @@ def test_a_stop_of_the_service_does_not_stop_what_it_still_decodes(decoders: Dec
     for _ in range(3):  # each process in turn
         decoders.decode(PNG)
     assert processes() == held
+
+
+MANY_PIPES = """
+import os
+from fcntl import F_SETPIPE_SZ, fcntl
+import numpy as np
+from alserve.images.codec import encode_png
+from alserve.images.decoders import Decoders
+pipes = [os.pipe() for _ in range(200)]
+try:
+    for _, end in pipes:
+        fcntl(end, F_SETPIPE_SZ, 1 << 20)
+except PermissionError:
+    with Decoders(1, 60) as decoders:
+        print(decoders.decode(encode_png(np.zeros((4, 5, 3), np.uint8))).height)
+else:
+    print("no limit")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of Linux")
+def test_a_user_who_may_have_no_more_large_pipes_gets_small_ones() -> None:
+    command = [sys.executable, "-c", MANY_PIPES]
+    if setpriv := shutil.which("setpriv"):  # root has no limit but for this
+        unprivileged = [setpriv, "--bounding-set", "-sys_resource,-sys_admin"]
+        if subprocess.run([*unprivileged, "true"], check=False, capture_output=True).returncode == 0:
+            command = [*unprivileged, *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.stdout == "no limit\n":
+        pytest.skip("this user may have any number of large pipes")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n", "")
