@@ -1,7 +1,7 @@
 """A run as its folder holds it, finished or not. Reading it needs no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,8 +38,8 @@ class RunResult:
     """
 
     folder: Path
-    config: Mapping[str, Any]
-    rounds: Sequence[Round]
+    config: Mapping[str, Any] = field(repr=False)
+    rounds: Sequence[Round] = field(repr=False)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
