@@ -38,7 +38,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pre
         ("segment x --out", "option '--out' requires an argument; see"),
         (
             "segment x --out y --thread 2",
-            "no such option: --thread (Possible options: --threads); see 'alserve segment",
+            "no such option: --thread (Possible options: --shard, --threads); see 'alserve",
         ),
         ("segment x --out y --batch-size 0", "--batch-size 0: should be greater than or equal to 1; see"),
         ("segment x --out y --threads two", "--threads two: should be a valid integer"),
