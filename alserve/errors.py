@@ -59,3 +59,8 @@ class ServiceError(AlserveError):
 
 class PackageError(AlserveError):
     """The bento cannot be made."""
+
+
+def describe_fault(message: str) -> str:
+    """Return Pydantic's words for what is wrong with a value so that they can follow the value's name."""
+    return message.removeprefix("Value error, ").replace("Input should", "should", 1).rstrip(".")

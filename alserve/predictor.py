@@ -1,96 +1,24 @@
-"""Images in, predictions out: the working-size arrays of the network, and full-size views of them on demand."""
+"""Images in, predictions out: one, several, or a stream of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Literal, cast, overload
 
 import numpy as np
-import numpy.typing as npt
 
-from alserve.arrays import Float32, Image, Mask
-from alserve.errors import ImageError
-from alserve.geometry import enlarged, resize, working_shape
-from alserve.images.codec import decode, read_image, to_grey
+from alserve.arrays import Image
+from alserve.errors import ImageError, OptionError
+from alserve.geometry import resize, working_shape
+from alserve.images.inputs import ImageInput, is_image, path_of, pixels_of
 from alserve.modelfile import ModelSpec, Outputs
 from alserve.parallel import ordered_map
+from alserve.prediction import Failure, Prediction
 from alserve.runtime.device import available_cores
 from alserve.runtime.engine import Engine
 from alserve.tiling import Tiling, run_tiled
 
-ImageInput = Image | str | Path | bytes
-"""An image: uint8 [height, width, 3], RGB, of any size; or the path, or the bytes, of an image file."""
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What the model says of one image; `mask`, `probability` and `cam` have the image's own size."""
-
-    spec: ModelSpec
-    height: int
-    """Rows of the image, in pixels."""
-    width: int
-    """Columns of the image, in pixels."""
-    class_scores: Float32
-    """[classes], softmax, 0 to 1, in the order of `spec.classes`."""
-    working_probability: Float32
-    """[working height, working width], foreground probability at the network's own size."""
-    working_cams: Float32
-    """[classes, h, w], class activations at the encoder's last stride."""
-
-    @property
-    def label(self) -> str:
-        """The class with the highest score."""
-        return self.spec.classes[int(self.class_scores.argmax())]
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Score by class name, 0 to 1, sum 1."""
-        return {name: float(score) for name, score in zip(self.spec.classes, self.class_scores, strict=True)}
-
-    def probability(self) -> Float32:
-        """Foreground probability at the image's own size: float32 [height, width], 0 to 1."""
-        return self._full_size(self.working_probability, lambda band: band, np.float32)
-
-    def mask(self, threshold: float | None = None) -> Mask:
-        """Foreground at the image's own size: bool [height, width].
-
-        Args:
-            threshold: Probability, 0 to 1, above which a pixel is foreground. Default: the model's own.
-        """
-        above = self.spec.threshold if threshold is None else threshold
-        return self._full_size(self.working_probability, lambda band: band > above, np.bool_)
-
-    def cam(self, label: str | None = None) -> Float32:
-        """Class activation map at the image's own size: float32 [height, width], 0 to 1.
-
-        The scale is the model's `cam_range`, the same for all images, so that maps can be compared.
-
-        Args:
-            label: The class. Default: the predicted one.
-
-        Raises:
-            ValueError: The model has no such class.
-        """
-        return self._full_size(self._scaled_cam(label), lambda band: band, np.float32)
-
-    def cam_grey(self, label: str | None = None) -> Image:
-        """Class activation map as grey levels: uint8 [height, width], see `cam`."""
-        return self._full_size(self._scaled_cam(label), to_grey, np.uint8)
-
-    def _scaled_cam(self, label: str | None) -> Float32:
-        index = self.spec.classes.index(self.label if label is None else label)
-        low, high = self.spec.cam_range
-        scaled: Float32 = np.clip((self.working_cams[index] - low) / ((high - low) or 1), 0, 1)
-        return scaled
-
-    def _full_size(self, array: Float32, finish: Callable[[Any], Any], dtype: type) -> npt.NDArray[Any]:
-        """Bring a map to the image's own size, each band of it finished before the next is made."""
-        whole: npt.NDArray[Any] = np.empty((self.height, self.width), dtype)
-        for top, band in enlarged(array, whole.shape):
-            whole[top : top + len(band)] = finish(band)
-        return whole
+__all__ = ["Failure", "ImageInput", "Prediction", "Predictor", "load"]
 
 
 class Predictor:
@@ -114,34 +42,54 @@ class Predictor:
     ) -> Prediction: ...
 
     @overload
-    def predict(self, images: Sequence[ImageInput], *, tiling: Tiling | None = None) -> list[Prediction]: ...
+    def predict(self, images: Iterable[ImageInput], *, tiling: Tiling | None = None) -> list[Prediction]: ...
 
     def predict(
-        self, images: ImageInput | Sequence[ImageInput], *, tiling: Tiling | None = None
+        self, images: ImageInput | Iterable[ImageInput], *, tiling: Tiling | None = None
     ) -> Prediction | list[Prediction]:
         """Predict one image or several; those that share a working shape go through the network together.
 
         Args:
-            images: One, or a sequence; each as pixels, path or bytes, see `ImageInput`.
+            images: One, or several; each a path, the bytes of a file, a Pillow image or an array, see `ImageInput`.
             tiling: Cut large images into tiles.
 
         Returns:
-            One prediction for one image; a list, in order, for a sequence.
+            One prediction for one image; a list, in order, for several.
 
         Raises:
-            ImageError: A file cannot be read, or is no image; of several, the message says which.
+            ImageError: A file cannot be read, or what was passed is no image; the message says which.
             DeviceError: The device gave up, most often for want of memory.
+
+        Example:
+            >>> predictor.predict("tissue.png").label
+            'benign'
         """
-        if isinstance(images, np.ndarray | str | Path | bytes):
-            return self._predict([_pixels(images)], tiling)[0]
-        pixels = []
-        for index, image in enumerate(images):
-            try:
-                pixels.append(_pixels(image))
-            except ImageError as error:
-                name = image if isinstance(image, str | Path) else f"image {index}"
-                raise ImageError(f"{name}: {error}") from None
-        return self._predict(pixels, tiling)
+        if is_image(images):
+            return self._predict([(images, _read(images))], tiling)[0]
+        several = cast("Iterable[ImageInput]", images)
+        return self._predict([(image, _read(image, index)) for index, image in enumerate(several)], tiling)
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        tiling: Tiling | None = None,
+        on_error: None = None,
+    ) -> Iterator[Prediction | Failure]: ...
+
+    @overload
+    def stream(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        tiling: Tiling | None = None,
+        on_error: Literal["raise"],
+    ) -> Iterator[Prediction]: ...
 
     def stream(
         self,
@@ -150,60 +98,83 @@ class Predictor:
         workers: int | None = None,
         batch_size: int | None = None,
         tiling: Tiling | None = None,
-    ) -> Iterator[Prediction]:
+        on_error: Literal["raise"] | None = None,
+    ) -> Iterator[Prediction | Failure]:
         """Predict images as they come, several at once, with results in order and bounded memory.
 
-        Best with a model loaded with `threads=1`: then each worker uses one core.
+        There is one result for every image: where one cannot be used, the others go on, and a `Failure` takes its
+        place. Best with a model loaded with `threads=1`: then each worker uses one core.
 
         Args:
-            images: Each as pixels, path or bytes; drawn as the results are taken.
+            images: Each as for `predict`; drawn as the results are taken.
             workers: Images or batches worked on at once. Default: the cores this process may use.
             batch_size: Images a network call. Default: `Engine.batch_size`.
             tiling: Cut large images into tiles.
+            on_error: "raise" to end the stream at the first image that cannot be used.
 
         Yields:
-            One prediction an image.
+            One prediction, or failure, an image.
 
         Raises:
-            ImageError: A file cannot be read, or is no image; the stream ends there.
-        """
-        size = batch_size or self.engine.batch_size
-        source = iter(images)
-        batches = iter(lambda: list(islice(source, size)), [])
-        for predictions in ordered_map(
-            lambda batch: self.predict(batch, tiling=tiling), batches, workers or available_cores()
-        ):
-            yield from predictions
+            ImageError: With `on_error="raise"`, an image cannot be used.
+            DeviceError: The device gave up, most often for want of memory.
 
-    def _predict(self, images: Sequence[Image], tiling: Tiling | None) -> list[Prediction]:
-        found: dict[int, Prediction] = {}
+        Example:
+            >>> for result in predictor.stream(Path("slides").glob("*.png")):
+            ...     print(result.path, result.error if isinstance(result, Failure) else result.label)
+        """
+        if on_error not in {None, "raise"}:
+            raise OptionError(f'on_error {on_error!r}: give "raise", or None for failures among the results')
+        if is_image(images):
+            raise OptionError("a stream is of several images; pass a list, or call predict for one")
+        source = enumerate(images)
+        batches = iter(lambda: list(islice(source, batch_size or self.engine.batch_size)), [])
+
+        def work(batch: Sequence[tuple[int, ImageInput]]) -> list[Prediction | Failure]:
+            results: dict[int, Prediction | Failure] = {}
+            read: dict[int, tuple[ImageInput, Image]] = {}
+            for index, image in batch:
+                try:
+                    read[index] = image, _read(image, index)
+                except ImageError as error:
+                    if on_error == "raise":
+                        raise
+                    results[index] = Failure(path_of(image), index, error)
+            results.update(zip(read, self._predict(list(read.values()), tiling), strict=True))
+            return [results[index] for index, _ in batch]
+
+        for results in ordered_map(work, batches, workers or available_cores()):
+            yield from results
+
+    def _predict(self, images: Sequence[tuple[ImageInput, Image]], tiling: Tiling | None) -> list[Prediction]:
+        """Predict images, each with what was passed for it."""
+        found: dict[int, Outputs] = {}
         buckets: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(images):
+        for index, (_, image) in enumerate(images):
             height, width = image.shape[:2]
             if tiling is not None and tiling.applies(height, width):
-                found[index] = self._prediction(image, run_tiled(self.engine, image, tiling, self.engine.batch_size))
+                found[index] = run_tiled(self.engine, image, tiling, self.engine.batch_size)
             else:
                 buckets.setdefault(working_shape(height, width, self.spec.short_side), []).append(index)
         for shape, members in buckets.items():
-            outputs = self.engine.run(np.stack([resize(images[index], shape) for index in members]))
+            outputs = self.engine.run(np.stack([resize(images[index][1], shape) for index in members]))
             for position, index in enumerate(members):
-                found[index] = self._prediction(images[index], Outputs(*(output[position] for output in outputs)))
-        return [found[index] for index in range(len(images))]
+                found[index] = Outputs(*(output[position] for output in outputs))
+        predictions = []
+        for index, (source, image) in enumerate(images):
+            (height, width), (scores, cams, mask) = image.shape[:2], found[index]
+            predictions.append(Prediction(self.spec, height, width, scores, mask, cams, source))
+        return predictions
 
-    def _prediction(self, image: Image, outputs: Outputs) -> Prediction:
-        return Prediction(self.spec, image.shape[0], image.shape[1], outputs.scores, outputs.mask, outputs.cams)
 
-
-def _pixels(image: ImageInput) -> Image:
-    match image:
-        case bytes():
-            return decode(image)
-        case str() | Path():
-            return read_image(Path(image))
-        case _ if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:  # noqa: PLR2004
-            return image
-        case _:
-            raise ImageError(f"an array of {image.dtype} {image.shape} is no image; give uint8 [height, width, 3], RGB")
+def _read(image: ImageInput, index: int | None = None) -> Image:
+    """Return an image's pixels; an error names the image by its path, or else by its place among several."""
+    try:
+        return pixels_of(image)
+    except ImageError as error:
+        if index is None or path_of(image) is not None:
+            raise
+        raise type(error)(f"image {index}: {error}") from None
 
 
 def load(path: str | Path, *, device: str = "auto", threads: int | None = None, self_check: bool = True) -> Predictor:
@@ -211,7 +182,7 @@ def load(path: str | Path, *, device: str = "auto", threads: int | None = None, 
 
     Args:
         path: The model file.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "openvino".
         threads: Threads inside one prediction. Default: the cores this process may use.
         self_check: Compare the model with the answers of the trained network that it carries; what passed once on
             this machine is not compared again.
@@ -219,5 +190,8 @@ def load(path: str | Path, *, device: str = "auto", threads: int | None = None, 
     Raises:
         ModelError: The file is missing, no model, of a newer format, or gives something else than it should.
         DeviceError: The device that was asked for cannot be used.
+
+    Example:
+        >>> predictor = alserve.load("tissue.onnx", device="cpu")
     """
     return Predictor(Engine(Path(path), device=device, threads=threads, self_check=self_check))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_LINE_SECONDS = 10.0
-"""Where there is no terminal, progress is a line, at most every so many seconds."""
+"""Where there is no terminal, progress is a line, at most every this many seconds."""
 
 SPANS = ((1, "s"), (60, "min"), (3600, "h"))
 """Spans of time, in seconds, that a rate is told by."""
@@ -124,12 +124,17 @@ def _bar() -> Iterator["Progress"]:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C (or a polite kill) into a wish to stop; a second Ctrl-C stops at once.
+    """Turn the first Ctrl-C, or SIGTERM, into a request to stop; a second Ctrl-C stops at once.
+
+    Outside of the main thread, which alone gets signals, nothing is changed.
 
     Yields:
         The event that is set by it.
     """
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(*_: object) -> None:

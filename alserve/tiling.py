@@ -5,7 +5,8 @@ each other over their overlap; the scores of an image are the mean of its tiles'
 the class activation map, so that everything blends in place; past its last row and column an image is mirrored.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Self
 
@@ -21,7 +22,7 @@ from alserve.runtime.engine import Engine
 AUTO = "auto"
 
 AUTO_FROM = 1.5
-"""With automatic tiles, an image is cut when its short side is at least so many times that of the training images."""
+"""With automatic tiles, an image is cut when its short side is at least this many times that of the training images."""
 
 CAM_SCALE = 8
 """Pixels, a side, of the blended CAM for each cell of a tile's CAM."""
@@ -34,9 +35,11 @@ class Tiling:
     side: int
     """Side of a tile, in pixels of the image; the network sees it scaled to its working size."""
     overlap: int
-    """Pixels that neighbours share, at most half a tile."""
+    """Pixels that neighbours share, at most half a tile; in effect, the nearest whole cells of the CAM."""
     automatic: bool = False
     """Leave images alone that are little larger than what the model was trained on."""
+    on_tiles: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
+    """Called with the number of tiles of each network call, when it is done; from any thread."""
 
     @classmethod
     def of(cls, tile: str | int, overlap: int | None, spec: ModelSpec) -> Self:
@@ -45,7 +48,7 @@ class Tiling:
         Args:
             tile: "auto", for tiles as large as the training images were, or a side in pixels.
             overlap: In pixels. Default: a quarter of the side.
-            spec: The model, whose CAM has whole cells on a tile: the side is rounded to that.
+            spec: The model.
 
         Raises:
             DataError: They do not fit, or the model does not know how large its training images were.
@@ -54,12 +57,11 @@ class Tiling:
         if automatic and spec.training_short_side is None:
             raise DataError("--tile auto: this model does not say how large its training images were; give pixels")
         try:
-            wanted = spec.training_short_side if automatic else int(tile)
+            side = spec.training_short_side or 0 if automatic else int(tile)
         except ValueError:
             raise DataError(f"--tile '{tile}': give auto, or a number of pixels") from None
         cells = spec.short_side // STRIDE
-        side = round((wanted or 0) / cells) * cells
-        if side < 1:
+        if side < cells:
             raise DataError(f"--tile {tile}: a tile has at least {cells} pixels a side")
         overlap = side // 4 if overlap is None else overlap
         if not 0 <= overlap <= side // 2:
@@ -71,6 +73,13 @@ class Tiling:
         if self.automatic:
             return min(height, width) >= AUTO_FROM * self.side
         return max(height, width) > self.side
+
+    def count(self, height: int, width: int, spec: ModelSpec) -> int:
+        """Return the number of tiles of an image of this size; 1 if it is not cut."""
+        if not self.applies(height, width):
+            return 1
+        cells = spec.short_side // STRIDE
+        return _Axis.along(height, self, cells).count * _Axis.along(width, self, cells).count
 
 
 @dataclass(frozen=True)
@@ -86,10 +95,9 @@ class _Axis:
 
     @classmethod
     def along(cls, length: int, tiling: Tiling, cells: int) -> Self:
-        cell = tiling.side / cells
-        step = max(1, round((tiling.side - tiling.overlap) / cell))
-        beyond = max(0.0, length / cell - cells)
-        return cls(cells, step, 1 + int(np.ceil(beyond / step)))
+        step = max(1, round((tiling.side - tiling.overlap) * cells / tiling.side))
+        beyond = max(0, length - tiling.side)
+        return cls(cells, step, 1 + -(-beyond * cells // (step * tiling.side)))
 
     def extent(self, unit: int) -> int:
         """Return the length that the tiles cover, in units of which a cell has `unit`."""
@@ -137,6 +145,8 @@ def run_tiled(engine: Engine, image: UInt8, tiling: Tiling, batch: int) -> Outpu
                 top, left = rows.step * y * unit, columns.step * x * unit
                 weights = rows.weights(y, unit)[:, None] * columns.weights(x, unit)
                 canvas[..., top : top + cells * unit, left : left + cells * unit] += weights * tile
+        if tiling.on_tiles:
+            tiling.on_tiles(len(chosen))
     share = cells / tiling.side
     return Outputs(
         (scores / len(places)).astype(np.float32),
@@ -147,7 +157,7 @@ def run_tiled(engine: Engine, image: UInt8, tiling: Tiling, batch: int) -> Outpu
 
 def _cut(image: UInt8, side: int, row: int, column: int, cells: int) -> UInt8:
     """Cut the tile whose first cell this is; what it lacks past the image's edge is mirrored."""
-    top, left = row * side // cells, column * side // cells
+    top, left = round(row * side / cells), round(column * side / cells)
     tile = image[top : top + side, left : left + side]
     below, right = side - tile.shape[0], side - tile.shape[1]
     if below or right:

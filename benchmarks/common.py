@@ -17,7 +17,7 @@ from alserve.runtime.device import available_cores, describe_cpu
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-ALSERVE = [sys.executable, "-m", "alserve.cli"]
+ALSERVE = [sys.executable, "-m", "alserve"]
 """The command line, as a subprocess starts it."""
 GLAS_SHAPE = (522, 775)
 """Height and width of a GlaS image, in pixels."""

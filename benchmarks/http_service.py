@@ -19,7 +19,7 @@ from common import GLAS_SHAPE, RESULTS, draw_jpeg, machine, options, table, time
 from servers import alserve_server, ask, closed_loop, fastapi_server
 
 from alserve import Predictor, load
-from alserve.folder.run import segment_folder
+from alserve.folder.segment import segment
 from alserve.images.codec import decode, encode_png, to_grey
 from alserve.modelfile import default_model
 
@@ -67,7 +67,7 @@ def measure(
         figures.setdefault(name, []).append(value)
 
     for number in range(arguments.rounds + 1):
-        batch = timed(segment_folder, worker, [folder / "images"], folder / f"masks-{number}", save=["mask"])
+        batch = timed(segment, folder / "images", out=folder / f"masks-{number}", model=worker, save="mask")
         served = timed(closed_loop, ours, images, arguments.requests, arguments.clients)
         by_hand = timed(closed_loop, theirs, images, arguments.requests, arguments.clients)
         quicker = timed(closed_loop, openvino, images, arguments.requests, arguments.clients)

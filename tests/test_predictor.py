@@ -1,8 +1,7 @@
-"""Images in, predictions out: sizes, ranges, batches."""
+"""One image, several, or a stream of them: what may be passed, what comes out, in which order."""
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,56 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import Pixels, encoded, picture
 
-from alserve import Prediction, Predictor
-from alserve.errors import ImageError
+from alserve import Failure, Prediction, Predictor
+from alserve.errors import ImageError, ImageKindError, OptionError
 from alserve.geometry import working_shape
-
-
-@pytest.fixture(scope="module")
-def prediction(predictor: Predictor) -> Prediction:
-    return predictor.predict([picture(150, 211)])[0]
-
-
-def test_everything_has_the_size_of_the_image(prediction: Prediction) -> None:
-    assert (prediction.height, prediction.width) == (150, 211)
-    for view in (prediction.mask(), prediction.probability(), prediction.cam()):
-        assert view.shape == (150, 211)
-    assert prediction.mask().dtype == np.bool_
-    assert prediction.cam().dtype == prediction.probability().dtype == np.float32
-
-
-def test_ranges(prediction: Prediction) -> None:
-    for view in (prediction.probability(), prediction.cam()):
-        assert view.min() >= 0
-        assert view.max() <= 1
-    assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-5)
-
-
-def test_label_is_the_class_with_the_highest_score(prediction: Prediction) -> None:
-    assert prediction.label == max(prediction.scores, key=lambda name: prediction.scores[name])
-    assert tuple(prediction.scores) == prediction.spec.classes
-
-
-def test_mask_is_the_probability_above_the_threshold(prediction: Prediction) -> None:
-    np.testing.assert_array_equal(prediction.mask(), prediction.probability() > prediction.spec.threshold)
-    ramp = np.tile(np.linspace(0, 1, 8, dtype=np.float32), (8, 1))
-    drawn = replace(prediction, working_probability=ramp, height=8, width=8)
-    assert [int(drawn.mask(threshold)[0].sum()) for threshold in (0, 0.5, 0.99, 1)] == [7, 4, 1, 0]
-
-
-def test_cam_of_a_class_is_scaled_by_the_models_range(prediction: Prediction) -> None:
-    low, high = prediction.spec.cam_range
-    ramp = np.linspace(low - 1, high + 1, 5, dtype=np.float32)
-    maps = np.stack([np.tile(ramp, (4, 1)) + index for index in range(len(prediction.spec.classes))])
-    drawn = replace(prediction, working_cams=maps, height=4, width=5)
-    first = drawn.cam(prediction.spec.classes[0])
-    np.testing.assert_allclose(first[0], np.clip((ramp - low) / (high - low), 0, 1), atol=1e-6)
-    assert drawn.cam(prediction.spec.classes[1]).sum() > first.sum()
-
-
-def test_cam_of_an_unknown_class(prediction: Prediction) -> None:
-    with pytest.raises(ValueError, match="not in tuple"):
-        prediction.cam("no such class")
 
 
 def test_a_batch_gives_what_its_images_give_alone(predictor: Predictor) -> None:
@@ -91,20 +43,37 @@ def test_paths_bytes_and_arrays_one_or_many(predictor: Predictor, tmp_path: Path
     pixels = picture(50, 70)
     path = tmp_path / "a.png"
     path.write_bytes(encoded(pixels))
-    alone = [predictor.predict(image) for image in (pixels, path, str(path), path.read_bytes())]
-    together = predictor.predict([pixels, path, str(path), path.read_bytes()])
+    images = [pixels, path, str(path), path.read_bytes(), pixels / np.float32(255)]
+    alone = [predictor.predict(image) for image in images]
+    together = predictor.predict(iter(images))
     for prediction in alone + together:
         np.testing.assert_allclose(prediction.probability(), alone[0].probability(), atol=1e-4)
+    assert [prediction.path for prediction in together] == [None, path, path, None, None]
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), b"no image"]
+    "bad", [np.zeros((4, 4), np.uint16), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8), b"no image"]
 )
 def test_what_is_no_image_is_named_by_its_place(predictor: Predictor, bad: Any) -> None:
     with pytest.raises(ImageError):
         predictor.predict(bad)
-    with pytest.raises(ImageError, match="image 1: "):
+    with pytest.raises(ImageError, match=r"^image 1: "):
         predictor.predict([picture(), bad])
+
+
+@pytest.mark.parametrize("bad", [5, None, 2.5, object()])
+def test_a_single_thing_that_is_no_image_is_said_to_be_none(predictor: Predictor, bad: Any) -> None:
+    with pytest.raises(ImageError, match=f"^{type(bad).__name__} is no image; give a path"):
+        predictor.predict(bad)
+
+
+def test_a_file_that_cannot_be_read_is_named_by_its_path(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    for images in (tmp_path / "none.png", [picture(), str(tmp_path / "none.png")]):
+        with pytest.raises(ImageError, match=rf"^{tmp_path}/none\.png: cannot be read: No such file"):
+            predictor.predict(images)
+    with pytest.raises(ImageKindError, match=rf"^{tmp_path}/text\.png: "):
+        predictor.predict(tmp_path / "text.png")
 
 
 def test_a_stream_keeps_the_order_and_draws_only_what_it_needs(predictor: Predictor) -> None:
@@ -116,14 +85,40 @@ def test_a_stream_keeps_the_order_and_draws_only_what_it_needs(predictor: Predic
             drawn += 1
             yield picture(30 + drawn, 40)
 
-    with contextlib.closing(predictor.stream(endless(), workers=2, batch_size=3)) as stream:
+    with contextlib.closing(predictor.stream(endless(), workers=2, batch_size=3, on_error="raise")) as stream:
         heights = [prediction.height for prediction in islice(stream, 7)]
     assert heights == list(range(31, 38))
     assert drawn <= 7 + 3 * (2 * 2 + 2)
 
 
-def test_a_stream_ends_at_what_it_cannot_read(predictor: Predictor) -> None:
-    stream = predictor.stream([picture(), picture(), Path("none.png"), picture()], workers=1)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_stream_goes_on_past_what_it_cannot_read(predictor: Predictor, batch_size: int, tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(encoded(picture(50, 70)))
+    images = [picture(40, 60), tmp_path / "none.png", b"no image", tmp_path / "good.png", picture(70, 90)]
+    first, missing, damaged, *rest = predictor.stream(images, workers=2, batch_size=batch_size)
+    assert isinstance(first, Prediction)
+    assert [result.height for result in rest if isinstance(result, Prediction)] == [50, 70]
+    assert isinstance(missing, Failure)
+    assert (missing.index, missing.path) == (1, tmp_path / "none.png")
+    assert str(missing.error).startswith(f"{tmp_path}/none.png: cannot be read")
+    assert isinstance(damaged, Failure)
+    assert (damaged.index, damaged.path) == (2, None)
+    assert isinstance(damaged.error, ImageKindError)
+    assert str(damaged.error).startswith("image 2: ")
+
+
+def test_a_stream_ends_at_what_it_cannot_read_where_that_is_asked_for(predictor: Predictor) -> None:
+    images = [picture(), picture(), Path("none.png"), picture()]
+    stream = predictor.stream(images, workers=1, on_error="raise")
     assert [next(stream).width, next(stream).width] == [128, 128]
     with pytest.raises(ImageError, match=r"none\.png: cannot be read: No such file"):
         next(stream)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_a_stream_of_one_image_or_with_a_wrong_word_is_refused(predictor: Predictor) -> None:
+    with pytest.raises(OptionError, match="pass a list"):
+        next(predictor.stream("a.png"))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="on_error 'skip'"):
+        next(predictor.stream([picture()], on_error="skip"))  # type: ignore[call-overload]

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-SERVE = [sys.executable, "-m", "alserve.cli", "serve"]
+SERVE = [sys.executable, "-m", "alserve", "serve"]
 
 Pixels = npt.NDArray[np.uint8]
 

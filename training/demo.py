@@ -19,7 +19,7 @@ from rich.table import Table
 from alserve.drawing import contact_sheet
 from alserve.errors import ServiceError
 from alserve.files import write_atomic
-from alserve.folder.run import segment_folder
+from alserve.folder.segment import segment
 from alserve.images.codec import encode_jpeg
 from alserve.measure.dataset import load_dataset
 from alserve.predictor import load
@@ -63,7 +63,7 @@ def run_demo(out: Path, *, seed: int) -> None:
     model = train_run(data, out / "run", Settings.of(None, {**SETTINGS, "seed": seed})).model
     say("segmenting the folder of images")
     images = out / "data" / "images"
-    summary = segment_folder(load(model, device="cpu", threads=1), [images], out / "segmented", overwrite=True)
+    segmented = segment(images, out=out / "segmented", model=model, device="cpu", overwrite=True)
     say("asking the service about one of them")
     answer = ask_service(model, min(images.glob("*/test-*")))
     write_atomic(out / "answer.json", json.dumps(answer, indent=2).encode())
@@ -71,7 +71,7 @@ def run_demo(out: Path, *, seed: int) -> None:
     cases = choose_cases(load(model, device="cpu"), load_dataset(data), SHEET_ROWS)
     sheet = contact_sheet([(f"{case.prediction.label}  {case.score:.0%}", case.pictures()) for case in cases])
     write_atomic(out / "contact_sheet.jpg", encode_jpeg(sheet))
-    _show(out, answer, f"{summary.images} images, {summary.rate:.1f} a second")
+    _show(out, answer, f"{segmented.images} images, {segmented.rate:.1f} a second")
 
 
 def ask_service(model: Path, image: Path) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _serving(model: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "alserve.cli", "serve", "--model", str(model), "--port", str(port)]
+    command = [sys.executable, "-m", "alserve", "serve", "--model", str(model), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)  # noqa: S603
     url = f"http://127.0.0.1:{port}"
     try:

@@ -1,11 +1,11 @@
 """Everything that decides what a run learns, in one validated object, and the presets. Reading it needs no torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alserve.errors import DataError
+from alserve.errors import DataError, describe_fault
 from alserve.geometry import STRIDE
 from alserve.registry import suggest
 from training.query import STRATEGIES
@@ -69,6 +69,8 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
 
     encoder: str = "tf_efficientnet_lite0"
+    decoder: str = "unet"
+    """Decoder of a segmentation-models-pytorch architecture, see `training.model.network`."""
     pretrained: bool = True
     short_side: int = Field(256, ge=2 * STRIDE, le=MOST_SIDE, multiple_of=STRIDE)
     """Working size in pixels."""
@@ -171,27 +173,36 @@ class Settings(BaseModel):
         return [self.initial] + [self.per_round] * (self.rounds - 1)
 
     @classmethod
-    def of(cls, preset: str | None, given: dict[str, Any]) -> Self:
+    def of(
+        cls,
+        preset: str | None,
+        given: Mapping[str, Any],
+        written: Callable[[str, object], str] = "{}={}".format,
+    ) -> Self:
         """Build settings from a preset's values, replaced by those given.
+
+        Args:
+            preset: One of `PRESETS`, or None.
+            given: Values by the names of settings.
+            written: Returns how the user writes a setting of this name and value, for messages.
 
         Raises:
             DataError: The preset is unknown, or a value does not fit.
         """
         if preset is not None and preset not in PRESETS:
-            raise DataError(f"unknown preset '{preset}'; use {', '.join(PRESETS)}")
+            raise DataError(f"unknown preset '{preset}'; {suggest(preset, PRESETS)}")
         values = {**(PRESETS[preset] if preset else {}), **given}
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-        option = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
+        name = str(first["loc"][0]) if first["loc"] else ""
+        where = f"{written(name, first['input'])}: " if name else ""
         if first["type"] == "extra_forbidden":
-            name = first["loc"][0]
             raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}")
         if first["type"] == "literal_error":
-            choices = get_args(cls.model_fields[str(first["loc"][0])].annotation)
-            raise DataError(f"unknown {option}'{first['input']}'; {suggest(first['input'], choices)}")
-        raise DataError(f"{option}{first['msg'].removeprefix('Value error, ')}")
+            raise DataError(f"{where}unknown; {suggest(first['input'], get_args(cls.model_fields[name].annotation))}")
+        raise DataError(f"{where}{describe_fault(first['msg'])}")
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, str]:

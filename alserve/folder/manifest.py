@@ -1,6 +1,6 @@
 """The manifest of a folder run: a JSON object an image, enough to tell what is done and what has to be done again.
 
-A row is added as soon as its pictures are written, so that a run that was killed continues where it stopped. Only
+A row is added as soon as its image's files are written, so that a run that was killed continues where it stopped. Only
 whole lines count: what a full disk or a kill leaves of a line is cut off. The manifest of a shard ends with a line that
 says that the shard is finished, and what it is a part of.
 """
@@ -21,7 +21,7 @@ from alserve.files import irregular, locked, remove_unfinished, write_atomic
 
 MANIFEST = "predictions.jsonl"
 
-Row = dict[str, Any]
+ManifestRow = dict[str, Any]
 
 
 class Finished(BaseModel):
@@ -42,10 +42,10 @@ class Finished(BaseModel):
     model: str
     """SHA-256 of the model file."""
     options: dict[str, Any]
-    """What else decides the pictures' content."""
+    """What else decides the content of the files."""
 
 
-class _Row(BaseModel):
+class _CheckedRow(BaseModel):
     """What a row is checked for; it can hold more."""
 
     model_config = ConfigDict(strict=True)
@@ -60,7 +60,7 @@ class _Row(BaseModel):
 
 
 class Version(NamedTuple):
-    """The state of an input file: as long as it is the same, its pictures need not be made again."""
+    """The state of an input file: as long as it is the same, its output files need not be made again."""
 
     bytes: int
     mtime_ns: int
@@ -77,10 +77,10 @@ class Version(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-class _Done(NamedTuple):
+class _DoneImage(NamedTuple):
     version: Version
     sizes: Mapping[str, int]
-    """Bytes of each picture; none in rows of version 0.1.0."""
+    """Bytes of each output file; none in rows of version 0.1.0."""
 
 
 class Manifest:
@@ -89,7 +89,7 @@ class Manifest:
     Args:
         path: The file; continued if it is there.
         model: SHA-256 of the model file.
-        options: What else decides the pictures' content.
+        options: What else decides the content of the files.
         overwrite: Begin anew, whatever is there.
 
     Raises:
@@ -100,7 +100,7 @@ class Manifest:
     def __init__(self, path: Path, *, model: str, options: Mapping[str, Any], overwrite: bool = False) -> None:
         self.path = path
         self.made_by: dict[str, Any] = {"model": model, "options": dict(options)}
-        self._done: dict[str, _Done] = {}
+        self._done: dict[str, _DoneImage] = {}
         self._last = ""
         self._in_order = True
         self._rows = 0
@@ -126,7 +126,7 @@ class Manifest:
             self._opened = opened.pop_all()
 
     def _continue(self) -> int:
-        """Take over what an earlier run did; return the length of its rows in bytes, 0 where they hold no longer."""
+        """Take over what an earlier run did; return the length of its rows in bytes, 0 to begin anew."""
         rows, _, whole = read(self.path)
         for row in rows:
             if row["status"] == "ok":
@@ -137,7 +137,7 @@ class Manifest:
             self._in_order = False
             if row["status"] == "ok" and row["bytes"] is not None and row["mtime_ns"] is not None:
                 version = Version(row["bytes"], row["mtime_ns"], row["sha256"])
-                self._done[row["name"]] = _Done(version, row.get("output_bytes") or {})
+                self._done[row["name"]] = _DoneImage(version, row.get("output_bytes") or {})
             else:
                 self._done.pop(row["name"], None)
         return whole
@@ -145,7 +145,7 @@ class Manifest:
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(f"{self.path}: cannot be written: {error.strerror}")
 
-    def _check(self, row: Row) -> None:
+    def _check(self, row: ManifestRow) -> None:
         for what, now in self.made_by.items():
             if row.get(what) != now:
                 raise RunError(
@@ -153,13 +153,13 @@ class Manifest:
                     f"({what} was {_shown(row.get(what))}, now {_shown(now)}); use --overwrite or another --out"
                 )
 
-    def holds(self, name: str, source: Path, targets: Mapping[str, Path]) -> bool:
-        """Tell whether an image is done: noted as such, not changed since, and all its pictures as they were written.
+    def is_done(self, name: str, source: Path, targets: Mapping[str, Path]) -> bool:
+        """Tell whether an image is done: noted so, not changed since, and its output files as they were written.
 
         Args:
-            name: The name of its pictures.
+            name: The name of its output files.
             source: The image. Where only its time has changed, it is read, and its hash decides.
-            targets: Where its pictures are, each with its name in `output_bytes`.
+            targets: Where its output files are, each with its name in `output_bytes`.
         """
         done, now = self._done.get(name), Version.of(source)
         if done is None or now is None or now.bytes != done.version.bytes:
@@ -174,7 +174,7 @@ class Manifest:
         there = {word: Version.of(target) for word, target in targets.items()}
         return all(file and file.bytes == done.sizes.get(word, file.bytes) for word, file in there.items())
 
-    def add(self, row: Row) -> None:
+    def add(self, row: ManifestRow) -> None:
         """Add a row; it is on its way to the disk when this returns.
 
         Raises:
@@ -221,18 +221,18 @@ class Manifest:
 
     def _sort(self) -> None:
         """Write the last row of every image, as an undisturbed run has them."""
-        rows: list[Row] = latest(read(self.path)[0])
+        rows: list[ManifestRow] = latest(read(self.path)[0])
         if self._finished:
             rows.append({"finished": {**self._finished.model_dump(), "rows": len(rows)}})
         write_atomic(self.path, dump(rows))
 
 
-def latest(rows: Sequence[Row]) -> list[Row]:
+def latest(rows: Sequence[ManifestRow]) -> list[ManifestRow]:
     """Keep the last row of every image, sorted as an undisturbed run has them."""
     return sorted({row["name"]: row for row in rows}.values(), key=lambda row: str(row["path"]))
 
 
-def dump(rows: Iterable[Row]) -> bytes:
+def dump(rows: Iterable[ManifestRow]) -> bytes:
     """Return rows as the bytes of a manifest."""
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
@@ -240,10 +240,10 @@ def dump(rows: Iterable[Row]) -> bytes:
 class Content(NamedTuple):
     """What a manifest holds."""
 
-    rows: list[Row]
+    rows: list[ManifestRow]
     finished: Finished | None
     """The last line of a finished shard."""
-    whole: int
+    rows_bytes: int
     """Length of the rows in bytes: what follows is that last line, or what was left of a line."""
 
 
@@ -253,7 +253,7 @@ def read(path: Path) -> Content:
     Raises:
         RunError: It cannot be read, or holds something else.
     """
-    rows: list[Row] = []
+    rows: list[ManifestRow] = []
     finished: Finished | None = None
     whole = 0
     try:
@@ -276,13 +276,13 @@ def read(path: Path) -> Content:
     return Content(rows, finished, whole)
 
 
-def _parse(line: bytes) -> Row | Finished | None:
+def _parse(line: bytes) -> ManifestRow | Finished | None:
     """Read a line of a manifest; None if it is none."""
     try:
         row = json.loads(line)
         if "finished" in row:
             return Finished.model_validate(row["finished"])
-        checked = _Row.model_validate(row)
+        checked = _CheckedRow.model_validate(row)
     except (ValueError, TypeError, RecursionError):  # pydantic's ValidationError is a ValueError
         return None
     name = PurePosixPath(checked.name)

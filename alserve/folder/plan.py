@@ -1,4 +1,4 @@
-"""What a folder run is to do: the images found, the names of their pictures, and what is left out and why.
+"""What a folder run is to do: the images found, the names of their output files, and what is left out and why.
 
 Nothing is read but the first bytes of files whose suffix is no image's, and nothing is written.
 """
@@ -28,19 +28,20 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PlannedImage:
     """One image to do."""
 
     source: Path
     name: Path
-    """The name of its pictures, relative to masks/, cams/ and overlays/."""
+    """The name of its PNG files, relative to masks/, cams/ and so on; other outputs have another suffix."""
     out: Path
     save: tuple[str, ...]
 
     @property
     def targets(self) -> dict[str, Path]:
         """Where each file goes, by the name of its output."""
-        return {word: self.out / OUTPUTS[word].folder / self.name for word in self.save}
+        outputs = ((word, OUTPUTS[word]) for word in self.save)
+        return {word: self.out / output.folder / self.name.with_suffix(output.suffix) for word, output in outputs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,12 @@ class LeftOut:
 class Plan:
     """All that a run is to do."""
 
-    jobs: Sequence[Job]
+    images: Sequence[PlannedImage]
     """The images of this shard, sorted by path."""
     left_out: Sequence[LeftOut] = ()
     """What is left out, of all shards, sorted by path."""
-    images: int = 0
-    """Images of all shards."""
+    total: int = 0
+    """Number of images of all shards."""
     names: str = ""
     """Hash of the names of all shards: two shards with the same one saw the same folder."""
     shard: Shard = field(default_factory=Shard)
@@ -91,15 +92,15 @@ def plan(
     keep_extension: bool = False,
     overwrite: bool = False,
 ) -> Plan:
-    """Find the images and settle where their pictures go.
+    """Find the images and decide where their output files go.
 
     Args:
         inputs: Images and folders of images.
         out: Folder for the results.
         save: Names of outputs.
         shard: Leave the images of all other shards to them.
-        keep_extension: Name the pictures of a.jpg a.jpg.png, not a.png.
-        overwrite: Replace files that no manifest speaks of.
+        keep_extension: Name the output files of a.jpg a.jpg.png, not a.png.
+        overwrite: Replace files that are in no manifest.
 
     Raises:
         DataError: An input is missing or no file, no images are found, or two would write the same file.
@@ -107,43 +108,43 @@ def plan(
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is a {irregular(out) or 'file'}; name a folder with --out")
-    own = frozenset(map(os.path.realpath, (out, *(out / output.folder for output in OUTPUTS.values()))))
+    own_folders = frozenset(map(os.path.realpath, (out, *(out / output.folder for output in OUTPUTS.values()))))
     found: list[tuple[Path, Path]] = []
     left_out: list[LeftOut] = []
     for given in inputs:
-        for thing, name in _find(given, own):
-            if isinstance(thing, LeftOut):
-                left_out.append(thing)
+        for item, name in _find(given, own_folders):
+            if isinstance(item, LeftOut):
+                left_out.append(item)
             else:
-                found.append((thing, _picture(name, keep_extension=keep_extension)))
+                found.append((item, _output_name(name, keep_extension=keep_extension)))
     found.sort(key=lambda pair: pair[0].as_posix())
     left_out.sort(key=lambda item: item.path.as_posix())
     _check_names(found, out, keep_extension=keep_extension)
-    jobs = [Job(source, name, out, save) for source, name in found if shard.takes(name.as_posix())]
+    images = [PlannedImage(source, name, out, save) for source, name in found if shard.takes(name.as_posix())]
     names = "\n".join(sorted(name.as_posix() for _, name in found)).encode(errors="surrogatepass")
-    whole = Plan(jobs, left_out, len(found), hashlib.sha256(names).hexdigest(), shard)
+    whole = Plan(images, left_out, len(found), hashlib.sha256(names).hexdigest(), shard)
     if not found:
         why = f"; {text}" if (text := whole.describe_left_out()) else ""
         where = ", ".join(map(str, inputs))
         raise DataError(f"no images in {where} (looked for {' '.join(sorted(SUFFIXES))}, and into other files){why}")
-    _protect(jobs, out, overwrite=overwrite or any(out.glob("predictions*.jsonl")))
+    _check_targets(images, out, overwrite=overwrite or any(out.glob("predictions*.jsonl")))
     return whole
 
 
-def _find(given: Path, own: frozenset[str]) -> Iterator[tuple[Path | LeftOut, Path]]:
+def _find(given: Path, own_folders: frozenset[str]) -> Iterator[tuple[Path | LeftOut, Path]]:
     """Find the images of one input and what is left out, each with its name relative to the input."""
     try:
         if given.is_dir():
             next(given.iterdir(), None)  # whoever names a folder wants it read
-            for path in _walk(given, own):
-                if (thing := path if isinstance(path, LeftOut) else _sort(path)) is not None:
-                    yield thing, path.relative_to(given) if isinstance(path, Path) else Path()
+            for path in _walk(given, own_folders):
+                if (item := path if isinstance(path, LeftOut) else _classify(path)) is not None:
+                    yield item, path.relative_to(given) if isinstance(path, Path) else Path()
         elif kind := irregular(given):
             raise DataError(f"{given}: is a {kind}, no file; save what comes out of it as a file first")
         elif given.exists():
-            thing = given if given.suffix.lower() in SUFFIXES else _sort(given)
-            if isinstance(thing, LeftOut) and thing.reason not in _DOUBTFUL:
-                yield LeftOut(given, thing.reason, wanted=True), Path()
+            item = given if given.suffix.lower() in SUFFIXES else _classify(given)
+            if isinstance(item, LeftOut) and item.reason not in _DOUBTFUL:
+                yield LeftOut(given, item.reason, wanted=True), Path()
             else:
                 yield given, Path(given.name)
         else:
@@ -152,9 +153,9 @@ def _find(given: Path, own: frozenset[str]) -> Iterator[tuple[Path | LeftOut, Pa
         raise DataError(f"{error.filename or given}: cannot be read: {error.strerror}") from None
 
 
-def _walk(top: Path, own: frozenset[str]) -> Iterator[Path | LeftOut]:
+def _walk(top: Path, own_folders: frozenset[str]) -> Iterator[Path | LeftOut]:
     """Find all files below a folder but for hidden ones and our own; links can lead in circles, and are cut there."""
-    waiting = [(top, own | {os.path.realpath(top)})]
+    waiting = [(top, own_folders | {os.path.realpath(top)})]
     while waiting:
         folder, seen = waiting.pop()
         try:
@@ -176,7 +177,7 @@ _DOUBTFUL = {_UNREADABLE, _BROKEN, _FOREIGN_TIFF}
 """Reasons to leave a file out of a folder, but not where it was named itself: then it is done, or fails."""
 
 
-def _sort(path: Path) -> Path | LeftOut | None:
+def _classify(path: Path) -> Path | LeftOut | None:
     """Tell an image from what is left out; None for files that are no images.
 
     A file with an image's suffix that cannot be read is an image all the same: it will fail, and be noted.
@@ -197,13 +198,13 @@ def _sort(path: Path) -> Path | LeftOut | None:
     return path if kind in FORMATS else LeftOut(path, kind) if kind else None
 
 
-def _picture(name: Path, *, keep_extension: bool) -> Path:
+def _output_name(name: Path, *, keep_extension: bool) -> Path:
     known = name.suffix.lower() in SUFFIXES
     return name.with_suffix(".png") if known and not keep_extension else name.with_name(f"{name.name}.png")
 
 
 def _check_names(found: Sequence[tuple[Path, Path]], out: Path, *, keep_extension: bool) -> None:
-    """Refuse images whose pictures would have the same name, on the file system of `out`.
+    """Refuse images whose output files would have the same name, on the file system of `out`.
 
     Raises:
         DataError: There are such; all are counted, and the first few named.
@@ -231,10 +232,10 @@ def fold_name(name: str) -> str:
 def find_clashes(
     found: Iterable[tuple[Path, Path]], fold: Callable[[str], str] = str
 ) -> list[tuple[Path, Sequence[Path]]]:
-    """Find images whose pictures would have the same name.
+    """Find images whose output files would have the same name.
 
     Args:
-        found: (image, name of its pictures).
+        found: (image, name of its output files).
         fold: What tells names apart.
 
     Returns:
@@ -258,15 +259,15 @@ def _same_file(folder: Path, one: str, other: str) -> bool:
         return False
 
 
-def _protect(jobs: Sequence[Job], out: Path, *, overwrite: bool) -> None:
+def _check_targets(images: Sequence[PlannedImage], out: Path, *, overwrite: bool) -> None:
     """Refuse to write over an input, outside of `out`, and over any file unless that was asked for or is of a run."""
     top = Path(os.path.realpath(out))
-    inside = {real for job in jobs if Path(real := os.path.realpath(job.source)).is_relative_to(top)}
-    folders = {target.parent for job in jobs for target in job.targets.values()}
+    inside = {real for image in images if Path(real := os.path.realpath(image.source)).is_relative_to(top)}
+    folders = {target.parent for image in images for target in image.targets.values()}
     for folder in sorted(folders):
         if not Path(os.path.realpath(folder)).is_relative_to(top):
             raise RunError(f"{folder}: a symbolic link leads out of {out}; remove the link, or use another --out")
-    for target in (target for job in jobs for target in job.targets.values()):
+    for target in (target for image in images for target in image.targets.values()):
         if inside and os.path.realpath(target) in inside:
             raise RunError(f"{target}: is an input and would be written over; use another --out")
         if not overwrite and os.path.lexists(target):

@@ -40,7 +40,7 @@ class Shard:
         """Tell whether an image is of this shard, whatever other images there are.
 
         Args:
-            name: The name of its pictures.
+            name: The name of its output files.
         """
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
         return int.from_bytes(digest[:8]) % self.count == self.index - 1

@@ -171,46 +171,46 @@ def draw_worst(predictor: Predictor, samples: Sequence[Sample], figures: Figures
     write_atomic(path, ENCODERS[path.suffix.lower()](contact_sheet(rows)))
 
 
-def evaluate_file(
-    model: Path,
-    data: Path,
+def evaluate(
+    model: str | Path,
+    data: str | Path,
     *,
-    masks: Path | None,
-    split: str,
-    json_path: Path | None,
-    worst: Path | None = None,
+    masks: str | Path | None = None,
+    split: str = "test",
+    worst: str | Path | None = None,
     self_check: bool = True,
-) -> None:
-    """Measure a model file on one split of a data set, print the figures, and write them where asked.
+) -> Figures:
+    """Measure a model file on one split of a data set.
 
     Args:
         model: The model file.
         data: See `load_dataset`; classes are found by name, and may be some of the model's only.
         masks: See `alserve.measure.dataset.load_dataset`.
         split: "train", "valid" or "test".
-        json_path: Where the figures are to be written, too.
         worst: Where the contact sheet of the worst images is to be.
         self_check: Refuse a model that gives something else here than the trained network gave.
 
     Raises:
         DataError: The split is empty, a class is none of the model's, or there is nothing to draw for `worst`.
         ModelError: The file is no model.
+
+    Example:
+        >>> alserve.evaluate("tissue.onnx", "tissue.csv").dice
     """
     predictor = load(model, threads=1, self_check=self_check)
-    dataset = load_dataset(data, masks)
+    dataset = load_dataset(Path(data), None if masks is None else Path(masks))
     samples = _samples(dataset, split, predictor.spec.classes)
-    if worst is not None:
-        if worst.suffix.lower() not in ENCODERS:
-            raise DataError(f"{worst}: the picture of the worst images ends in one of {', '.join(ENCODERS)}")
+    picture = None if worst is None else Path(worst)
+    if picture is not None:
+        if picture.suffix.lower() not in ENCODERS:
+            raise DataError(f"{picture}: the picture of the worst images ends in one of {', '.join(ENCODERS)}")
         if all(sample.mask is None for sample in samples):
             raise DataError(f"{data}: no image of split '{split}' has a mask, so none is the worst; give --masks")
     figures = measure(predictor, samples)
-    _show(f"{model.name} on {len(samples)} images of split '{split}'", figures)
-    if json_path is not None:
-        write_atomic(json_path, figures.model_dump_json(indent=2).encode())
-    if worst is not None:
-        draw_worst(predictor, samples, figures, worst)
-        say(f"{worst} shows the {len(figures.worst)} images of the lowest Dice")
+    if picture is not None:
+        draw_worst(predictor, samples, figures, picture)
+        say(f"{picture} shows the {len(figures.worst)} images of the lowest Dice")
+    return figures
 
 
 def _samples(dataset: Dataset, split: str, classes: Sequence[str]) -> list[Sample]:
@@ -226,7 +226,7 @@ def _samples(dataset: Dataset, split: str, classes: Sequence[str]) -> list[Sampl
     return [replace(sample, label=classes.index(dataset.classes[sample.label])) for sample in samples]
 
 
-def _show(title: str, figures: Figures) -> None:
+def print_figures(title: str, figures: Figures) -> None:
     """Print two tables: all images together, and class by class."""
     interval = figures.dice_interval
     spread = f"{CONFIDENCE:.0%} interval {_number(interval[0])} to {_number(interval[1])}" if interval else ""

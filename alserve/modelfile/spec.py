@@ -95,6 +95,23 @@ class Cost(_Frozen):
     images_per_second: Pair
     """Prediction alone, one thread of the machine that exported."""
 
+    def describe(self) -> list[tuple[str, str]]:
+        """Return it as (name, value) pairs for people."""
+        pairs = {
+            "Dice": self.dice,
+            "IoU": self.iou,
+            "accuracy": self.accuracy,
+            "size, MB": self.megabytes,
+            "images/s, one thread": self.images_per_second,
+        }
+        return [
+            ("compared with fp32", f"on {self.images} images of split '{self.split}'"),
+            *((name, f"{before:.3f} -> {after:.3f}") for name, (before, after) in pairs.items() if before is not None),
+            ("same label", f"{self.label_agreement:.3f}"),
+            ("mask IoU with fp32", f"{self.mask_iou:.3f}"),
+            ("largest score difference", f"{self.max_score_difference:.4f}"),
+        ]
+
 
 class ModelSpec(_Frozen):
     """What serving needs to know of a model, and where the model comes from."""

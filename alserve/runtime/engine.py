@@ -1,4 +1,4 @@
-"""A model file, checked against the contract and running on one device: the one face that all else sees of it."""
+"""A model file, checked against the contract and running on one device: what all other code uses to run a model."""
 
 import hashlib
 import time
@@ -9,15 +9,12 @@ import numpy as np
 from alserve.arrays import UInt8
 from alserve.errors import DeadlineError, DeviceError, ModelError
 from alserve.modelfile import INPUT, OUTPUTS, Outputs, read_metadata, read_model
-from alserve.runtime.device import Device, choose_device
-from alserve.runtime.libraries import open_runtime
-from alserve.runtime.selfcheck import Deviation, Memory, exceeded, limits_of, measure, try_drawn_image
+from alserve.runtime.device import AUTO, Device, available_cores, choose_device
+from alserve.runtime.libraries import Model, Runtime
+from alserve.runtime.selfcheck import Deviation, PassedCheck, exceeded, limits_of, measure, try_drawn_image
 
 CHECK_SECONDS = 60
-"""So long may a small image take while a model is checked: there are networks that never end."""
-
-CUDA_BATCH = 16
-"""Images a call on a GPU; on the CPU, where batches bring nothing, one."""
+"""Time that a small image may take while a model is checked: there are networks that never end."""
 
 
 class Engine:
@@ -33,7 +30,7 @@ class Engine:
         spec: The model's contract.
         references: Images with the trained network's answers; none in older files, and where they were left out.
         sha256: Hash of the file.
-        device: "cpu", "cuda:0" and so on, or "openvino": where it really runs.
+        device: "cpu", "cuda:0", "openvino" and so on: where it really runs.
         device_reason: Why there.
         batch_size: Images a call that suit the device; a GPU, which settles anew for every size of batch, gets 1 or so
             many: what is missing is filled up and cut off again.
@@ -41,30 +38,22 @@ class Engine:
         unchecked: Why it was not compared with the trained network; None if it was, now or before.
 
     Raises:
-        ModelError: The file is missing, no model, of a newer format, or gives something else than it should.
+        ModelError: The file is missing, no model, of a newer format, or returns something else than it should.
         DeviceError: The device that was asked for cannot be used.
     """
 
     def __init__(
         self, path: Path, *, device: str = "auto", threads: int | None = None, self_check: bool = True
     ) -> None:
-        chosen = choose_device(device)
         data = read_model(path)
         self.path = path
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.spec, self.references = read_metadata(data, str(path))
-        try:
-            self._runtime = open_runtime(data, path, chosen, threads)
-        except DeviceError as error:
-            if device != "auto":
-                raise
-            chosen = Device("cpu", 0, str(error))
-            self._runtime = open_runtime(data, path, chosen, threads)
-        self.device = f"cuda:{chosen.number}" if chosen.kind == "cuda" else chosen.kind
-        self.device_reason = chosen.reason
-        if chosen.kind == "openvino" and self.spec.precision == "int8":
-            self.device_reason += "; an int8 model loses accuracy here, the fp32 file is as fast"
-        self.batch_size = CUDA_BATCH if chosen.kind == "cuda" else 1
+        chosen, self._runtime = _open(data, path, device, threads or available_cores())
+        self.device = str(chosen)
+        remark = chosen.backend.remarks.get(self.spec.precision)
+        self.device_reason = f"{chosen.reason}; {remark}" if remark else chosen.reason
+        self.batch_size = chosen.backend.batch_size
         self.precision = self._runtime.precision
         inputs, outputs = self._runtime.inputs, self._runtime.outputs
         if (inputs, outputs) != ((INPUT,), OUTPUTS):
@@ -83,10 +72,10 @@ class Engine:
             self._check()
 
     def _check(self) -> None:
-        """Refuse a model that gives something else here than the trained network gave."""
+        """Refuse a model whose answers here are not those of the trained network."""
         limits = limits_of(self.spec, self.precision)
-        memory = Memory(self.sha256, self.device, self._runtime.version, self.precision, str(limits))
-        if memory.holds():
+        passed = PassedCheck(self.sha256, self.device, self._runtime.version, self.precision, str(limits))
+        if passed.is_noted():
             return
         if not self.references:
             try_drawn_image(self._try, self.spec, self.where)
@@ -95,7 +84,7 @@ class Engine:
                 f"{self.where}: gives something else than the trained network: {reason}; try another device or the "
                 "fp32 file, or take it as it is with --no-self-check (service: ALSERVE_SELF_CHECK=no)"
             )
-        memory.keep()
+        passed.note()
 
     @property
     def where(self) -> str:
@@ -142,3 +131,17 @@ class Engine:
                 f"{self.path.name} failed on {self.device} with a batch of shape {images.shape}: "
                 f"{str(error).splitlines()[0]}; try a smaller batch"
             ) from None
+
+
+def _open(data: bytes, path: Path, device: str, threads: int) -> tuple[Device, Runtime]:
+    """Open a model on the device that was asked for; with "auto", on the first that works."""
+    failed: dict[str, str] = {}
+    callers = max(1, available_cores() // threads)
+    while True:
+        chosen = choose_device(device, failed)
+        try:
+            return chosen, chosen.backend.open(Model(data, path, chosen.number, threads, callers))
+        except DeviceError as error:
+            if device != AUTO:
+                raise
+            failed[chosen.name] = str(error)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime as ort
 
 from alserve.arrays import UInt8
 from alserve.errors import ModelError
@@ -173,26 +172,26 @@ def try_drawn_image(run: Run, spec: ModelSpec, where: str) -> None:
     check_outputs(run(image[None]), (1, height, width), len(spec.classes), where)
 
 
-class Memory:
-    """Remembers, from one start to the next, that a model passed; a cache that cannot be used only costs the check.
+class PassedCheck:
+    """A note in the user's cache folder that a model passed; a cache that cannot be used only costs the check again.
 
-    What passed is an empty file whose name is the hash of all that decides what the model computes.
+    The note is an empty file whose name is the hash of all that decides what the model computes.
 
     Args:
         parts: The file's hash, the device, and what else decides it.
     """
 
     def __init__(self, *parts: str) -> None:
-        key = "\n".join((*parts, _machine(), ort.__version__))
+        key = "\n".join((*parts, _machine()))
         self._path = cache_folder() / "self-check" / hashlib.sha256(key.encode()).hexdigest()
 
-    def holds(self) -> bool:
+    def is_noted(self) -> bool:
         """Tell whether it passed before."""
         with suppress(OSError, ValueError):
             return self._path.is_file()
         return False
 
-    def keep(self) -> None:
+    def note(self) -> None:
         """Note that it passed."""
         with suppress(OSError, ValueError):
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from pictures import encoded, picture
 from PIL import Image
 
 from alserve import Predictor, load
-from alserve.errors import DataError, OptionError, RunError
+from alserve.errors import DataError, DeviceError, OptionError, RunError
 from alserve.files import write_atomic
 from alserve.folder.manifest import MANIFEST, Manifest
 from alserve.folder.plan import plan
-from alserve.folder.run import DEFAULT_SAVE, Options, Summary, parse_save, run, segment_folder
+from alserve.folder.result import SegmentResult
+from alserve.folder.run import DEFAULT_SAVE, Options, run
+from alserve.folder.segment import parse_save, segment
 from alserve.folder.shards import Shard
 from alserve.images.codec import decode, decode_mask, read_image
 from alserve.images.decoders import Decoders
 from alserve.outputs import OUTPUTS
-from alserve.tiling import Tiling
 from training.export.to_onnx import stamp
 
 SIZES = {"b.png": (60, 80), "a.jpg": (90, 70), "deep/er/c.tif": (50, 50), "deep/Drüse 腺.bmp": (64, 48)}
@@ -59,8 +61,8 @@ def files(folder: Path) -> set[str]:
 
 def test_structure_sizes_and_values(tree: Path, predictor: Predictor) -> None:
     out = tree.parent / "out"
-    summary = segment_folder(predictor, [tree], out, workers=2)
-    assert (summary.images, summary.failed, summary.exit_code) == (len(SIZES), 0, 0)
+    result = segment(tree, out=out, model=predictor, threads=2)
+    assert (result.images, result.failed, result.exit_code) == (len(SIZES), 0, 0)
     names = {name.rpartition(".")[0] + ".png": size for name, size in SIZES.items()}
     assert files(out) == {f"{OUTPUTS[word].folder}/{name}" for word in DEFAULT_SAVE for name in names} | {MANIFEST}
     for name, size in names.items():
@@ -74,7 +76,7 @@ def test_structure_sizes_and_values(tree: Path, predictor: Predictor) -> None:
 
 def test_manifest_and_files_are_what_the_predictor_says(tree: Path, predictor: Predictor) -> None:
     out = tree.parent / "out"
-    segment_folder(predictor, [tree], out, workers=2)
+    segment(tree, out=out, model=predictor, threads=2)
     rows = manifest(out)
     assert [row["path"] for row in rows] == sorted((tree / name).as_posix() for name in SIZES)
     for row in rows:
@@ -92,7 +94,7 @@ def test_order_and_content_do_not_depend_on_batches_and_threads(tree: Path, pred
     runs = []
     for batch_size, workers in ((1, 1), (1, 4), (3, 2), (100, 1)):
         out = tree.parent / f"out-{batch_size}-{workers}"
-        segment_folder(predictor, [tree], out, batch_size=batch_size, workers=workers)
+        segment(tree, out=out, model=predictor, batch_size=batch_size, threads=workers)
         runs.append(manifest(out))
     for rows in runs[1:]:
         for row, first in zip(rows, runs[0], strict=True):
@@ -108,8 +110,8 @@ def test_bad_images_are_noted_and_the_rest_goes_on(tree: Path, predictor: Predic
         write_atomic(tree / "bad" / name, data)
     (tree / "bad" / "nowhere.png").symlink_to("none.png")
     out = tree.parent / "out"
-    summary = segment_folder(predictor, [tree], out, workers=2)
-    assert (summary.images, summary.failed, summary.exit_code) == (len(SIZES) + 4, 4, 1)
+    result = segment(tree, out=out, model=predictor, threads=2)
+    assert (result.images, result.failed, result.exit_code) == (len(SIZES) + 4, 4, 1)
     failed = {Path(row["path"]).name: row for row in manifest(out) if row["status"] == "error"}
     assert set(failed) == {*bad, "nowhere.png"}
     assert "ends too early" in failed["cut.jpg"]["error"]
@@ -138,12 +140,12 @@ def test_shapes_and_kinds_that_break_others(tmp_path: Path, predictor: Predictor
     }
     for name, data in given.items():
         write_atomic(folder / name, data)
-    summary = segment_folder(predictor, [folder], tmp_path / "out", workers=2)
+    result = segment(folder, out=tmp_path / "out", model=predictor, threads=2)
     rows = {Path(row["path"]).name: row for row in manifest(tmp_path / "out")}
     assert set(rows) == set(given)
     assert {name for name, row in rows.items() if row["error"]} == {"claims.jpg", "float.tif"}
     assert "16000 x 16000 pixels" in rows["claims.jpg"]["error"]
-    assert (summary.failed, summary.exit_code) == (2, 1)
+    assert (result.failed, result.exit_code) == (2, 1)
     warned = {name: row["warning"] for name, row in rows.items() if row["warning"]}
     assert warned == dict.fromkeys(("animated.gif", "pages.tif"), "the first of several frames is used")
     assert decode_mask((tmp_path / "out" / "masks" / "1x5000.png").read_bytes()).shape == (1, 5000)
@@ -158,22 +160,22 @@ def test_a_file_that_goes_away_while_running_fails_alone(tree: Path, predictor: 
         Decoders(2, 60) as decoders,
         Manifest(out / MANIFEST, model=predictor.engine.sha256, options=options.describe()) as notes,
     ):
-        summary = run(predictor, decoders, planned, notes, options, batch_size=None, workers=2)
-    assert (summary.images, summary.failed) == (len(SIZES), 1)
+        result = run(predictor, decoders, planned, notes, options, batch_size=None, workers=2)
+    assert (result.images, result.failed) == (len(SIZES), 1)
     assert "No such file" in {row["name"]: row["error"] for row in manifest(out)}["b.png"]
 
 
 @pytest.mark.parametrize("save", [("mask",), ("cam",), ("overlay",), ("mask", "overlay")])
 def test_only_what_was_asked_for_is_saved(tree: Path, predictor: Predictor, save: tuple[str, ...]) -> None:
     out = tree.parent / "out"
-    segment_folder(predictor, [tree], out, save=save)
+    segment(tree, out=out, model=predictor, save=save)
     assert {path.name for path in out.iterdir()} == {OUTPUTS[word].folder for word in save} | {MANIFEST}
     assert all(row["foreground"] is not None for row in manifest(out))
 
 
 def test_a_file_goes_to_its_own_name_whatever_its_suffix(tmp_path: Path, predictor: Predictor) -> None:
     named = write_picture(tmp_path / "x" / "y" / "scan.007")
-    segment_folder(predictor, [named], tmp_path / "out", save=["mask"])
+    segment(named, out=tmp_path / "out", model=predictor, save="mask")
     assert files(tmp_path / "out") == {"masks/scan.007.png", MANIFEST}
 
 
@@ -183,7 +185,7 @@ def test_hidden_and_foreign_files_are_left_alone(tmp_path: Path, predictor: Pred
     write_picture(tmp_path / "in" / ".cache" / "thumbnail.png")
     (tmp_path / "in" / "notes.txt").write_text("hello")
     os.mkfifo(tmp_path / "in" / "pipe.png")
-    assert segment_folder(predictor, [tmp_path / "in"], tmp_path / "out").images == 1
+    assert segment(tmp_path / "in", out=tmp_path / "out", model=predictor).images == 1
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path, predictor: Predictor) -> None:
@@ -191,7 +193,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path, predictor: Predic
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "in")
-    segment_folder(predictor, [tmp_path / "in"], tmp_path / "out", save=["mask"])
+    segment(tmp_path / "in", out=tmp_path / "out", model=predictor, save="mask")
     assert files(tmp_path / "out" / "masks") == {"link/one.png"}
 
 
@@ -200,7 +202,7 @@ def test_results_are_never_read_as_input(tmp_path: Path, predictor: Predictor, w
     write_picture(tmp_path / "in" / "one.png")
     out = tmp_path / where
     for overwrite in (False, True):
-        assert segment_folder(predictor, [tmp_path / "in"], out, overwrite=overwrite).images == 1
+        assert segment(tmp_path / "in", out=out, model=predictor, overwrite=overwrite).images == 1
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_two_inputs_for_one_file_are_refused(tmp_path: Path, predictor: Predicto
     both = [write_picture(tmp_path / first), write_picture(tmp_path / second)]
     inputs = sorted({tmp_path / name.split("/")[0] for name in (first, second)})
     with pytest.raises(DataError) as caught:
-        segment_folder(predictor, inputs, tmp_path / "out")
+        segment(inputs, out=tmp_path / "out", model=predictor)
     assert all(str(path) in str(caught.value) for path in both)
     assert not (tmp_path / "out").exists()
 
@@ -221,22 +223,22 @@ def test_an_input_is_never_written_over(tmp_path: Path, predictor: Predictor) ->
     before = source.read_bytes()
     for overwrite in (False, True):
         with pytest.raises(RunError, match=r"a\.png: is an input"):
-            segment_folder(predictor, [source], tmp_path / "data", overwrite=overwrite)
+            segment(source, out=tmp_path / "data", model=predictor, overwrite=overwrite)
     assert source.read_bytes() == before
 
 
 def test_the_same_again_does_what_is_missing_or_has_changed(tree: Path, predictor: Predictor) -> None:
     out = tree.parent / "out"
     write_atomic(tree / "bad.png", b"no image")
-    segment_folder(predictor, [tree], out)
+    segment(tree, out=out, model=predictor)
     before, rows = contents(out), manifest(out)
     (out / "masks" / "a.png").unlink()  # missing
     write_atomic(tree / "b.png", encoded(picture(60, 80, seed=77)))  # changed
     os.utime(tree / "deep/er/c.tif", (1, 1))  # touched, but of the same content
     write_atomic(tree / "bad.png", encoded(picture(30, 30)))  # mended
     (tree / "line\nbreak.webp").unlink()  # gone: what was made of it stays
-    summary = segment_folder(predictor, [tree], out)
-    assert (summary.images, summary.skipped, summary.failed) == (3, len(SIZES) - 3, 0)
+    result = segment(tree, out=out, model=predictor)
+    assert (result.images, result.skipped, result.failed) == (3, len(SIZES) - 3, 0)
     after = contents(out)
     assert {name for name in before if after[name] != before[name]} - {MANIFEST} >= {"overlays/b.png"}
     assert after["masks/a.png"] == before["masks/a.png"]
@@ -246,30 +248,30 @@ def test_the_same_again_does_what_is_missing_or_has_changed(tree: Path, predicto
 
 def test_overwriting_takes_away_what_no_longer_holds(tree: Path, predictor: Predictor) -> None:
     out = tree.parent / "out"
-    segment_folder(predictor, [tree], out)
+    segment(tree, out=out, model=predictor)
     write_atomic(tree / "b.png", b"now broken")
-    summary = segment_folder(predictor, [tree], out, overwrite=True)
-    assert (summary.images, summary.failed) == (len(SIZES), 1)
+    result = segment(tree, out=out, model=predictor, overwrite=True)
+    assert (result.images, result.failed) == (len(SIZES), 1)
     assert not (out / "masks" / "b.png").exists()  # an old mask beside the row "error" would mislead
 
 
 def test_results_of_another_model_or_of_other_options_are_not_mixed(tree: Path, predictor: Predictor) -> None:
     out = tree.parent / "out"
-    segment_folder(predictor, [tree], out, save=["mask"])
+    segment(tree, out=out, model=predictor, save="mask")
     with pytest.raises(RunError, match=r"other options.*--overwrite"):
-        segment_folder(predictor, [tree], out, save=["mask", "cam"])
+        segment(tree, out=out, model=predictor, save="mask,cam")
     with pytest.raises(RunError, match=r"other options.*--overwrite"):
-        segment_folder(predictor, [tree], out, save=["mask"], tiling=Tiling(64, 16))
+        segment(tree, out=out, model=predictor, save="mask", tile=64, overlap=16)
     other = tree.parent / "other.onnx"
     stamp(other, predictor.spec.model_copy(update={"threshold": 0.25}), predictor.engine.path)
     with pytest.raises(RunError, match=r"another model.*--overwrite"):
-        segment_folder(load(other, threads=1), [tree], out, save=["mask"])
+        segment(tree, out=out, model=load(other, threads=1), save="mask")
 
 
 def test_a_killed_run_continues_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     for index in range(60):
         write_picture(tmp_path / "in" / f"{index:03}.png", 200, 300, index)
-    command = [sys.executable, "-m", "alserve.cli", "segment", "in", "--save", "mask,cam", "--out"]
+    command = [sys.executable, "-m", "alserve", "segment", "in", "--save", "mask,cam", "--out"]
     subprocess.run([*command, "whole"], cwd=tmp_path, check=True)
     done = tmp_path / "cut" / MANIFEST
     for rows in (3, 20):
@@ -291,8 +293,8 @@ def test_every_image_is_in_one_shard_whatever_others_there_are(tmp_path: Path) -
     shards = [Shard(index, 3) for index in (1, 2, 3)]
 
     def parts() -> list[set[str]]:
-        jobs = [plan([tmp_path / "in"], tmp_path / "out", save=("mask",), shard=shard) for shard in shards]
-        return [{job.name.as_posix() for job in part.jobs} for part in jobs]
+        plans = [plan([tmp_path / "in"], tmp_path / "out", save=("mask",), shard=shard) for shard in shards]
+        return [{image.name.as_posix() for image in part.images} for part in plans]
 
     before = parts()
     assert sum(map(len, before)) == len(set.union(*before)) == 40
@@ -306,32 +308,32 @@ def test_masks_without_a_manifest_are_not_written_over(tmp_path: Path, predictor
     truth = write_picture(tmp_path / "masks" / "a.png", seed=9)
     before = truth.read_bytes()
     with pytest.raises(RunError, match="exists already"):
-        segment_folder(predictor, [tmp_path / "images"], tmp_path)
+        segment(tmp_path / "images", out=tmp_path, model=predictor)
     assert truth.read_bytes() == before
 
 
 def test_no_images(tmp_path: Path, predictor: Predictor) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match=r"no images in .*in \(looked for .*\.png"):
-        segment_folder(predictor, [tmp_path / "in"], tmp_path / "out")
+        segment(tmp_path / "in", out=tmp_path / "out", model=predictor)
     with pytest.raises(DataError, match="no such file or folder"):
-        segment_folder(predictor, [tmp_path / "none"], tmp_path / "out")
+        segment(tmp_path / "none", out=tmp_path / "out", model=predictor)
 
 
 def test_out_is_a_file_or_cannot_be_made(tmp_path: Path, predictor: Predictor) -> None:
     source = write_picture(tmp_path / "a.png")
     with pytest.raises(RunError, match="is a file"):
-        segment_folder(predictor, [source], source)
+        segment(source, out=source, model=predictor)
     with pytest.raises(RunError, match="cannot be written"):
-        segment_folder(predictor, [source], Path("/proc/none/out"))
+        segment(source, out=Path("/proc/none/out"), model=predictor)
 
 
 def test_a_name_too_long_for_its_picture_fails_alone(tmp_path: Path, predictor: Predictor) -> None:
     longest = write_picture(tmp_path / ("x" * 251 + ".bmp"))
     nameless = write_picture(tmp_path / ("y" * 254))
     (tmp_path / "out" / "masks").mkdir(parents=True)
-    summary = segment_folder(predictor, [longest, nameless], tmp_path / "out", save=["mask"])
-    assert (summary.images, summary.failed) == (2, 1)
+    result = segment([longest, nameless], out=tmp_path / "out", model=predictor, save="mask")
+    assert (result.images, result.failed) == (2, 1)
     assert "too long" in manifest(tmp_path / "out")[1]["error"]
 
 
@@ -339,28 +341,47 @@ def test_a_name_too_long_for_its_picture_fails_alone(tmp_path: Path, predictor: 
 def test_a_name_that_is_not_unicode(tmp_path: Path, predictor: Predictor) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     write_picture(tmp_path / "in" / name)
-    segment_folder(predictor, [tmp_path / "in"], tmp_path / "out", save=["mask"])
+    segment(tmp_path / "in", out=tmp_path / "out", model=predictor, save="mask")
     assert (tmp_path / "out" / "masks" / name).exists()
     assert manifest(tmp_path / "out")[0]["path"].endswith(name)
 
 
 def test_save_words() -> None:
-    assert parse_save("mask, cam,mask") == ("mask", "cam")
+    assert parse_save("mask, cam,mask") == parse_save(["mask", "cam"]) == ("mask", "cam")
     for text in ("", "mask,", "masks", "mask;cam"):
-        with pytest.raises(OptionError, match="there are cam, mask, overlay"):
+        with pytest.raises(OptionError, match=f"--save '{text}': unknown output .*there are cam, mask, overlay"):
             parse_save(text)
+    with pytest.raises(OptionError, match=r"--save 'mask,overly': unknown output 'overly'; did you mean overlay\?"):
+        parse_save("mask,overly")
 
 
-def test_exit_codes() -> None:
-    assert Summary(images=3).exit_code == 0
-    assert Summary(images=3, failed=1).exit_code == 1
-    assert Summary(images=3, failed=1, interrupted=True).exit_code == 130
+def test_a_result_says_how_the_run_went() -> None:
+    path = Path("out", MANIFEST)
+    assert SegmentResult(path, images=3).exit_code == 0
+    assert SegmentResult(path, images=3, failed=1).exit_code == 1
+    assert SegmentResult(path, images=3, wanted=1, left_out=1).exit_code == 1
+    stopped = SegmentResult(path, images=3, failed=1, skipped=2, remaining=4, left_out=1, seconds=1.5)
+    assert (stopped.exit_code, stopped.interrupted, stopped.rate) == (130, True, 2.0)
+    assert str(stopped) == (
+        "interrupted after 3 of 7 images (2 were done already), 1 failed (see predictions.jsonl), "
+        "1 left out (see left-out.jsonl), 2.0 images/s, in out"
+    )
+
+
+def test_a_model_file_a_text_and_a_thread_will_do(tree: Path, predictor: Predictor) -> None:
+    out = tree.parent / "out"
+    with ThreadPoolExecutor(1) as pool:  # outside of the main thread nobody can listen to Ctrl-C
+        result = pool.submit(segment, str(tree), out=str(out), model=str(predictor.engine.path), save="mask").result()
+    assert (result.images, result.manifest) == (len(SIZES), out / MANIFEST)
+    assert result.rows() == manifest(out)
+    with pytest.raises(DeviceError, match="unknown device 'gpu'"):
+        segment(tree, out=out, model=predictor.engine.path, device="gpu")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such limit on Windows")
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     write_picture(tmp_path / "in" / "a.png", 300, 400)
-    command = f"ulimit -f 1; exec {sys.executable} -m alserve.cli segment in --out out --save overlay"
+    command = f"ulimit -f 1; exec {sys.executable} -m alserve segment in --out out --save overlay"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
@@ -374,7 +395,7 @@ def test_interrupted_run_leaves_what_it_did(tmp_path: Path, number: int) -> None
     first = write_picture(tmp_path / "in" / "000.png", 200, 300)
     for index in range(1, 1000):
         first.with_stem(f"{index:03}").hardlink_to(first)
-    command = [sys.executable, "-m", "alserve.cli", "segment", "in", "--out", "out", "--save", "mask"]
+    command = [sys.executable, "-m", "alserve", "segment", "in", "--out", "out", "--save", "mask"]
     masks = tmp_path / "out" / "masks"
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None and len(list(masks.glob("*.png"))) < 3:

@@ -26,7 +26,7 @@ from alserve.images.decoders import Decoders
 from alserve.images.header import FORMATS, SUFFIXES
 from alserve.images.kinds import kind_of_file
 
-COMMAND = [sys.executable, "-m", "alserve.cli", "segment"]
+COMMAND = [sys.executable, "-m", "alserve", "segment"]
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="no such files on Windows")
@@ -160,8 +160,8 @@ def test_an_image_that_becomes_a_pipe_or_a_folder_fails_alone(tmp_path: Path, pr
         Decoders(1, 60) as decoders,
         Manifest(tmp_path / "out" / MANIFEST, model=predictor.engine.sha256, options=options.describe()) as manifest,
     ):
-        summary = run(predictor, decoders, planned, manifest, options, batch_size=3, workers=1)
-    assert (summary.images, summary.failed) == (3, 2)
+        result = run(predictor, decoders, planned, manifest, options, batch_size=3, workers=1)
+    assert (result.images, result.failed) == (3, 2)
     errors = {row["name"]: row["error"] for row in rows(tmp_path / "out" / MANIFEST)}
     assert errors == {"a.png": "cannot be read: it is a pipe", "b.png": "cannot be read: it is a folder", "c.png": None}
 
@@ -226,7 +226,7 @@ heads = st.sampled_from([b"hello", b"", HEIC, b"\xff\xd8\xff\xe0", b"\x89PNG\r\n
 
 @given(files=st.dictionaries(st.tuples(names, suffixes), heads, min_size=1, max_size=8), keep=st.booleans())
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_file_is_a_job_or_named_or_hidden_or_no_image(
+def test_every_file_is_an_image_or_named_or_hidden_or_no_image(
     tmp_path_factory: pytest.TempPathFactory, files: dict[tuple[str, str], bytes], *, keep: bool
 ) -> None:
     top = tmp_path_factory.mktemp("tree")
@@ -240,15 +240,15 @@ def test_every_file_is_a_job_or_named_or_hidden_or_no_image(
     except Exception as error:  # noqa: BLE001  only these two are refused, each for its reason
         assert "no images" in str(error) or "would both be written" in str(error)  # noqa: PT017
         return
-    jobs, left = {job.source for job in planned.jobs}, {item.path for item in planned.left_out}
-    targets = [target for job in planned.jobs for target in job.targets.values()]
-    assert len(targets) == len(set(targets)) == 2 * len(jobs)
-    assert not jobs & left
+    images, left = {image.source for image in planned.images}, {item.path for item in planned.left_out}
+    targets = [target for image in planned.images for target in image.targets.values()]
+    assert len(targets) == len(set(targets)) == 2 * len(images)
+    assert not images & left
     for path in (path for path in (top / "in").rglob("*") if path.is_file()):
         hidden = any(part.startswith(".") for part in path.relative_to(top / "in").parts)
         kind = kind_of_file(path, path.read_bytes())
         image = path.suffix.lower() in SUFFIXES or (kind in FORMATS and (kind != "TIFF" or not path.suffix))
-        assert (path in jobs, path in left) == (image and not hidden, bool(kind) and not image and not hidden)
+        assert (path in images, path in left) == (image and not hidden, bool(kind) and not image and not hidden)
 
 
 # Names
@@ -429,7 +429,7 @@ def test_a_full_disk_names_the_file(tmp_path: Path, name: str) -> None:
     if name == "masks/large.png":
         write_atomic(tmp_path / "in" / "large.png", encoded(picture(2000, 2000)))
     limit = 1 if name != "masks/large.png" else 8  # files of more kB cannot be written
-    script = f"ulimit -f {limit}; exec {sys.executable} -m alserve.cli segment in --out out --save mask"
+    script = f"ulimit -f {limit}; exec {sys.executable} -m alserve segment in --out out --save mask"
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"alserve: out/{name}: cannot be written: ")

@@ -101,7 +101,7 @@ def test_there_are_no_more_connections_than_files_may_be_open() -> None:
 
 def test_the_help_names_every_variable() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "alserve.cli", "serve", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "alserve", "serve", "--help"], capture_output=True, text=True, check=True
     )
     for name in Settings.model_fields:
         assert PREFIX + name.upper() in done.stdout

@@ -147,7 +147,7 @@ def test_openvino_gives_what_onnx_runtime_gives(predictor: Predictor, tmp_path: 
 
 
 def test_openvino_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alserve.runtime.device.find_spec", lambda _: None)
+    monkeypatch.setattr("alserve.runtime.libraries.openvino.find_spec", lambda _: None)
     with pytest.raises(DeviceError, match=r"pip install 'alserve\[openvino\]'"):
         choose_device("openvino")
 
@@ -169,14 +169,8 @@ def test_newer_format(tmp_path: Path, predictor: Predictor) -> None:
         Engine(write_other_model(tmp_path / "newer.onnx", newer), device="cpu")
 
 
-@pytest.mark.parametrize("device", ["gpu", "", "cpu:1", "cuda:x", "cuda:-1", "auto:0", "CPU"])
-def test_unknown_device(device: str) -> None:
-    with pytest.raises(DeviceError, match="use auto, cpu, cuda, cuda:N or openvino"):
-        choose_device(device)
-
-
 def test_cpu_is_cpu(predictor: Predictor) -> None:
-    assert choose_device("cpu")[:2] == ("cpu", 0)
+    assert str(choose_device("cpu")) == "cpu"
     assert predictor.engine.device == "cpu"
 
 
@@ -190,7 +184,7 @@ def test_auto_without_gpu_is_cpu(predictor: Predictor) -> None:
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_cuda_without_gpu_is_refused(predictor: Predictor, device: str) -> None:
-    with pytest.raises(DeviceError, match=r"CUDA.*no NVIDIA driver") as caught:
+    with pytest.raises(DeviceError, match=r"cuda was asked for, but cannot be used: no NVIDIA driver") as caught:
         load(predictor.engine.path, device=device)
     assert "\n" not in str(caught.value)
 

@@ -170,7 +170,7 @@ def test_info_shows_the_differences(
 
 
 def test_doctor_measures_what_answers_as_trained(predictor: Predictor, spoiled: Path) -> None:
-    command = [sys.executable, "-m", "alserve.cli", "doctor"]
+    command = [sys.executable, "-m", "alserve", "doctor"]
     done = subprocess.run([*command, predictor.engine.path, spoiled], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())

@@ -16,7 +16,7 @@ from web import PNG, assert_refused, claiming_png, decoded
 from alserve.modelfile import default_model, read_metadata, write_metadata
 from alserve.runtime.engine import Engine
 
-PACKAGE = [sys.executable, "-m", "alserve.cli", "package"]
+PACKAGE = [sys.executable, "-m", "alserve", "package"]
 NO_INDEX = {"UV_OFFLINE": "1", "UV_NO_CACHE": "1"}
 """Makes uv, which looks up the packages' versions for BentoML, find nothing."""
 

@@ -1,4 +1,4 @@
-"""What a model file says of itself, and what stands in the way on this machine."""
+"""What the commands info and doctor print: what a model file says of itself, and what this machine can do."""
 
 import platform
 import time
@@ -11,24 +11,18 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime as ort
 
-from alserve.errors import AlserveError, DeviceError
+from alserve.errors import AlserveError, DeviceError, ModelError
 from alserve.geometry import STRIDE
-from alserve.modelfile import Cost, default_model
-from alserve.runtime.device import (
-    available_cores,
-    choose_device,
-    describe_cpu,
-    find_conflicts,
-    fix_command,
-    installed_packages,
-    int8_is_quick,
-    why_no_cuda,
-)
+from alserve.modelfile import default_model
+from alserve.runtime.device import AUTO, available_cores, choose_device, describe_cpu, int8_is_quick
 from alserve.runtime.engine import Engine
+from alserve.runtime.libraries import RUNTIMES
+from alserve.runtime.packages import find_conflicts, fix_command, installed_packages
 from alserve.runtime.selfcheck import exceeded, limits_of
 from alserve.terminal import print_facts
 
-PACKAGES = ("alserve", "onnxruntime", "onnxruntime-gpu", "opencv-python", "bentoml", "torch")
+PACKAGES = ("alserve", "opencv-python", "bentoml", "torch")
+"""Distributions whose versions are printed, beside those of the libraries that run models."""
 
 
 def print_model(path: Path) -> None:
@@ -62,7 +56,7 @@ def print_model(path: Path) -> None:
                 _measured(max((p.max_difference for p in spec.parity), default=None), ".1e"),
             ),
             ("precision", spec.precision),
-            *describe_cost(spec.cost),
+            *(spec.cost.describe() if spec.cost else ()),
             ("answers here", describe_check(engine)),
             ("format version", str(spec.format_version)),
             ("size", f"{path.stat().st_size / 1e6:.1f} MB"),
@@ -84,26 +78,6 @@ def describe_check(engine: Engine) -> str:
     return f"WRONG: {reason} ({found})" if reason else f"as trained: {found}"
 
 
-def describe_cost(cost: Cost | None) -> list[tuple[str, str]]:
-    """Say what a reduced precision costs, as (name, value) pairs; nothing for a full model."""
-    if cost is None:
-        return []
-    pairs = {
-        "Dice": cost.dice,
-        "IoU": cost.iou,
-        "accuracy": cost.accuracy,
-        "size, MB": cost.megabytes,
-        "images/s, one thread": cost.images_per_second,
-    }
-    return [
-        ("compared with fp32", f"on {cost.images} images of split '{cost.split}'"),
-        *((name, f"{before:.3f} -> {after:.3f}") for name, (before, after) in pairs.items() if before is not None),
-        ("same label", f"{cost.label_agreement:.3f}"),
-        ("mask IoU with fp32", f"{cost.mask_iou:.3f}"),
-        ("largest score difference", f"{cost.max_score_difference:.4f}"),
-    ]
-
-
 def print_machine() -> int:
     """Print versions, devices and cores, and how to mend packages that get in each other's way.
 
@@ -112,16 +86,16 @@ def print_machine() -> int:
     """
     versions = installed_packages()
     conflicts = find_conflicts(versions)
+    libraries = dict.fromkeys(package for backend in RUNTIMES.values() for package in backend.packages)
     print_facts(
         "This machine",
         [
             ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-            *((name, versions[name]) for name in PACKAGES if name in versions),
+            *((name, versions[name]) for name in (*PACKAGES, *libraries) if name in versions),
             *([] if "torch" in versions else [("torch", "not installed (only training needs it)")]),
             ("providers built in", ", ".join(ort.get_available_providers())),
-            ("CUDA", why_no_cuda() or "usable"),
-            ("OpenVINO", versions.get("openvino", "not installed (optional)")),
-            ("device 'auto' is", _auto_device()),
+            *((f"device {name}", backend.obstacle() or "usable") for name, backend in RUNTIMES.items()),
+            ("device auto", _auto_device()),
             ("cores to use", str(available_cores())),
             ("for int8", f"{describe_cpu()}{'; int8 models bring little here' if int8_is_quick() is False else ''}"),
             *(("CONFLICT", f"{' beside '.join(names)}; run: {fix_command(names)}") for names in conflicts),
@@ -130,17 +104,6 @@ def print_machine() -> int:
         alarm="CONFLICT",
     )
     return int(bool(conflicts))
-
-
-def advise_against_int8(cost: Cost) -> str | None:
-    """Say that int8 is of little use where this CPU lacks what makes it quick; None where it does not."""
-    if int8_is_quick() is not False:
-        return None
-    before, after = cost.images_per_second
-    return (
-        f"int8 brings little on this CPU ({describe_cpu()}): {after:g} images/s on one thread, {before:g} in fp32; "
-        "its file is for CPUs with VNNI or dot products"
-    )
 
 
 SPEED_SECONDS = 2.0
@@ -173,14 +136,12 @@ def print_speeds(models: Sequence[Path]) -> int:
     """
     engines: list[tuple[str, Engine | None, str]] = []
     for path in models:
-        for device in ("cpu", "openvino", "cuda"):
-            if device == "openvino" and "openvino" not in installed_packages():
-                continue
-            if device == "cuda" and why_no_cuda():
+        for device, backend in RUNTIMES.items():
+            if backend.obstacle():
                 continue
             name = f"{path} on {device}"
             try:
-                engine = Engine(path, device=device, threads=1 if device != "cuda" else None, self_check=False)
+                engine = Engine(path, device=device, threads=1 if backend.batch_size == 1 else None, self_check=False)
             except DeviceError as error:
                 engines.append((name, None, str(error)))
             else:
@@ -238,14 +199,13 @@ def _rate(engine: Engine, seconds: float) -> float:
 
 
 def _auto_device() -> str:
-    """Tell which device 'auto' gives and why; a GPU is believed only once a model has been opened on it."""
-    chosen = choose_device("auto")
-    if chosen.kind == "cpu":
-        return f"cpu ({chosen.reason})"
+    """Tell which device "auto" is and why; where there is a model, by opening it, which alone shows that it works."""
     try:
-        return Engine(default_model(), device="cuda").device
-    except AlserveError as error:
-        return f"cpu, though there is a GPU: {error}"
+        engine = Engine(default_model(), self_check=False)
+    except ModelError:
+        chosen = choose_device(AUTO)
+        return f"{chosen} ({chosen.reason})"
+    return f"{engine.device} ({engine.device_reason})"
 
 
 def _measured(value: float | None, form: str = ".3f") -> str:

@@ -1,0 +1,70 @@
+"""Commands about a model file and this machine: evaluate, info and doctor."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from alserve.cli.options import USE, Command, Masks, NoSelfCheck
+
+commands = typer.Typer()
+
+
+@commands.command(cls=Command, rich_help_panel=USE)
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Folder with a subfolder per class, or CSV, as for 'train'.")
+    ],
+    masks: Masks = None,
+    split: Annotated[Literal["train", "valid", "test"], typer.Option(help="Which images.")] = "test",
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.", show_default="none")] = None,
+    worst: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also draw the ten images of the lowest Dice, as a picture: .png or .jpg.", show_default="none"
+        ),
+    ] = None,
+    no_self_check: NoSelfCheck = False,
+) -> None:
+    """Measure a model file on labelled images, at their own size.
+
+    Dice with its 95 % interval, IoU and accuracy, of all images and class by class; PxAP of mask and CAM, and how far
+    probabilities and scores are from the frequencies they claim to be (calibration error).
+
+    Example: alserve evaluate tissue.onnx tissue.csv --json figures.json --worst worst.png
+    """
+    from alserve.files import write_atomic  # noqa: PLC0415
+    from alserve.measure import evaluate as measuring  # noqa: PLC0415
+
+    figures = measuring.evaluate(model, data, masks=masks, split=split, worst=worst, self_check=not no_self_check)
+    measuring.print_figures(f"{model.name} on {figures.images} images of split '{split}'", figures)
+    if json is not None:
+        write_atomic(json, figures.model_dump_json(indent=2).encode())
+
+
+@commands.command(cls=Command, rich_help_panel=USE)
+def info(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")]) -> None:
+    """Show what a model file says of itself, and how far its answers here are from those of the trained network."""
+    from alserve.cli.facts import print_model  # noqa: PLC0415
+
+    print_model(model)
+
+
+@commands.command(cls=Command, rich_help_panel=USE)
+def doctor(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MODEL]...", help="Model files, to find which is fastest here.", show_default="none"),
+    ] = None,
+) -> None:
+    """Check this machine: versions, devices that work, packages that get in each other's way.
+
+    With model files, such as an fp32 one and its int8 copy, each is measured on each device, and compared with the
+    answers of the trained network that it carries.
+
+    Example: alserve doctor tissue.onnx small.onnx
+    """
+    from alserve.cli.facts import print_machine, print_speeds  # noqa: PLC0415
+
+    raise typer.Exit(print_speeds(models) if models else print_machine())

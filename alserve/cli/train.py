@@ -1,0 +1,257 @@
+"""Commands that make models: demo, data, train, export, experiment and report."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from alserve.api import need_training
+from alserve.cli.options import TRAIN, Command, Masks, Overwrite, Seed, TrainingCommand, TrainingDevice, one_of
+
+if TYPE_CHECKING:
+    from alserve.modelfile import Precision
+
+WAITING = 3
+"""Exit code of a training run for which a person has to draw masks first."""
+
+commands = typer.Typer()
+
+
+@commands.command(cls=Command, rich_help_panel=TRAIN)
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
+    seed: Seed = 0,
+) -> None:
+    """See the whole path in a few minutes: draw a small data set, learn, export, segment, serve, report."""
+    need_training()
+    from training.demo import run_demo  # noqa: PLC0415
+
+    run_demo(out, seed=seed)
+
+
+@commands.command(cls=Command, rich_help_panel=TRAIN)
+def data(
+    name: Annotated[
+        Literal["glas", "cub"],
+        typer.Argument(metavar="glas|cub", help="Warwick-QU of the GlaS challenge, or CUB-200-2011."),
+    ],
+    archive: Annotated[
+        Path, typer.Argument(metavar="ARCHIVE", help="The official archive: a zip for glas, CUB_200_2011.tgz for cub.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for images/, masks/ and data.csv.")],
+    masks: Annotated[
+        Path | None, typer.Option(help="segmentations.tgz of CUB.", show_default="beside the archive")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of a random split 'valid'.", show_default="the published split of glas, 0 for cub"),
+    ] = None,
+) -> None:
+    """Turn the archive of a published data set into a folder and a CSV to train on.
+
+    Example: alserve data glas warwick_qu_dataset.zip --out glas, then alserve train glas/data.csv --preset glas ...
+    """
+    need_training()
+    from training.data.archives import unpack_cub, unpack_glas  # noqa: PLC0415
+
+    if name == "glas":
+        unpack_glas(archive, out, seed=seed)
+    else:
+        unpack_cub(archive, masks or archive.with_name("segmentations.tgz"), out, seed=seed or 0)
+
+
+@commands.command(cls=TrainingCommand, rich_help_panel=TRAIN)
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")],
+    masks: Masks = None,
+    oracle: Annotated[
+        str,
+        typer.Option(
+            metavar="data|folder:DIR",
+            help="Where masks come from: the data set, or a person, who finds in DIR what to draw and saves it there.",
+        ),
+    ] = "data",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings for a kind of data: {training.settings:PRESETS}. Other options replace its values.",
+            show_default="none",
+        ),
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="What is learned from: {training.settings:Method}.")] = None,
+    query: Annotated[str | None, typer.Option(help="Which images to ask for: {training.query:STRATEGIES}.")] = None,
+    initial: Annotated[int | None, typer.Option(help="Number of masks asked for at first, per class.")] = None,
+    per_round: Annotated[
+        int | None, typer.Option(help="Number of masks asked for in every further round, per class.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Number of rounds; each is one training at one budget.")] = None,
+    passes: Annotated[
+        int | None, typer.Option(help="Number of trainings a round; each further one learns from fresh pseudo-masks.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of one pass.")] = None,
+    classifier_steps: Annotated[int | None, typer.Option(help="Training steps on the class labels.")] = None,
+    short_side: Annotated[
+        int | None, typer.Option(help="Working size: short side in pixels, a multiple of 32, 64 or more.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Name of a timm encoder.")] = None,
+    encoder_lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate of the encoder while it learns masks, such as 1e-4; 0 keeps it frozen."),
+    ] = None,
+    validation_masks: Annotated[
+        bool,
+        typer.Option(
+            "--validation-masks",
+            help="Choose thresholds on the masks of split 'valid', counted in the budget, not by cross-validation.",
+        ),
+    ] = False,
+    others: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting, such as --set k=0.1 --set pseudo_targets=soft; a wrong name lists them all.",
+            show_default="each its own",
+        ),
+    ] = None,
+    device: TrainingDevice = "auto",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn from class labels and a few masks, by rounds of active learning.
+
+    OUT then holds model.onnx (exported after every round), rounds.jsonl (one object a round),
+    report.html, the settings, and the state that lets a stopped run continue.
+
+    With --oracle folder:DIR it stops when it needs masks, with exit code 3, and says where to draw them; run the same
+    command again then.
+
+    Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
+    """
+    need_training()
+    from training.settings import Settings, parse_assignments  # noqa: PLC0415
+    from training.train import train_run  # noqa: PLC0415
+
+    given = {
+        "method": method,
+        "query": query,
+        "initial": initial,
+        "per_round": per_round,
+        "rounds": rounds,
+        "passes": passes,
+        "steps": steps,
+        "classifier_steps": classifier_steps,
+        "short_side": short_side,
+        "encoder": encoder,
+        "encoder_lr": encoder_lr,
+        "seed": seed,
+        "validation_masks": validation_masks,
+    }
+    named = {name: value for name, value in given.items() if value is not None}
+    assigned = parse_assignments(others or [])
+
+    def typed(name: str, value: object) -> str:
+        return f"--set {name}={value}" if name in assigned else f"--{name.replace('_', '-')} {value}"
+
+    settings = Settings.of(preset, {**named, **assigned}, typed)
+    result = train_run(data, out, settings, masks=masks, oracle=oracle, device=device, overwrite=overwrite)
+    if result.waiting:
+        raise typer.Exit(WAITING)
+
+
+@commands.command(cls=Command, rich_help_panel=TRAIN)
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")],
+    out: Annotated[Path, typer.Option(help="Where to write the model file.")],
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What it computes in: {alserve.modelfile:Precision}. fp16 is for GPUs, int8 for CPUs.",
+            parser=one_of("alserve.modelfile:Precision"),
+        ),
+    ] = "fp32",
+    data: Annotated[
+        Path | None, typer.Option(help="The run's data set.", show_default="where it was when the run began")
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Write fp16 or int8 even if it loses more than 0.5 Dice points or 1 % labels."),
+    ] = False,
+    no_references: Annotated[
+        bool,
+        typer.Option(
+            "--no-references",
+            help="Leave out the pieces of training images (one a class, up to 4) by which a model checks itself.",
+        ),
+    ] = False,
+) -> None:
+    """Write a run's latest model as one ONNX file, compared with the trained network on real images.
+
+    A reduced precision is measured against fp32 on the test images; what it costs is printed and stored in the file.
+
+    Example: alserve export runs/tissue --out small.onnx --precision int8
+    """
+    need_training()
+    from training.export.run import export_run  # noqa: PLC0415
+
+    export_run(run, out, cast("Precision", precision), data=data, force=force, references=not no_references)
+
+
+@commands.command(cls=Command, rich_help_panel=TRAIN)
+def experiment(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML file: data, preset, settings, methods, seeds.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for all runs; the same command again continues.")],
+    data: Annotated[Path | None, typer.Option(help="Folder or CSV, as for 'train'.", show_default="the file's")] = None,
+    masks: Masks = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once; they share the cores, and the GPUs in turn.")] = 1,
+    device: TrainingDevice = "auto",
+) -> None:
+    """Compare methods over seeds: a run of each, what they share computed once, and a report of all.
+
+    OUT then holds a run NAME-SEED for each, report.html, results.md, figures/ and logs/. If a run fails, the others go
+    on, and the exit code is 1.
+
+    Example: alserve experiment benchmarks/glas.yaml --data glas/data.csv --out runs/glas --jobs 2
+    """
+    need_training()
+    from training.compare.experiment import run_experiment  # noqa: PLC0415
+
+    failures = run_experiment(config, out, data=data, masks=masks, jobs=jobs, device=device)
+    for failure in failures:
+        print(f"alserve: {failure}", file=sys.stderr)
+    raise typer.Exit(int(bool(failures)))
+
+
+@commands.command(cls=Command, rich_help_panel=TRAIN)
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Runs, or an experiment's folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to.", show_default="DIR, if there is only one")
+    ] = None,
+    between: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M-N", help="Compare areas from M to N masks.", show_default="as far as all finished runs go"
+        ),
+    ] = None,
+) -> None:
+    """Show what runs learned: one HTML page, figures, and for several runs a table.
+
+    Runs that differ by their seed alone are one line, with its spread; finished runs are compared by the area under
+    Dice against masks.
+
+    Example: alserve report runs/tissue runs/tissue-random --out compared
+    """
+    need_training()
+    from training.report import report_folders  # noqa: PLC0415
+
+    print(report_folders(folders, out, between=between))

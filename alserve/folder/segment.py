@@ -1,0 +1,126 @@
+"""Segment images and folders: find the images, predict them on all cores, write their outputs and a manifest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from alserve.errors import DataError, OptionError
+from alserve.folder.manifest import Manifest
+from alserve.folder.plan import plan
+from alserve.folder.result import SegmentResult, count_images
+from alserve.folder.run import DECODE_TIMEOUT, DEFAULT_SAVE, LARGE_PIXELS, Options, run
+from alserve.folder.shards import Shard
+from alserve.images.decoders import Decoders
+from alserve.images.header import MAX_PIXELS
+from alserve.modelfile import default_model
+from alserve.outputs import OUTPUTS
+from alserve.predictor import Predictor, load
+from alserve.runtime.device import AUTO, available_cores
+from alserve.terminal import interruptible, say
+from alserve.tiling import Tiling
+
+
+def segment(
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    model: str | Path | Predictor | None = None,
+    save: str | Sequence[str] = DEFAULT_SAVE,
+    device: str = AUTO,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    tile: str | int | None = None,
+    overlap: int | None = None,
+    max_pixels: int | None = None,
+    decode_timeout: float = DECODE_TIMEOUT,
+    shard: str | None = None,
+    keep_extension: bool = False,
+    overwrite: bool = False,
+    self_check: bool = True,
+) -> SegmentResult:
+    """Segment images and folders of images; progress goes to standard error.
+
+    What an earlier run of the same model and options left in `out` is kept, and only what is missing or has changed is
+    done. Ctrl-C ends the run after the images that are being worked on.
+
+    Args:
+        inputs: Images and folders of images, or one of them.
+        out: Folder for the results: a folder for each output, with the inputs' structure, and the manifest.
+        model: Model file, or a loaded model (best loaded with `threads=1`). Default: `default_model`.
+        save: Names of outputs, see `alserve.outputs`: a sequence, or a text with commas.
+        device: See `alserve.runtime.device.choose_device`; of no effect on a loaded model.
+        threads: Images or batches worked on at once. Default: the cores this process may use.
+        batch_size: Images a network call. Default: `Engine.batch_size`.
+        tile: "auto", for tiles as large as the training images were, or their side in pixels. Default: large images
+            are not cut.
+        overlap: Pixels that tiles share. Default: a quarter of a tile.
+        max_pixels: An image of more pixels is refused. Default: `MAX_PIXELS`, or `LARGE_PIXELS` with tiles.
+        decode_timeout: Seconds after which an image that is not decoded yet fails.
+        shard: "I/N", to do a stable N-th of the images.
+        keep_extension: Name the output files of a.jpg a.jpg.png, not a.png.
+        overwrite: Replace earlier results.
+        self_check: Refuse a model whose answers here are not those of the trained network; of no effect on a loaded
+            model.
+
+    Returns:
+        How it went. An image that cannot be read is noted in the manifest and does not stop the rest.
+
+    Raises:
+        OptionError: An output is unknown.
+        DataError: Another option is out of range, there are no images, or two of them would write the same file.
+        ModelError: The model cannot be used.
+        DeviceError: The device cannot be used.
+        RunError: `out` holds other results, another process writes to it, or it cannot be written.
+    """
+    part, names, folder = Shard.parse(shard) if shard else Shard(), parse_save(save), Path(out)
+    if overlap is not None and tile is None:
+        raise DataError("--overlap is for tiles; give --tile too")
+    if not decode_timeout > 0:
+        raise DataError(f"--decode-timeout {decode_timeout}: give more than 0 seconds")
+    paths = [Path(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    planned = plan(paths, folder, save=names, shard=part, keep_extension=keep_extension, overwrite=overwrite)
+    cores = threads or available_cores()
+    workers = min(cores, len(planned.images)) or 1
+    with Decoders(workers, decode_timeout) as decoders:  # they start while the model is loaded
+        predictor = _load(model, device, max(1, min(cores, available_cores()) // workers), self_check=self_check)
+        tiling = None if tile is None else Tiling.of(tile, overlap, predictor.spec)
+        pixels = max_pixels or (MAX_PIXELS if tiling is None else LARGE_PIXELS)
+        options = Options(names, tiling, pixels, keep_extension)
+        engine = predictor.engine
+        manifest = folder / part.manifest
+        with (
+            interruptible() as stop,
+            Manifest(manifest, model=engine.sha256, options=options.describe(), overwrite=overwrite) as notes,
+        ):
+            images = count_images(len(planned.images))
+            say(f"{images}, {engine.path.name} on {engine.device} ({engine.device_reason}), {workers} at once")
+            return run(predictor, decoders, planned, notes, options, batch_size=batch_size, workers=workers, stop=stop)
+
+
+def parse_save(save: str | Sequence[str]) -> tuple[str, ...]:
+    """Read the `--save` option.
+
+    Args:
+        save: Names of outputs; a text has commas between them.
+
+    Returns:
+        The names, each once.
+
+    Raises:
+        OptionError: There is no such output.
+    """
+    words = [word.strip() for word in save.split(",")] if isinstance(save, str) else list(save)
+    for word in words:
+        try:
+            OUTPUTS.find(word)
+        except OptionError as error:
+            raise OptionError(f"--save '{','.join(words)}': {error}") from None
+    return tuple(dict.fromkeys(words))
+
+
+def _load(model: str | Path | Predictor | None, device: str, threads: int, *, self_check: bool) -> Predictor:
+    if isinstance(model, Predictor):
+        return model
+    predictor = load(model or default_model(), device=device, threads=threads, self_check=self_check)
+    if note := predictor.engine.unchecked:
+        say(note)
+    return predictor
