@@ -1,4 +1,4 @@
-"""Everything that decides what a run learns, in one validated object, and the presets. Reading it needs no torch."""
+"""The settings of a training run, validated, and the presets. Reading it needs no torch."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self, get_args
@@ -86,7 +86,7 @@ class Settings(BaseModel):
     classifier_depth: Literal["last-stage", "encoder"] = "last-stage"
     """How much of the encoder learns the classes; its finer features serve masks better as ImageNet made them."""
     steps: int = Field(250, ge=1, le=MOST)
-    """Training steps of the segmentation phase, each pass anew."""
+    """Training steps of the segmentation phase, in each pass."""
     lr: float = Field(2e-3, gt=0)
     encoder_lr: float = Field(0.0, ge=0)
     """Learning rate of encoder and CAM head in the segmentation phase; 0 keeps them frozen."""

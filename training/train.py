@@ -43,7 +43,7 @@ def train_run(
         oracle: Where masks come from, see `training.annotate.oracle.open_oracle`.
         device: "auto", "cpu" or "cuda".
         overwrite: Remove what an earlier run left in `out`.
-        cache: Folder through which runs share what they would all compute.
+        cache: Folder for what several runs have in common, computed once. Default: nothing is shared.
         progress: Called with the record of each round that is finished.
 
     Returns:

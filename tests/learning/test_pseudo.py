@@ -1,4 +1,4 @@
-"""Pseudo-masks: the threshold in the middle, and what of them is learned from."""
+"""Pseudo-masks: the threshold in the middle, targets and weights of the loss."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_targets() -> None:
         ("certain", [255, 255, 0, 0, 0, 0, 255, 255]),
     ],
 )
-def test_beliefs(pixels: str, expected: list[int]) -> None:
+def test_pixel_weights(pixels: str, expected: list[int]) -> None:
     found = pixel_weights(GREY, pixels)  # type: ignore[arg-type]
     assert found is not None
     assert found.dtype == np.uint8

@@ -1,12 +1,16 @@
 """Whole runs on a small drawn data set: budgets, sets, bounds, and a run that is killed again and again."""
 
 import csv
+import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from training.learning.pseudo import foreground
 from training.learning.similarity import describe, neighbours, within_reach
 from training.run.folder import Run
 from training.run.records import read_rounds
+from training.run.result import RunResult
 from training.run.state import State
 from training.train import train_run
 
@@ -50,12 +55,29 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_dataset(out, seed=1, train_per_class=PER_CLASS, test_per_class=2, size=(96, 128))
 
 
-@pytest.fixture(scope="module")
-def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@dataclass(frozen=True)
+class Trained:
     """Label propagation, two rounds of two passes, undisturbed."""
+
+    result: RunResult
+    records: list[Any]
+    said: list[str]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def trained(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     out = tmp_path_factory.mktemp("runs") / "propagation"
-    train_run(table, out, PROPAGATION)
-    return out
+    records: list[Any] = []
+    began = time.monotonic()
+    with redirect_stderr(io.StringIO()) as said:
+        result = train_run(table, out, PROPAGATION, progress=records.append)
+    return Trained(result, records, said.getvalue().splitlines(), time.monotonic() - began)
+
+
+@pytest.fixture(scope="module")
+def run(trained: Trained) -> Path:
+    return trained.result.folder
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +180,33 @@ def test_true_masks_that_nobody_asked_for_teach_nothing(
     assert {**again, "pseudo_dice": 0} == {**rounds[0], "pseudo_dice": 0}
 
 
+def test_what_a_run_returns_and_says(trained: Trained, rounds: list[dict[str, Any]]) -> None:
+    result = trained.result
+    assert (result.finished, result.waiting) == (True, False)
+    assert result.model.is_file()
+    assert result.report.is_file()
+    assert [dict(record) for record in trained.records] == list(result.rounds) == rounds
+    for number in (1, 2):
+        said = [line for line in trained.said if line.startswith(f"alserve: round {number}, ")]
+        assert [re.sub(r"\d+ s.*|: writing.*", "", line.partition(", ")[2]) for line in said] == [
+            "pass 1: ",
+            "pass 2: ",
+            "export",
+            "export: ",
+            "4 test images: ",
+        ]
+
+
+def test_the_times_of_the_rounds_leave_nothing_out(trained: Trained) -> None:
+    """But for the report, which is written afterwards."""
+    seconds = trained.result.seconds
+    assert seconds.keys() == {0, 1, 2}
+    parts = [json.loads(line) for line in (trained.result.folder / "timings.jsonl").read_text().splitlines()]
+    written = trained.result.report.stat().st_mtime - trained.result.model.stat().st_mtime
+    assert trained.seconds - written - 2 < sum(seconds.values()) < trained.seconds
+    assert sum(part["seconds"] for part in parts if part["round"] == 1) == pytest.approx(seconds[1])
+
+
 def test_what_a_run_leaves(run: Path, rounds: list[dict[str, Any]]) -> None:
     left = {path.name for path in run.iterdir()}
     assert left == {"config.json", "model.onnx", "report.html", "rounds.jsonl", "state", "timings.jsonl"}
@@ -243,7 +292,9 @@ def test_without_any_mask_and_with_another_seed(table: Path, run: Path, tmp_path
     assert np.mean(seeds[0] != seeds[1]) > 0.5
 
 
-def test_full_supervision_and_masks_for_the_threshold_are_counted(table: Path, tmp_path: Path) -> None:
+def test_full_supervision_and_masks_for_the_threshold_are_counted(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     held_out = rewrite(
         table, "valid.csv", lambda line: {**line, "split": "valid" if "-005" in line["image"] else line["split"]}
     )
@@ -254,7 +305,7 @@ def test_full_supervision_and_masks_for_the_threshold_are_counted(table: Path, t
     assert record["masks_used"] == 2 * PER_CLASS
     assert record["pseudo_labels"] == 0
     assert spec_of(tmp_path / "run").provenance.masks_used == 2 * PER_CLASS
-    assert "threshold" not in [what for _, what in what_took_time(tmp_path / "run")]  # no cross-validation
+    assert "threshold, part" not in capsys.readouterr().err  # no cross-validation
 
 
 def test_a_class_that_no_model_could_name_is_refused_before_training(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def start(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A run that has begun, and is not at work."""
+    """A run that has begun and was left."""
     with start(tmp_path / "run") as run:
         run.save_theta0({"a": torch.ones(2)})
         run.save_state(State(asked=[[1]], passes=1))

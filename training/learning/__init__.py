@@ -1,1 +1,1 @@
-"""Algorithm 1, and what its steps need."""
+"""Algorithm 1 and its steps."""

@@ -70,7 +70,7 @@ def learn(learner: Learner, run: Run, settings: Settings, done: Callable[[Record
 
 
 def describe(record: Record) -> str:
-    """Say a round's figures in one line."""
+    """Return a round's figures in one line."""
     measured = [(name, record.get(f"test_{name}")) for name in ("dice", "accuracy")]
     pseudo_dice = record.get("pseudo_dice")
     figures = [

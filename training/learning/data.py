@@ -1,4 +1,4 @@
-"""The training images in memory at the working size, with their classes: what the two training phases learn from."""
+"""The training images in memory at the working size, with their classes, as examples for training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -40,7 +40,7 @@ class TrainingData:
     Args:
         dataset: Images with their classes.
         images: Its training images, from `read_images`.
-        settings: Working size, and what pseudo-masks count.
+        settings: Working size, targets and weights of pseudo-masks.
     """
 
     def __init__(self, dataset: Dataset, images: Sequence[Image], settings: Settings) -> None:

@@ -30,7 +30,7 @@ OTHER_STATE = "its saved state does not fit its data and settings; begin the run
 
 
 class Learner:
-    """The steps of Algorithm 1; each is a function of the state, and of what it was built with.
+    """The steps of Algorithm 1; each is a function of the state and of the arguments here.
 
     Args:
         dataset: Images with their classes.
@@ -137,7 +137,7 @@ class Learner:
         oracle will not draw are replaced by others, as long as their class has some.
 
         Returns:
-            False where a person has to draw first: the same run goes on when it is started again.
+            False where a person has to draw first: the run continues when it is started again.
 
         Raises:
             DataError: No image is left that the oracle would draw.
@@ -165,7 +165,7 @@ class Learner:
         return True
 
     def _take_masks(self, state: LearningState) -> None:
-        """Ask the oracle for what is missing, and move these images into L; forget those it will not draw."""
+        """Ask the oracle for the missing masks; move their images into L, and drop those that it will not draw."""
         missing = state.missing
         answers = self.oracle.ask([self.data.samples[index] for index in missing])
         for index, answer in zip(missing, answers, strict=True):

@@ -1,4 +1,4 @@
-"""The sets of the procedure over the training images D: L has an expert's mask, P a pseudo-mask, U = D - L."""
+"""The sets of Algorithm 1 over the training images D: L has an expert's mask, P a pseudo-mask, U = D - L."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ class Pool:
     labels: tuple[int, ...]
     """Class of every image in D."""
     askable: frozenset[int]
-    """Images that may be offered to the oracle: it can give their mask, and was not asked for it yet."""
+    """Images that may be offered to the oracle: it has or can draw their mask, and was not asked for it yet."""
     labelled: set[int] = field(default_factory=set)
-    """L: the oracle gave the mask."""
+    """L: images with a mask of the oracle."""
     pseudo: set[int] = field(default_factory=set)
-    """P, a subset of U: the model gave the mask."""
+    """P, a subset of U: images with a pseudo-mask of the model."""
 
     @property
     def unlabelled(self) -> set[int]:
@@ -51,7 +51,7 @@ class Pool:
         self.askable -= set(images)
 
     def add_masks(self, images: Collection[int]) -> None:
-        """Move images into L, and out of P, now that the oracle gave their masks."""
+        """Move images into L, and out of P, once their masks are there."""
         self.labelled |= set(images)
         self.pseudo -= set(images)
 
@@ -62,5 +62,5 @@ class Pool:
             ValueError: One of them is in L.
         """
         if self.labelled & set(images):
-            raise ValueError("an image in L cannot carry a pseudo-mask")
+            raise ValueError("an image in L cannot have a pseudo-mask")
         self.pseudo |= set(images)

@@ -1,4 +1,4 @@
-"""Pseudo-masks: what a model says of an image that has no mask, and how much of it is learned from.
+"""Pseudo-masks: a model's masks of images that have none, as targets and weights of the loss.
 
 A pseudo-mask is uint8 [height, width]: foreground probability as a grey level, moved so that the mask threshold lies in
 the middle. From 128 on it is foreground.
@@ -30,7 +30,7 @@ def pseudo_mask(probability: Float32, threshold: float) -> Grey:
     span = np.where(above, 1 - threshold, threshold)
     moved = 0.5 + (probability - threshold) / (2 * span)
     levels: Grey = np.clip(np.ceil(moved * 256) - 1, 0, 255).astype(np.uint8)
-    levels[above & (levels < MIDDLE)] = MIDDLE  # rounding must not carry a pixel over the threshold
+    levels[above & (levels < MIDDLE)] = MIDDLE  # rounding must not move a pixel over the threshold
     levels[~above & (levels >= MIDDLE)] = MIDDLE - 1
     return levels
 
@@ -42,7 +42,7 @@ def foreground(pseudo: Grey) -> Mask:
 
 
 def target(pseudo: Grey, targets: Targets) -> Grey:
-    """Return what the mask head is to say, in 255ths: 0 and 255 only if hard, the probability itself if soft."""
+    """Return the targets of the loss, in 255ths: 0 and 255 only if hard, the probability itself if soft."""
     return pseudo if targets == "soft" else to_grey(foreground(pseudo))
 
 

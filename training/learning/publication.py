@@ -38,7 +38,7 @@ def publish(net: JointNet, state: LearningState, data: TrainingData, trainer: Tr
     """Export the round's network, measure the file on the test images as it is served, and return the round's record.
 
     Raises:
-        ModelError: The network returns values that are no numbers, or the file differs from it.
+        ModelError: The network returns NaN or infinity, or the file differs from it.
     """
     record: dict[str, object] = {
         "round": state.round,
@@ -103,5 +103,5 @@ def _cam_range(net: JointNet, trainer: Trainer, images: Sequence[Image]) -> tupl
             show(len(highest))
     low, high = np.percentile(np.concatenate(highest), CAM_PERCENTILES)
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ModelError("the trained network gives no numbers any more; train with a lower --set lr=... or encoder_lr")
+        raise ModelError("the trained network returns NaN or infinity; train with a lower --set lr=... or encoder_lr")
     return float(low), float(high)

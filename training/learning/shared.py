@@ -1,4 +1,4 @@
-"""Weights that several runs of an experiment would all train: one trains them, and the others take them over."""
+"""Weights that several runs of an experiment have in common: the first run trains them, the others read them."""
 
 import hashlib
 import json
@@ -43,12 +43,12 @@ NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {"steps", "lr", "encoder_lr"}
 
 @dataclass(frozen=True)
 class Shared:
-    """What the runs of an experiment have in common, in files named by all that decides their content.
+    """Weights that runs of an experiment have in common, in files named by all that decides their content.
 
     Args:
         folder: Where they are, on one machine; None where a run shares nothing.
-        trainer: Has settings and device.
-        fingerprint: The data set's.
+        trainer: The settings and the device.
+        fingerprint: Of the data set.
     """
 
     folder: Path | None
@@ -73,7 +73,7 @@ class Shared:
         path = self.folder / f"{what}-{key[:16]}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            with suppress(FileNotFoundError, SafetensorError):  # a damaged file is made anew
+            with suppress(FileNotFoundError, SafetensorError):  # a damaged file is written again
                 return load(path.read_bytes())
             write_atomic(path, save(dict(train())))
         return load(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Which images of a class look alike: colour histograms and the Jensen-Shannon divergence between them."""
+"""Similarity of the images of a class: the Jensen-Shannon divergence between their colour histograms."""
 
 import hashlib
 import io
@@ -29,7 +29,9 @@ Counts = npt.NDArray[np.uint32]
 
 
 def count_colours(image: Image) -> Counts:
-    """Count the pixels of every intensity, channel by channel, as in method.md: resized, saturated, blurred.
+    """Count the pixels of every intensity, channel by channel, of the image resized, saturated and blurred.
+
+    Height 128, saturation x 3, Gaussian 3 x 3 with sigma 0.9 (Belharbi et al., WACV 2021).
 
     Args:
         image: uint8 [height, width, 3], RGB.
@@ -58,12 +60,12 @@ def describe(images: Iterable[Image]) -> Counts:
 
 
 def describe_once(images: Iterable[Image], folder: Path, source: str) -> Counts:
-    """Do as `describe` does, unless that was done before for the same images: then read what it found.
+    """Return what `describe` returns, from a file where it was computed before for the same images.
 
     Args:
-        images: See `describe`; not looked at where the answer is known.
-        folder: Where answers are kept, in files named by what they depend on.
-        source: Says which images these are: a fingerprint of the data and of how they were resized.
+        images: See `describe`; not read where the counts are known.
+        folder: Where the counts are kept, in files named by what they depend on.
+        source: Identifies the images: a fingerprint of the data, and the size they were resized to.
     """
     key = hashlib.sha256(repr((source, HEIGHT, SATURATION, SIGMA, BINS)).encode()).hexdigest()
     path = folder / f"colours-{key[:16]}.npz"
@@ -72,7 +74,7 @@ def describe_once(images: Iterable[Image], folder: Path, source: str) -> Counts:
             suppress(OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error),
             np.load(path) as file,
         ):
-            return np.asarray(file["counts"])  # a damaged file is made anew
+            return np.asarray(file["counts"])  # a damaged file is written again
     counts, buffer = describe(images), io.BytesIO()
     np.savez_compressed(buffer, counts=counts)
     write_atomic(path, buffer.getvalue())
@@ -100,21 +102,21 @@ def distances(counts: Counts) -> Float64:
     described = histograms(counts)
     total = np.zeros(len(described) * (len(described) - 1) // 2)  # of every pair once
     for channel in range(described.shape[1]):
-        divergence = pdist(described[:, channel], "jensenshannon") ** 2  # SciPy gives the root
+        divergence = pdist(described[:, channel], "jensenshannon") ** 2  # SciPy returns the root
         total += divergence / max(2 * divergence.sum(), EPSILON)
     return np.asarray(squareform(total))
 
 
 def neighbours(counts: Counts, labels: Sequence[int], k: float) -> list[list[int]]:
-    """Find every image's k nearest neighbours of its own class, itself left out.
+    """Find every image's k nearest neighbours of its own class, without itself.
 
     Memory grows with the square of the largest class.
 
     Args:
         counts: uint32 [images, 3, 256], see `describe`.
         labels: Class of every image.
-        k: How many neighbours; below 1, a fraction of the class (at least one). A class that has fewer images gives
-            all it has: none to its only image.
+        k: Number of neighbours; below 1, a fraction of the class (at least one). In a class of fewer images it is all
+            the others.
 
     Returns:
         Indices of the neighbours, nearest first and equally near ones in their order, for every image.

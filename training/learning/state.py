@@ -1,4 +1,4 @@
-"""Where Algorithm 1 is: theta0, the sets L, U and P with their masks, and the round at work."""
+"""The state of Algorithm 1: theta0, the sets L, U and P with their masks, the present round."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from training.run.state import State, Weights
 
 @dataclass(kw_only=True)
 class LearningState(State):
-    """The saved state of a run, with what follows from it and from the data."""
+    """The saved state of a run, with theta0, the sets and the masks that belong to it."""
 
     theta0: Weights
     """The weights that every pass starts from."""
@@ -32,7 +32,7 @@ class LearningState(State):
         return [index for asked in self.asked[self.round - 1 :] for index in asked]
 
     def forget(self, image: int) -> None:
-        """Drop an image that the oracle will not draw from what was asked for."""
+        """Remove an image that the oracle will not draw from those that were asked for."""
         self.asked = [[other for other in asked if other != image] for asked in self.asked]
 
 

@@ -41,12 +41,12 @@ class Run:
         oracle: Where masks come from, see `training.annotate.oracle.open_oracle`.
         fingerprint: The data set's fingerprint.
         overwrite: Remove what an earlier run left there.
-        shared: Folder of what several runs compute once for all.
+        shared: Folder for what several runs have in common, computed once. Default: nothing is shared.
         started: Since when time counts, by `time.monotonic`. Default: now.
 
     Raises:
         RunError: The folder holds a run of other data or other settings, something else than a run, or a run that
-            another process is at work on.
+            another process is writing to.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Run:
         return self.shared or self.folder / "state"
 
     def _clear(self) -> None:
-        """Remove what a run wrote, and nothing else that may lie in the folder."""
+        """Remove the files of a run, and no others that may be in the folder."""
         shutil.rmtree(self.folder / "state", ignore_errors=True)
         for name in ("model.onnx", "rounds.jsonl", TIMINGS, "report.html"):
             (self.folder / name).unlink(missing_ok=True)
@@ -134,7 +134,7 @@ class Run:
             raise RunError(f"{self.folder}: the masks of this run come from --oracle {oracle}; give that, {instead}")
         new = now["settings"]
         old = {**Settings().model_dump(mode="json"), **before["settings"]}  # a setting that was added later
-        # "references" decides what the model file carries, not what is learned.
+        # "references" decides what the model file holds, not what is learned.
         if changed := sorted(name for name in {*old, *new} - {"references"} if old.get(name) != new.get(name)):
             changes = ", ".join(f"{name} was {old.get(name)}, now {new.get(name)}" for name in changed)
             raise RunError(
@@ -157,7 +157,7 @@ class Run:
         write_atomic(self.theta0, save(dict(weights)))
 
     def load_state(self) -> State:
-        """Read where the run is; a fresh one is at its start. The results that follow from it are written anew.
+        """Read the saved state, of a new run its beginning; the results are written once more from it.
 
         Raises:
             RunError: The file is damaged.
@@ -180,7 +180,7 @@ class Run:
         return state
 
     def save_state(self, state: State) -> None:
-        """Save where the run is, in one file, and the results that follow from it."""
+        """Save the state in one file, and write the results from it."""
         tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
         tensors |= {f"pseudo/{index}": torch.from_numpy(mask) for index, mask in state.pseudo.items()}
         values = {name: getattr(state, name) for name in _Fields.model_fields}

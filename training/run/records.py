@@ -100,7 +100,7 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_seconds(folder: Path) -> dict[int, float]:
-    """Read the time that passed in each round, in seconds, while the run was at work.
+    """Read the time that passed in each round, in seconds, while the run was running.
 
     Round 0 is what precedes the first: reading the data, the classifier, the neighbours. Lines that a kill cut short
     are left out.

@@ -1,7 +1,7 @@
 """A run as its folder holds it, finished or not. Reading it needs no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,8 +38,8 @@ class RunResult:
     """
 
     folder: Path
-    config: Mapping[str, Any]
-    rounds: Sequence[Round]
+    config: Mapping[str, Any] = field(repr=False)
+    rounds: Sequence[Round] = field(repr=False)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -68,7 +68,7 @@ class RunResult:
 
     @property
     def report(self) -> Path:
-        """The page that shows what it learned; written when all rounds are done."""
+        """The page that shows what it learned; written when all rounds are finished."""
         return self.folder / "report.html"
 
     @property
@@ -79,7 +79,7 @@ class RunResult:
 
     @property
     def seconds(self) -> Mapping[int, float]:
-        """The time that passed while the run was at work, in seconds, by round; round 0 is what precedes the first.
+        """The time that passed while the run was running, in seconds, by round; round 0 is what precedes the first.
 
         What lies between a stop and its continuation does not count.
         """
