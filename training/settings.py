@@ -69,6 +69,8 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
 
     encoder: str = "tf_efficientnet_lite0"
+    decoder: str = "unet"
+    """Decoder of a segmentation-models-pytorch architecture, see `training.model.network`."""
     pretrained: bool = True
     short_side: int = Field(256, ge=2 * STRIDE, le=MOST_SIDE, multiple_of=STRIDE)
     """Working size in pixels."""

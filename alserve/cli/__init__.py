@@ -87,7 +87,8 @@ def _usage(error: typer.TyperException) -> str:
     if isinstance(error, typer.BadParameter) and error.message and option is not None:
         faults = error.__cause__.errors() if isinstance(error.__cause__, ValidationError) else []
         value = f" {faults[0]['input']}" if faults else ""
-        text = f"{(option.opts or [option.name])[0]}{value}: {describe_fault(error.message)}"
+        fault = describe_fault(error.message).removeprefix(f"'{value.strip()}' ")
+        text = f"{(option.opts or [option.name])[0]}{value}: {fault}"
     else:
         text = error.format_message().rstrip(".")
         text = text[:1].lower() + text[1:]

@@ -30,30 +30,30 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pre
 
 
 @pytest.mark.parametrize(
-    "command",
-    [(), ("segment",), ("serve",), ("info",), ("doctor",), ("train",), ("demo",), ("experiment",), ("report",)],
+    ("typed", "said"),
+    [
+        ("no-such-command", "no such command 'no-such-command'; see 'alserve --help'"),
+        ("segment", "missing argument 'INPUT...'; see 'alserve segment --help'"),
+        ("segment x", "missing option '--out'; see 'alserve segment --help'"),
+        ("segment x --out", "option '--out' requires an argument; see"),
+        (
+            "segment x --out y --thread 2",
+            "no such option: --thread (Possible options: --shard, --threads); see 'alserve",
+        ),
+        ("segment x --out y --batch-size 0", "--batch-size 0: should be greater than or equal to 1; see"),
+        ("segment x --out y --threads two", "--threads two: should be a valid integer"),
+        ("evaluate x y --split tests", "--split tests: is not one of 'train', 'valid', 'test'; see 'alserve evaluate"),
+        ("export x --out y --precision int4", "--precision: 'int4' is unknown; did you mean int8? there are fp32"),
+        (
+            "masks export x --out y --format voc",
+            "--format voc: is not one of 'coco', 'label-studio'; see 'alserve masks",
+        ),
+        ("info", "missing argument 'MODEL'; see 'alserve info --help'"),
+    ],
 )
-def test_help(cli: Cli, command: tuple[str, ...]) -> None:
-    code, out, _ = cli(*command, "--help")
-    assert code == 0
-    assert "Usage:" in out
-
-
-def test_help_names_every_command(cli: Cli) -> None:
-    _, out, _ = cli("--help")
-    for command in ("demo", "train", "export", "evaluate", "segment", "serve", "info", "doctor"):
-        assert f" {command} " in out
-
-
-def test_version(cli: Cli) -> None:
-    assert cli("--version") == (0, f"alserve {alserve.__version__}\n", "")
-
-
-@pytest.mark.parametrize("words", [("no-such-command",), ("segment",), ("segment", "x", "--out"), ("info",)])
-def test_wrong_usage_exits_with_2(cli: Cli, words: tuple[str, ...]) -> None:
-    code, _, err = cli(*words)
-    assert code == 2
-    assert "Traceback" not in err
+def test_wrong_usage_is_one_line_that_names_what_was_typed(cli: Cli, typed: str, said: str) -> None:
+    result = cli(*typed.split())
+    assert_refused(result, said)
 
 
 def test_segment(cli: Cli, images: Path) -> None:
@@ -147,24 +147,6 @@ def test_conflicting_packages_are_found_and_mended() -> None:
     )
 
 
-def run_python(program: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-def test_help_loads_none_of_the_heavy_libraries(tmp_path: Path) -> None:
-    program = """
-import sys
-from alserve.cli import main
-sys.argv = ["alserve", "--help"]
-try:
-    main()
-except SystemExit:
-    print("LOADED", [name for name in ("torch", "onnxruntime", "cv2", "numpy", "bentoml") if name in sys.modules])
-"""
-    assert run_python(program, tmp_path).splitlines()[-1] == "LOADED []"
-
-
 def test_a_folder_run_never_imports_torch_or_training(images: Path) -> None:
     program = """
 import sys
@@ -175,4 +157,6 @@ try:
 except SystemExit as exit:
     print("EXIT", exit.code, [name for name in ("torch", "training") if name in sys.modules])
 """
-    assert run_python(program, images.parent).splitlines()[-1] == "EXIT 0 []"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=images.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "EXIT 0 []"

@@ -81,4 +81,4 @@ def test_a_job_is_passed_on_whatever_its_paths_are(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there(folder: Path, tmp_path: Path, cli: Cli) -> None:
     result = cli("experiment", folder / "experiment.yaml", "--out", tmp_path / "out", "--device", "tpu")
-    assert_refused(result, "'tpu'", "auto, cpu or cuda")
+    assert_refused(result, "--device tpu", "auto", "cuda")

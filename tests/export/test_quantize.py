@@ -1,8 +1,10 @@
 """Reduced precisions: small, close to the full model, honest about what they cost, refused where it is too much."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
+import onnx
 import pytest
 from command import Cli, assert_refused
 from drawn import UNTRAINED, settings
@@ -11,7 +13,7 @@ from alserve import Predictor, load
 from alserve.measure.dataset import Sample, load_dataset
 from alserve.modelfile import Cost
 from training.data.synthetic import draw_dataset
-from training.export.quantize import loses_too_much, reduce_model
+from training.export.quantize import float_candidates, loses_too_much, quantize_model
 from training.train import train_run
 
 COST = Cost(
@@ -34,13 +36,13 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Sample]:
 
 
 @pytest.mark.parametrize(("precision", "share", "likeness"), [("int8", 0.45, 0.97), ("fp16", 0.55, 0.999)])
-def test_a_reduced_model_is_small_and_close(
+def test_a_quantized_model_is_small_and_close(
     predictor: Predictor, samples: Sequence[Sample], tmp_path: Path, precision: str, share: float, likeness: float
 ) -> None:
     target = tmp_path / "reduced.onnx"
     train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
     references = predictor.engine.references
-    cost, loss, carried = reduce_model(
+    cost, loss, carried = quantize_model(
         predictor.engine.path,
         target,
         precision,  # type: ignore[arg-type]
@@ -58,6 +60,16 @@ def test_a_reduced_model_is_small_and_close(
     assert cost.mask_iou > likeness
     assert 0 < cost.max_score_difference < 0.1
     assert loses_too_much(cost) is None
+
+
+def test_what_may_stay_in_float(predictor: Predictor) -> None:
+    """Of a U-Net: nothing, its mask head, its last stage, all of its four stages; never a part of the encoder."""
+    model = onnx.load(predictor.engine.path)
+    kinds = {node.name: node.op_type for node in model.graph.node}
+    candidates = float_candidates(model)
+    assert [sum(kinds[name] == "Conv" for name in names) for names in candidates] == [0, 1, 3, 9]
+    assert [sum(kinds[name] == "Resize" for name in names) for names in candidates] == [0, 1, 2, 5]
+    assert all(less <= more for less, more in pairwise(candidates))
 
 
 def test_the_limits() -> None:

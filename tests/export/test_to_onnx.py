@@ -96,6 +96,16 @@ def test_any_size_and_batch(exported: Path, shape: tuple[int, int, int]) -> None
         np.testing.assert_allclose(one, other.numpy(), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("decoder", ["deeplabv3plus", "upernet"])
+def test_other_decoders(decoder: str, spec: ModelSpec, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    torch.manual_seed(0)
+    stored = export_model(JointNet(2, UNTRAINED["encoder"], decoder, pretrained=False), spec, path, IMAGES)
+    assert all(figure.max_difference <= TOLERANCE for figure in stored.parity)
+    found = Engine(path, device="cpu", self_check=False).run(np.stack([picture(32, 96, seed) for seed in range(2)]))
+    assert [part.shape for part in found] == [(2, 2), (2, 2, 1, 3), (2, 32, 96)]
+
+
 def test_a_file_that_computes_something_else_is_refused(
     exported: Path, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

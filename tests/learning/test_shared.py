@@ -86,6 +86,7 @@ def test_what_is_shared_is_filed_by_all_else(tmp_path: Path) -> None:
     others: dict[str, Any] = {
         "seed": 1,
         "encoder": "resnet34",
+        "decoder": "fpn",
         "pretrained": True,
         "short_side": 96,
         "crop": 32,

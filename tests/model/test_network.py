@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alserve.errors import DataError
-from training.model.network import DEFAULT_ENCODER, PACKAGED_WEIGHTS, CamHead, JointNet
+from training.model.network import DEFAULT_ENCODER, PACKAGED_WEIGHTS, CamHead, JointNet, _GridPool
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +103,46 @@ def test_encoders_that_do_not_exist_or_do_not_fit(name: str) -> None:
     with pytest.raises(DataError, match=rf"encoder '{name}': .* see timm.list_models\(\)") as caught:
         JointNet(2, name, pretrained=False)
     assert "\n" not in str(caught.value)
+
+
+def fitting(decoder: str) -> JointNet:
+    torch.manual_seed(0)
+    return JointNet(2, "mobilenetv3_small_050", decoder, pretrained=False)
+
+
+@pytest.mark.parametrize("decoder", sorted(set(smp.MODEL_ARCHITECTURES_MAPPING) - {"pspnet", "pan", "dpt"}))
+def test_decoders_end_at_the_size_of_the_image_and_learn(decoder: str) -> None:
+    net = fitting(decoder)
+    for height, width in ((32, 32), (64, 160)):
+        mask = net.train()(pixels(2, 3, height, width)).mask
+        assert mask.shape == (2, height, width)
+    mask.mean().backward()
+    assert any(weight.grad is not None and weight.grad.any() for weight in net.decoder.parameters())
+    assert net.eval()(pixels(1, 3, 32, 64)).mask.shape == (1, 32, 64)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "fault"),
+    [
+        ("unett", "there is no such decoder; did you mean unet? there are unet, unetplusplus, "),
+        ("pan", "does not work with encoder 'mobilenetv3_small_050'"),
+        ("pspnet", "its pooling can be exported for one size of image only"),
+        ("dpt", "does not work with encoder 'mobilenetv3_small_050'"),
+    ],
+)
+def test_decoders_that_do_not_exist_or_do_not_fit(decoder: str, fault: str) -> None:
+    with pytest.raises(DataError) as caught:
+        fitting(decoder)
+    said = str(caught.value)
+    assert said.startswith(f"decoder '{decoder}': ")
+    assert fault in said
+    listed = said.rpartition("there are ")[2].split(", ")
+    assert {"unet", "fpn", "deeplabv3plus", "upernet"} <= set(listed)
+    assert not {"pan", "pspnet", "dpt"} & set(listed)
+    assert "\n" not in said
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 6))
+def test_pooling_to_a_grid_is_adaptive_pooling(height: int, width: int, size: int) -> None:
+    maps = torch.randn(1, 2, height, width)
+    torch.testing.assert_close(_GridPool(size)(maps), torch.nn.AdaptiveAvgPool2d(size)(maps))

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,19 +18,19 @@ from alserve.files import write_atomic
 from alserve.geometry import resize, working_shape
 from alserve.measure.dataset import Sample
 from alserve.measure.metrics import dice, iou
-from alserve.modelfile import INPUT, Cost, ModelSpec, Precision, Reference, write_metadata
+from alserve.modelfile import INPUT, OUTPUTS, Cost, ModelSpec, Precision, Reference, write_metadata
 from alserve.predictor import Predictor, load
 from alserve.runtime.selfcheck import LIMITS, exceeded
 
-KEEP_FLOAT = (0, 1, 3, 9)
-"""So many of the last convolutions stay in float, tried in this order: none, mask head, last stage, whole decoder."""
+UPSAMPLING = frozenset({"Resize", "ConvTranspose"})
+"""Operators that begin a stage of a decoder."""
 
 MAX_DICE_LOSS = 0.005
 MIN_AGREEMENT = 0.99
-"""Limits of what a reduced model may lose, as shares; what loses more is not handed out unasked."""
+"""Limits of what a quantized model may lose, as shares; what loses more is not exported unless it is forced."""
 
 CALIBRATION_IMAGES = 48
-"""So many training images, at most, show the range of the activations."""
+"""Largest number of training images that the range of the activations is measured on."""
 
 SPEED_IMAGES = 8
 SPEED_ROUNDS = 5
@@ -46,7 +46,40 @@ def half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
-def eight_bits(source: Path, images: Sequence[Image], keep_float: int) -> onnx.ModelProto:
+def float_candidates(model: onnx.ModelProto) -> list[frozenset[str]]:
+    """Return what may stay in float beside 8 bits, in the order to try it.
+
+    Nothing; the mask head, with the functions that end all outputs; the decoder's last stage as well, from where it
+    scales up; the whole decoder, which is what only the mask depends on.
+
+    Returns:
+        The names of the nodes of each, every set part of the next.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+
+    def behind(tensors: Iterable[str], until: Collection[str] = ()) -> dict[str, onnx.NodeProto]:
+        """Return the nodes that tensors are computed by, as far as those of some operators, which are included."""
+        found: dict[str, onnx.NodeProto] = {}
+        waiting = list(tensors)
+        while waiting:
+            node = makers.get(waiting.pop())
+            if node is not None and node.name not in found:
+                found[node.name] = node
+                if node.op_type not in until:
+                    waiting += node.input
+        return found
+
+    *others, mask = OUTPUTS
+    head = behind([mask], {"Conv"})
+    below_head = [name for node in head.values() if node.op_type == "Conv" for name in node.input]
+    decoder = behind([mask]).keys() - behind(others).keys()
+    ends = {makers[name].name for name in OUTPUTS}
+    first = frozenset(head.keys() | ends)
+    stage = first | (behind(below_head, UPSAMPLING).keys() & decoder)
+    return list(dict.fromkeys((frozenset(), first, stage, stage | decoder)))
+
+
+def eight_bits(source: Path, images: Sequence[Image], keep_float: Collection[str] = ()) -> onnx.ModelProto:
     """Return a copy that computes in 8 bits: QDQ format, uint8 activations, int8 weights with a scale per channel.
 
     The weights use 7 of the 8 bits: CPUs without VNNI add up two products in 16 bits, which 8-bit weights overflow.
@@ -54,14 +87,8 @@ def eight_bits(source: Path, images: Sequence[Image], keep_float: int) -> onnx.M
     Args:
         source: The model file in float32.
         images: Calibration images at the working size: they show the range of every activation.
-        keep_float: So many of the last convolutions, and all that follows the first of them, stay in float.
+        keep_float: Names of the nodes that stay in float.
     """
-    model = onnx.load(source)
-    nodes = list(model.graph.node)
-    first = [*(index for index, node in enumerate(nodes) if node.op_type == "Conv"), len(nodes)][-keep_float - 1]
-    while nodes[first - 1].op_type in {"Resize", "Concat"}:  # what feeds a float layer is better float too
-        first -= 1
-    kept = [node.name for node in nodes[first:]]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
         quantize_static(
@@ -73,13 +100,13 @@ def eight_bits(source: Path, images: Sequence[Image], keep_float: int) -> onnx.M
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
-            nodes_to_exclude=kept,
+            nodes_to_exclude=sorted(keep_float),
         )
         return onnx.load(path)
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # comes without types
-    """Hands images to the calibration, one by one."""
+    """Passes images to the calibration, one by one."""
 
     def __init__(self, images: Sequence[Image]) -> None:
         self._images: Iterator[Image] = iter(images)
@@ -91,7 +118,7 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # comes withou
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser's hints, which are not for our users, off their screen."""
+    """Silence the quantizer's hints, which are not for our users."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -101,18 +128,18 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def compare(full: Predictor, reduced: Predictor, samples: Sequence[Sample]) -> Cost:
-    """Measure what a reduced model costs, on images that have a class and perhaps a mask.
+def compare(full: Predictor, quantized: Predictor, samples: Sequence[Sample]) -> Cost:
+    """Measure what a quantized model costs, on images that have a class and perhaps a mask.
 
     Args:
         full: The model in float32, loaded with one thread.
-        reduced: The other one, likewise.
+        quantized: The other one, likewise.
         samples: The images, of one split.
     """
     rows = []
     for sample in samples:
         image, truth = sample.read()
-        pair = [predictor.predict(image) for predictor in (full, reduced)]
+        pair = [predictor.predict(image) for predictor in (full, quantized)]
         masks = [prediction.mask() for prediction in pair]
         hits = [int(prediction.class_scores.argmax()) == sample.label for prediction in pair]
         rows.append(
@@ -131,7 +158,7 @@ def compare(full: Predictor, reduced: Predictor, samples: Sequence[Sample]) -> C
         known = values[~np.isnan(values[:, 0])]
         return (None, None) if not len(known) else (float(known[:, 0].mean()), float(known[:, 1].mean()))
 
-    before, after = speeds((full, reduced), [sample.read()[0] for sample in samples[:SPEED_IMAGES]])
+    before, after = speeds((full, quantized), [sample.read()[0] for sample in samples[:SPEED_IMAGES]])
     return Cost(
         split=samples[0].split,
         images=len(rows),
@@ -141,7 +168,7 @@ def compare(full: Predictor, reduced: Predictor, samples: Sequence[Sample]) -> C
         label_agreement=float(np.mean([row["agreement"] for row in rows])),
         mask_iou=float(np.mean([row["mask_iou"] for row in rows])),
         max_score_difference=float(np.max([row["difference"] for row in rows])),
-        megabytes=(_megabytes(full), _megabytes(reduced)),
+        megabytes=(_megabytes(full), _megabytes(quantized)),
         images_per_second=(before, after),
     )
 
@@ -163,14 +190,14 @@ def speeds(predictors: Sequence[Predictor], images: Sequence[Image]) -> list[flo
 
 
 def blank_speed(model: Path) -> float:
-    """Return a model's images a second on one thread, for images of its working size that take as long as any other."""
+    """Return a model's images a second on one thread, for blank images of its working size."""
     predictor = load(model, device="cpu", threads=1, self_check=False)
     side = predictor.spec.short_side
     return speeds([predictor], [np.zeros((side, side * 3 // 2, 3), np.uint8)])[0]
 
 
 def loses_too_much(cost: Cost) -> str | None:
-    """Say what a reduced model loses beyond the limits; None if it does not."""
+    """Say what a quantized model loses beyond the limits; None if it does not."""
     reasons = []
     before, after = cost.dice
     if before is not None and after is not None and before - after > MAX_DICE_LOSS:
@@ -182,31 +209,31 @@ def loses_too_much(cost: Cost) -> str | None:
     return " and ".join(reasons) or None
 
 
-class Reduced(NamedTuple):
-    """A reduced copy, and whether it may be handed out."""
+class Quantized(NamedTuple):
+    """What came of a quantized copy."""
 
     cost: Cost
     loss: str | None
     """What it loses beyond the limits; None if it does not."""
     references: tuple[Reference, ...]
-    """What it carries; nothing where it is too far from their answers, for then it would be served nowhere."""
+    """What it carries; none where it is too far from their answers, as every self-check would refuse it."""
 
 
-def reduce_model(
+def quantize_model(
     source: Path,
     target: Path,
     precision: Precision,
     calibration: Sequence[Sample],
     samples: Sequence[Sample],
     references: Sequence[Reference] = (),
-) -> Reduced:
-    """Write a reduced copy of a model file, whatever it loses, with its cost in the contract.
+) -> Quantized:
+    """Write a quantized copy of a model file, whatever it loses, with its cost in the contract.
 
     Args:
         source: A model file in float32.
         target: The file to write.
-        precision: "fp16" or "int8". With int8 more and more of the last layers are kept in float, until the copy is
-            within the limits, or none is left to keep.
+        precision: "fp16" or "int8". With int8 the sets of `float_candidates` are kept in float in turn, until the copy
+            is within the limits.
         calibration: Training images, for int8.
         samples: Images to measure the cost on.
         references: Images with the answers of the trained network in float32, for the copy to carry.
@@ -214,18 +241,19 @@ def reduce_model(
     full = load(source, device="cpu", threads=1, self_check=False)
     spec = full.spec.model_copy(update={"precision": precision})
     images = [_working(sample, spec.short_side) for sample in calibration] if precision == "int8" else []
-    for keep_float in KEEP_FLOAT if precision == "int8" else (0,):
-        copy = eight_bits(source, images, keep_float) if precision == "int8" else half_precision(onnx.load(source))
+    original = onnx.load(source)
+    for keep_float in float_candidates(original) if precision == "int8" else (frozenset(),):
+        copy = eight_bits(source, images, keep_float) if precision == "int8" else half_precision(original)
         _store(copy, spec, target, references)
-        reduced = load(target, device="cpu", threads=1, self_check=False)
-        cost = compare(full, reduced, samples)
-        missed = exceeded(reduced.engine.deviation(), LIMITS[precision]) if references else None
+        quantized = load(target, device="cpu", threads=1, self_check=False)
+        cost = compare(full, quantized, samples)
+        missed = exceeded(quantized.engine.deviation(), LIMITS[precision]) if references else None
         carried = () if missed else tuple(references)
         _store(copy, spec.model_copy(update={"cost": cost}), target, carried)
         loss = " and ".join(filter(None, (loses_too_much(cost), missed))) or None
         if loss is None:
             break
-    return Reduced(cost, loss, carried)
+    return Quantized(cost, loss, carried)
 
 
 def _working(sample: Sample, short_side: int) -> Image:

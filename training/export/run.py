@@ -1,4 +1,4 @@
-"""Hand out the model file of a run, as it is or in a reduced precision."""
+"""Write the model file of a run, as it is or quantized."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ class Exported(NamedTuple):
 
     path: Path
     spec: ModelSpec
-    """What it says of itself."""
+    """The contract as stored in the file."""
     cost: Cost | None
-    """What a reduced precision costs; None in fp32."""
+    """What a quantized copy costs; None for float32."""
 
 
 def export_run(
@@ -33,9 +33,9 @@ def export_run(
     force: bool = False,
     references: bool = True,
 ) -> Exported:
-    """Hand out the model file of a run's last finished round, as it is or reduced.
+    """Write the model file of a run's last finished round, as it is or quantized.
 
-    It was compared with the network when it was written; a reduced copy is compared with it on the images of split
+    It was compared with the network when it was written; a quantized copy is compared with it on the images of split
     test (else valid, else train).
 
     Args:
@@ -43,16 +43,16 @@ def export_run(
         out: The file to write.
         precision: "fp32", "fp16" or "int8".
         data: The data set, where it is not where it was when the run began.
-        force: Hand out a reduced model though it loses more than `training.export.quantize` allows.
+        force: Write a quantized model even if it loses more than `training.export.quantize` allows.
         references: Leave the pieces of training images, by which the model checks itself, in the file.
 
     Returns:
-        What was written.
+        The file, with its contract and what a quantized copy costs.
 
     Raises:
         RunError: There is no run, or none of its rounds is finished.
-        DataError: The data set of the run, which a reduced copy is measured on, is not there or has changed.
-        ModelError: The run's model file is damaged, or the reduced copy loses too much.
+        DataError: The data set of the run, which a quantized copy is measured on, is not there or has changed.
+        ModelError: The run's model file is damaged, or the quantized copy loses too much.
     """
     config = read_config(run)
     model = run / "model.onnx"
@@ -61,8 +61,8 @@ def export_run(
     engine = Engine(model, device="cpu", self_check=False)
     spec, kept = engine.spec, engine.references if references else ()
     if precision != "fp32":
-        cost = _export_reduced(model, out, precision, _dataset_of(run, config, data), kept, force=force)
-        return Exported(out, Engine(out, device="cpu", self_check=False).spec, cost)
+        cost = _export_quantized(model, out, precision, _dataset_of(run, config, data), kept, force=force)
+        return Exported(out, spec.model_copy(update={"precision": precision, "cost": cost}), cost)
     write_atomic(out, write_metadata(model.read_bytes(), spec, kept))
     say(describe_references(out, kept))
     from training.export.quantize import blank_speed  # noqa: PLC0415  slow to import
@@ -100,24 +100,24 @@ def describe_references(model: Path, references: Sequence[Reference]) -> str:
     )
 
 
-def _export_reduced(
+def _export_quantized(
     model: Path, out: Path, precision: Precision, dataset: Dataset, references: Sequence[Reference], *, force: bool
 ) -> Cost:
-    from training.export.quantize import CALIBRATION_IMAGES, reduce_model  # noqa: PLC0415  slow to import
+    from training.export.quantize import CALIBRATION_IMAGES, quantize_model  # noqa: PLC0415  slow to import
 
     train = dataset.split("train")
     samples = dataset.split("test") or dataset.split("valid") or train
     scratch = out.with_name(f".{out.name}.part")
     try:
         calibration = train[:: 1 + len(train) // CALIBRATION_IMAGES]
-        reduced = reduce_model(model, scratch, precision, calibration, samples, references)
-        print_facts(f"{out}: {precision}", reduced.cost.describe())
-        if precision == "int8" and (advice := advise_against_int8(reduced.cost)):
+        quantized = quantize_model(model, scratch, precision, calibration, samples, references)
+        print_facts(f"{out}: {precision}", quantized.cost.describe())
+        if precision == "int8" and (advice := advise_against_int8(quantized.cost)):
             say(advice)
-        if reduced.loss and not force:
-            raise ModelError(f"{precision} loses {reduced.loss}; nothing is written, --force writes it all the same")
+        if quantized.loss and not force:
+            raise ModelError(f"{precision} loses {quantized.loss}; nothing is written, --force writes it all the same")
         scratch.replace(out)
-        say(describe_references(out, reduced.references))
-        return reduced.cost
+        say(describe_references(out, quantized.references))
+        return quantized.cost
     finally:
         scratch.unlink(missing_ok=True)

