@@ -1,7 +1,7 @@
 """Does a model file compute here what the trained network computed? Its reference images tell.
 
-The same file computes other numbers on another CPU, GPU, driver or library; mostly by little, sometimes by far too much,
-such as 8-bit sums that saturate on one kind of CPU. So a model is compared with the trained network's answers where it
+The same file computes other numbers on another CPU, GPU, driver or library; mostly by little, sometimes by far too
+much, such as 8-bit sums that saturate on one kind of CPU. So a model is compared with these answers where it
 is loaded. What passed once, in the same place and the same versions, is remembered in the user's cache folder.
 """
 
