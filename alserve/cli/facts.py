@@ -107,7 +107,7 @@ def print_machine() -> int:
 
 
 SPEED_SECONDS = 2.0
-"""So long is each model measured on each device, at least."""
+"""Time that each model is measured on each device, at least."""
 
 _SPEED_SHAPE = (2, 3)
 """Rows to columns of the image that is measured with."""

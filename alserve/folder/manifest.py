@@ -291,7 +291,7 @@ def _parse(line: bytes) -> ManifestRow | Finished | None:
 
 
 def _is_shallow(value: object, levels: int = 8) -> bool:
-    """Tell whether JSON is nested no deeper than so many levels: deeper, it could be read but not written."""
+    """Tell whether JSON is nested at most this many levels deep: deeper, it could be read but not written."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return not inner or (levels > 0 and all(_is_shallow(item, levels - 1) for item in inner))
 

@@ -27,7 +27,7 @@ class Budget:
     """Counts the fields that were looked at, over all messages of a file.
 
     Args:
-        fields: So many may be.
+        fields: The largest number of them.
     """
 
     def __init__(self, fields: int = MAX_FIELDS) -> None:

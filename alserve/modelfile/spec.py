@@ -141,7 +141,7 @@ class ModelSpec(_Frozen):
 
 
 class Outputs(NamedTuple):
-    """What the network gives for one batch."""
+    """What the network returns for one batch."""
 
     scores: Float32
     """[batch, classes], softmax, 0 to 1."""

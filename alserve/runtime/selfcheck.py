@@ -1,7 +1,7 @@
 """Does a model file compute here what the trained network computed? Its reference images tell.
 
-The same file gives other numbers on another CPU, GPU, driver or engine; mostly by a little, sometimes by far too much,
-such as 8-bit sums that saturate on one kind of CPU. So a model is compared with the trained network's answers where it
+The same file computes other numbers on another CPU, GPU, driver or library; mostly by little, sometimes by far too
+much, such as 8-bit sums that saturate on one kind of CPU. So a model is compared with these answers where it
 is loaded. What passed once, in the same place and the same versions, is remembered in the user's cache folder.
 """
 
@@ -104,7 +104,7 @@ def measure(run: Run, spec: ModelSpec, references: Sequence[Reference], where: s
     """Compare a loaded model with the answers of the trained network.
 
     Args:
-        run: The model; takes and gives one batch.
+        run: The model; takes and returns one batch.
         spec: Its contract.
         references: The images and answers that it carries, at least one.
         where: Model and device, for messages.
