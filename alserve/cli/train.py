@@ -101,6 +101,9 @@ def train(
         int | None, typer.Option(help="Working size: short side in pixels, a multiple of 32, 64 or more.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Name of a timm encoder.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Name of a segmentation-models-pytorch decoder; a wrong name lists them all.")
+    ] = None,
     encoder_lr: Annotated[
         float | None,
         typer.Option(help="Learning rate of the encoder while it learns masks, such as 1e-4; 0 keeps it frozen."),
@@ -150,6 +153,7 @@ def train(
         "classifier_steps": classifier_steps,
         "short_side": short_side,
         "encoder": encoder,
+        "decoder": decoder,
         "encoder_lr": encoder_lr,
         "seed": seed,
         "validation_masks": validation_masks,

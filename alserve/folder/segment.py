@@ -70,6 +70,10 @@ def segment(
         ModelError: The model cannot be used.
         DeviceError: The device cannot be used.
         RunError: `out` holds other results, another process writes to it, or it cannot be written.
+
+    Example:
+        >>> alserve.segment(["slides"], out="results", model="tissue.onnx", save=["mask"]).failed
+        0
     """
     part, names, folder = Shard.parse(shard) if shard else Shard(), parse_save(save), Path(out)
     if overlap is not None and tile is None:

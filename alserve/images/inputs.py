@@ -34,7 +34,7 @@ def is_image(value: object) -> TypeGuard[ImageInput]:
     """Tell one image from several; what is neither counts as one, and is refused by `pixels_of`."""
     if isinstance(value, np.ndarray):
         return value.dtype.kind not in "OUS"  # else names, or images, of several
-    if isinstance(value, str | os.PathLike | bytes) or _is_pillow(value):
+    if isinstance(value, str | os.PathLike | bytes | bytearray | memoryview) or _is_pillow(value):
         return True
     return not hasattr(value, "__iter__") or bool(getattr(value, "ndim", 0) > 1)  # such as another library's tensor
 

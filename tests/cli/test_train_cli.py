@@ -66,6 +66,21 @@ def test_learn_export_evaluate_segment(cli: Cli, tmp_path: Path) -> None:
     assert hashlib.sha256(model.read_bytes()).hexdigest() in said.replace("\n", "")
 
 
+def test_a_run_that_waits_for_masks_says_so_by_its_exit_code(cli: Cli, tmp_path: Path) -> None:
+    table = draw_dataset(tmp_path / "data", seed=2, train_per_class=3, test_per_class=1, size=(96, 128))
+    drawing = tmp_path / "drawing"
+    command = ("train", table, "--out", tmp_path / "run", "--oracle", f"folder:{drawing}", *SMALL)
+    few = ("--short-side", 64, "--steps", 2, "--classifier-steps", 2)
+    assert cli(*command, *few)[0] == 3
+    assert cli(*command, *few)[0] == 3
+    for sample in load_dataset(table).split("train"):
+        assert sample.mask is not None
+        write_atomic(drawing / "masks" / Path(sample.name).with_suffix(".png"), sample.mask.read_bytes())
+    code, _, said = cli(*command, *few)
+    assert code == 0, said
+    assert (tmp_path / "run" / "model.onnx").is_file()
+
+
 def test_evaluate_refuses(cli: Cli, data: Path, tmp_path: Path, predictor: object) -> None:
     model = predictor.engine.path  # type: ignore[attr-defined]
     assert_refused(cli("evaluate", tmp_path / "no.onnx", data), "no.onnx")
@@ -138,6 +153,7 @@ def test_train_refuses_bad_input(
         (["--set", "folds=1"], ["--set folds=1: should be greater than or equal to 2"]),
         (["--device", "tpu"], ["--device tpu: is not one of 'auto', 'cpu', 'cuda'"]),
         (["--initial", 1, "--rounds", 1, "--encoder", "resnet99"], ["encoder 'resnet99'", "timm.list_models()"]),
+        (["--initial", 1, "--rounds", 1, "--decoder", "unett"], ["decoder 'unett'", "did you mean unet"]),
     ],
 )
 def test_train_refuses_bad_options(
