@@ -286,7 +286,10 @@ def test_report_refuses(longer: Path, tmp_path: Path, cli: Cli) -> None:
         ({"sedes": [1]}, ["unknown key 'sedes'", "did you mean seeds?"]),
         ({"preset": "glass"}, ["unknown preset 'glass'", "did you mean glas?"]),
         ({"settings": {"step": 3}}, ["method plain: unknown key 'step'", "did you mean steps?"]),
-        ({"methods": {"a": {"method": "radnom"}}}, ["method a: unknown method 'radnom'", "did you mean random?"]),
+        (
+            {"methods": {"a": {"method": "mask-only"}}},
+            ["method a: unknown method 'mask-only'", "did you mean masks-only?"],
+        ),
         ({"methods": {"a": {"query": "entorpy"}}}, ["method a: unknown strategy 'entorpy'", "did you mean entropy?"]),
         ({"methods": {"a": {"seed": 3}}}, ["'seed' in a", "under 'seeds'"]),
         ({"methods": {"a": {"steps": 0}}}, ["method a: steps: "]),
