@@ -58,13 +58,6 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-class Format(StrEnum):
-    """Whose file drafts go out in."""
-
-    COCO = "coco"
-    LABEL_STUDIO = "label-studio"
-
-
 class DataSet(StrEnum):
     """A published data set."""
 
@@ -265,7 +258,7 @@ def import_masks(
 def export_masks(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of 'train --oracle folder:DIR'.")],
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
-    format: Annotated[Format, typer.Option(help="Whose: coco or label-studio.")] = Format.COCO,  # noqa: A002
+    format: Annotated[str, typer.Option(help="Whose: coco or label-studio.")] = "coco",  # noqa: A002
     prefix: Annotated[
         str, typer.Option(help="Label Studio: what comes before an image's path in the address it loads.")
     ] = "/data/local-files/?d=",
@@ -277,7 +270,7 @@ def export_masks(
     _need_training()
     from training.annotate.annotation_io import export_masks as run  # noqa: PLC0415
 
-    run(folder, out, format.value, prefix)
+    run(folder, out, format, prefix)
 
 
 @app.command(rich_help_panel=TRAIN)
