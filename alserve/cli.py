@@ -58,13 +58,6 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-class DataSet(StrEnum):
-    """A published data set."""
-
-    GLAS = "glas"
-    CUB = "cub"
-
-
 def _version(*, value: bool) -> None:
     if value:
         typer.echo(f"alserve {__version__}")
@@ -107,7 +100,7 @@ def demo(
 
 @app.command(rich_help_panel=TRAIN)
 def data(
-    name: Annotated[DataSet, typer.Argument(help="glas (Warwick-QU, GlaS challenge) or cub (CUB-200-2011).")],
+    name: Annotated[str, typer.Argument(help="glas (Warwick-QU, GlaS challenge) or cub (CUB-200-2011).")],
     archive: Annotated[Path, typer.Argument(help="The official archive: a zip for glas, CUB_200_2011.tgz for cub.")],
     out: Annotated[Path, typer.Option(help="Folder for images/, masks/ and data.csv.")],
     masks: Annotated[
@@ -122,12 +115,9 @@ def data(
     Example: alserve data glas warwick_qu_dataset.zip --out glas, then alserve train glas/data.csv --preset glas ...
     """
     _need_training()
-    from training.data.archives import unpack_cub, unpack_glas  # noqa: PLC0415
+    from training.data.importers import IMPORTERS  # noqa: PLC0415
 
-    if name == DataSet.GLAS:
-        unpack_glas(archive, out, seed=seed)
-    else:
-        unpack_cub(archive, masks or archive.with_name("segmentations.tgz"), out, seed=seed or 0)
+    IMPORTERS.find(name).unpack(archive, out, masks=masks, seed=seed)
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -377,9 +367,17 @@ def evaluate(
 
     Example: alserve evaluate tissue.onnx tissue.csv --json figures.json --worst worst.png
     """
-    from alserve.measure.evaluate import evaluate_file  # noqa: PLC0415
+    from alserve.files import write_atomic  # noqa: PLC0415
+    from alserve.measure.evaluate import evaluate as run  # noqa: PLC0415
+    from alserve.measure.evaluate import print_figures  # noqa: PLC0415
+    from alserve.terminal import say  # noqa: PLC0415
 
-    evaluate_file(model, data, masks=masks, split=split, json_path=json, worst=worst, self_check=not no_self_check)
+    figures = run(model, data, masks=masks, split=split, worst=worst, self_check=not no_self_check)
+    print_figures(figures, f"{model.name} on {figures.images} images of split '{split}'")
+    if json is not None:
+        write_atomic(json, figures.model_dump_json(indent=2).encode())
+    if worst is not None:
+        say(f"{worst} shows the {len(figures.worst)} images of the lowest Dice")
 
 
 @app.command(rich_help_panel=USE)

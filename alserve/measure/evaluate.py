@@ -20,10 +20,10 @@ from alserve.parallel import ordered_map
 from alserve.paths import printable
 from alserve.predictor import Predictor, load
 from alserve.runtime.device import available_cores
-from alserve.terminal import progress, say
+from alserve.terminal import progress
 
 WORST = 10
-"""So many images of the lowest Dice are named, and drawn."""
+"""Number of the images of lowest Dice that are named, and drawn."""
 
 ENCODERS = {".png": encode_png, ".jpg": encode_jpeg, ".jpeg": encode_jpeg}
 """Kinds of picture that a contact sheet is written as, by suffix."""
@@ -54,7 +54,7 @@ class Figures(BaseModel):
     dice_interval: tuple[float, float] | None
     """95 % bootstrap interval of the mean; None for fewer than two masks."""
     dice_of_everything: float | None
-    """What a mask of all pixels would have in place of the model's: where much is foreground, that is not little."""
+    """Mean Dice of a mask of all pixels: what the model's masks have to exceed."""
     iou: float | None
     """Mean over images."""
     accuracy: float
@@ -75,11 +75,11 @@ class Figures(BaseModel):
     classes: dict[str, ClassFigures]
     """By true class."""
     worst: list[Case]
-    """The ten of the lowest Dice, the worst first."""
+    """The ten images of lowest Dice, the worst first."""
 
 
-class _Row(NamedTuple):
-    """What is kept of one image."""
+class ImageFigures(NamedTuple):
+    """Measures of one image; those of pixels are None where it has no mask."""
 
     sample: Sample
     right: bool
@@ -88,18 +88,20 @@ class _Row(NamedTuple):
     dice_of_everything: float | None = None
 
 
-def _compare(predictor: Predictor, sample: Sample) -> tuple[_Row, tuple[BinnedScores, BinnedScores, BinnedScores]]:
-    """Predict one image; give its row, and the tallies of its best score, its mask's pixels, its CAM's."""
+def _compare(
+    predictor: Predictor, sample: Sample
+) -> tuple[ImageFigures, tuple[BinnedScores, BinnedScores, BinnedScores]]:
+    """Return the measures of one image, and the binned values of its best score, its mask's pixels and its CAM's."""
     image, truth = sample.read()
     prediction = predictor.predict(image)
     scores = prediction.class_scores
     right = int(scores.argmax()) == sample.label
     score = BinnedScores.of(scores.max(keepdims=True), np.array([right]))
     if truth is None:
-        return _Row(sample, right), (score, BinnedScores(), BinnedScores())
+        return ImageFigures(sample, right), (score, BinnedScores(), BinnedScores())
     probability = prediction.probability()
     mask = probability > prediction.spec.threshold
-    row = _Row(sample, right, dice(mask, truth), iou(mask, truth), dice(np.ones_like(truth), truth))
+    row = ImageFigures(sample, right, dice(mask, truth), iou(mask, truth), dice(np.ones_like(truth), truth))
     return row, (score, BinnedScores.of(probability, truth), BinnedScores.of(prediction.cam(), truth))
 
 
@@ -113,13 +115,13 @@ def measure(predictor: Predictor, samples: Sequence[Sample]) -> Figures:
     Raises:
         DataError: A file cannot be used, or an image and its mask differ in size.
     """
-    rows: list[_Row] = []
-    tallies = score, mask, cam = BinnedScores(), BinnedScores(), BinnedScores()
+    rows: list[ImageFigures] = []
+    binned = score, mask, cam = BinnedScores(), BinnedScores(), BinnedScores()
     with progress(len(samples), "measuring") as show:
         for row, counted in ordered_map(lambda sample: _compare(predictor, sample), samples, available_cores()):
             rows.append(row)
-            for tally, one in zip(tallies, counted, strict=True):
-                tally.add(one)
+            for total, one in zip(binned, counted, strict=True):
+                total.add(one)
             show(len(rows))
     cases = [Case(name=printable(row.sample.name), dice=row.dice) for row in rows if row.dice is not None]
     return Figures(
@@ -138,7 +140,7 @@ def measure(predictor: Predictor, samples: Sequence[Sample]) -> Figures:
     )
 
 
-def _means(rows: Sequence[_Row]) -> ClassFigures:
+def _means(rows: Sequence[ImageFigures]) -> ClassFigures:
     dices = [row.dice for row in rows if row.dice is not None]
     return ClassFigures(
         images=len(rows),
@@ -159,7 +161,7 @@ def draw_worst(predictor: Predictor, samples: Sequence[Sample], figures: Figures
     Args:
         predictor: The model.
         samples: What was measured.
-        figures: What `measure` gave for them, with at least one mask.
+        figures: What `measure` returned for them, with at least one mask.
         path: The picture to write; its suffix is one of `ENCODERS`.
     """
     by_name = {printable(sample.name): sample for sample in samples}
@@ -171,46 +173,42 @@ def draw_worst(predictor: Predictor, samples: Sequence[Sample], figures: Figures
     write_atomic(path, ENCODERS[path.suffix.lower()](contact_sheet(rows)))
 
 
-def evaluate_file(
-    model: Path,
-    data: Path,
+def evaluate(
+    model: Path | str,
+    data: Path | str,
     *,
-    masks: Path | None,
-    split: str,
-    json_path: Path | None,
-    worst: Path | None = None,
+    masks: Path | str | None = None,
+    split: str = "test",
+    worst: Path | str | None = None,
     self_check: bool = True,
-) -> None:
-    """Measure a model file on one split of a data set, print the figures, and write them where asked.
+) -> Figures:
+    """Measure a model file on one split of a data set.
 
     Args:
         model: The model file.
         data: See `load_dataset`; classes are found by name, and may be some of the model's only.
-        masks: See `alserve.measure.dataset.load_dataset`.
+        masks: See `load_dataset`.
         split: "train", "valid" or "test".
-        json_path: Where the figures are to be written, too.
-        worst: Where the contact sheet of the worst images is to be.
-        self_check: Refuse a model that gives something else here than the trained network gave.
+        worst: A picture to draw the images of lowest Dice in, see `draw_worst`.
+        self_check: Refuse a model that computes something else here than the trained network did.
 
     Raises:
         DataError: The split is empty, a class is none of the model's, or there is nothing to draw for `worst`.
         ModelError: The file is no model.
     """
-    predictor = load(model, threads=1, self_check=self_check)
-    dataset = load_dataset(data, masks)
+    predictor = load(Path(model), threads=1, self_check=self_check)
+    dataset = load_dataset(Path(data), None if masks is None else Path(masks))
     samples = _samples(dataset, split, predictor.spec.classes)
-    if worst is not None:
-        if worst.suffix.lower() not in ENCODERS:
-            raise DataError(f"{worst}: the picture of the worst images ends in one of {', '.join(ENCODERS)}")
-        if all(sample.mask is None for sample in samples):
-            raise DataError(f"{data}: no image of split '{split}' has a mask, so none is the worst; give --masks")
+    if worst is None:
+        return measure(predictor, samples)
+    picture = Path(worst)
+    if picture.suffix.lower() not in ENCODERS:
+        raise DataError(f"{picture}: the picture of the worst images ends in one of {', '.join(ENCODERS)}")
+    if all(sample.mask is None for sample in samples):
+        raise DataError(f"{data}: no image of split '{split}' has a mask, so none is the worst; give --masks")
     figures = measure(predictor, samples)
-    _show(f"{model.name} on {len(samples)} images of split '{split}'", figures)
-    if json_path is not None:
-        write_atomic(json_path, figures.model_dump_json(indent=2).encode())
-    if worst is not None:
-        draw_worst(predictor, samples, figures, worst)
-        say(f"{worst} shows the {len(figures.worst)} images of the lowest Dice")
+    draw_worst(predictor, samples, figures, picture)
+    return figures
 
 
 def _samples(dataset: Dataset, split: str, classes: Sequence[str]) -> list[Sample]:
@@ -226,7 +224,7 @@ def _samples(dataset: Dataset, split: str, classes: Sequence[str]) -> list[Sampl
     return [replace(sample, label=classes.index(dataset.classes[sample.label])) for sample in samples]
 
 
-def _show(title: str, figures: Figures) -> None:
+def print_figures(figures: Figures, title: str) -> None:
     """Print two tables: all images together, and class by class."""
     interval = figures.dice_interval
     spread = f"{CONFIDENCE:.0%} interval {_number(interval[0])} to {_number(interval[1])}" if interval else ""

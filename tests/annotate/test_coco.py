@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from annotations import MASKS, Mask, assert_import_refused, blob, read_one, write_json
 from command import Cli
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
@@ -30,6 +30,7 @@ def test_run_lengths_as_pycocotools_writes_them_and_damaged_ones(mask: Mask, see
         assert decode_regions([region], (height, width)).shape == mask.shape
 
 
+@settings(deadline=None)  # the first reading imports all formats
 @given(st.lists(MASKS, min_size=1, max_size=4))
 def test_what_goes_out_as_coco_comes_in_again(tmp_path_factory: pytest.TempPathFactory, masks: list[Mask]) -> None:
     drafts = [Draft(f"a/{i}.png", (m.shape[0], m.shape[1]), m) for i, m in enumerate(masks)]

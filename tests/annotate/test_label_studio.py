@@ -2,13 +2,13 @@
 
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 from annotations import MASKS, Mask, assert_import_refused, blob, write_json
 from command import Cli
-from hypothesis import given
+from hypothesis import given, settings
 
 from training.annotate.brush import encode_brush
 from training.annotate.formats import Draft, read_annotations
@@ -18,7 +18,7 @@ from training.annotate.formats.label_studio import SETUP, label_studio_tasks
 def test_the_labelling_configuration_fits_the_predictions() -> None:
     (task,) = label_studio_tasks([Draft("1.png", (40, 60), blob())], "")
     ((region,),) = [prediction["result"] for prediction in task["predictions"]]
-    image, brush = ElementTree.fromstring(SETUP)  # noqa: S314  our own
+    image, brush = ET.fromstring(SETUP)  # noqa: S314  our own
     assert task["data"][image.attrib["value"].removeprefix("$")] == "1.png"
     assert brush.tag.lower() == region["type"]
     assert (brush.attrib["name"], brush.attrib["toName"]) == (region["from_name"], region["to_name"])
@@ -32,6 +32,7 @@ def finished(task: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {"data": task["data"], "annotations": [{"result": prediction["result"], "was_cancelled": False, **changes}]}
 
 
+@settings(deadline=None)  # the first reading imports all formats
 @given(MASKS)
 def test_what_goes_out_to_label_studio_comes_in_again(tmp_path_factory: pytest.TempPathFactory, mask: Mask) -> None:
     (task,) = label_studio_tasks([Draft("a b/1.png", (mask.shape[0], mask.shape[1]), mask)], "/data/local-files/?d=")
