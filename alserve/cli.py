@@ -160,6 +160,10 @@ def train(
         int | None, typer.Option(help="Working size: short side in pixels, of whole 32s, 64 or more.")
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Any timm encoder, by its timm name.")] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(help="Any decoder of segmentation-models-pytorch: unet, fpn, deeplabv3plus ... Default: unet."),
+    ] = None,
     encoder_lr: Annotated[
         float | None,
         typer.Option(min=0, help="Fine-tune the encoder with the masks, at this rate (1e-4). Default: frozen."),
@@ -207,6 +211,7 @@ def train(
         "classifier_steps": classifier_steps,
         "short_side": short_side,
         "encoder": encoder,
+        "decoder": decoder,
         "encoder_lr": encoder_lr,
         "seed": seed,
         "validation_masks": validation_masks,

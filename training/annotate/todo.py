@@ -18,7 +18,7 @@ from alserve.measure.dataset import Sample, read_mask, stem
 from alserve.predictor import load
 
 PICTURE_SIDE = 480
-"""Pictures in the page are at most so many pixels wide or high."""
+"""Largest side of a picture in the page, in pixels."""
 
 
 @dataclass(frozen=True)
