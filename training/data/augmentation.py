@@ -131,7 +131,7 @@ def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[
 
 
 def pseudo_slots(settings: Settings, labelled: int, others: int) -> int:
-    """Return the number of a batch's images that come from P: the share that is set, but no image more often than one of L.
+    """Return the number of images of a batch that come from P: the set share, but none more often than one of L.
 
     Args:
         settings: Batch size and share.
