@@ -31,7 +31,7 @@ COLUMNS = ("image", "label", "mask", "split")
 """What a CSV may have; the first two it must."""
 
 
-class Row(NamedTuple):
+class ListedImage(NamedTuple):
     """One image as a folder or a line of a CSV names it."""
 
     name: str
@@ -194,26 +194,26 @@ def check_classes(where: str, labels: Iterable[str]) -> dict[str, int]:
     return {label: number for number, label in enumerate(classes)}
 
 
-def _check_files(data: Path, root: Path, rows: Sequence[Row]) -> None:
+def _check_files(data: Path, root: Path, rows: Sequence[ListedImage]) -> None:
     """Check that images and masks are files, no image is there twice, and no mask is an image."""
     listing = Listing()
 
-    def where(row: Row) -> str:
+    def where(row: ListedImage) -> str:
         return f"line {row.line}: " if row.line else ""
 
-    def identify(path: str, row: Row) -> Identity:
+    def identify(path: str, row: ListedImage) -> Identity:
         found = listing.find(path)
         if found is None:
             raise DataError(f"{data}: {where(row)}no such file, or no regular one: {path}")
         return found
 
-    images: dict[Identity, Row] = {}
+    images: dict[Identity, ListedImage] = {}
     for row in rows:
         found = identify(os.path.join(root, row.name), row)  # noqa: PTH118  plain strings: there may be a million
         if (other := images.setdefault(found, row)) is not row:
             spelled = f", as {other.name} and as {row.name}" if other.name != row.name else ""
             raise DataError(f"{data}: {where(row)}image {other.name} is listed twice{spelled}; keep one of the lines")
-    uses: dict[Identity, list[Row]] = {}
+    uses: dict[Identity, list[ListedImage]] = {}
     for row in rows:
         if row.mask:
             found = identify(row.mask, row)
@@ -248,7 +248,7 @@ def find_pictures(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _folder_rows(data: Path) -> Iterator[Row]:
+def _folder_rows(data: Path) -> Iterator[ListedImage]:
     folders = _subfolders(data)
     names = {folder.name for folder in folders}
     if "train" in names and (unknown := names & {"val", "validation"}):
@@ -265,7 +265,9 @@ def _folder_rows(data: Path) -> Iterator[Row]:
                 beside = f" ({describe_others(left_out.items())})" if left_out else ""
                 raise DataError(f"{folder}: this class folder holds no images; add some, or remove the folder{beside}")
             for path in images:
-                yield Row(path.relative_to(data).as_posix(), folder.name, None, place.name if split else "train")
+                yield ListedImage(
+                    path.relative_to(data).as_posix(), folder.name, None, place.name if split else "train"
+                )
     if others:
         say_once(f"{data}: {describe_others(others.items())}")
 
@@ -280,7 +282,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in files if not path.name.startswith("."))
 
 
-def _csv_rows(data: Path) -> Iterator[Row]:
+def _csv_rows(data: Path) -> Iterator[ListedImage]:
     try:
         with data.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file)
@@ -304,7 +306,7 @@ def _check_titles(data: Path, titles: Sequence[str]) -> None:
         raise DataError(f"{data}: the CSV has two columns {double[0]}; keep one")
 
 
-def _csv_row(data: Path, number: int, cells: Sequence[str]) -> Row:
+def _csv_row(data: Path, number: int, cells: Sequence[str]) -> ListedImage:
     name, label, mask, split = cells
     if not name or not label:
         raise DataError(f"{data}: line {number}: {f'image {name} has no label' if name else 'no image is named'}")
@@ -312,10 +314,10 @@ def _csv_row(data: Path, number: int, cells: Sequence[str]) -> Row:
         raise DataError(f"{data}: line {number}: unknown split '{split}'; use {', '.join(SPLITS)}")
     if "\\" in name or "//" in name or "/." in f"/{name}":
         name = Path(name).as_posix()
-    return Row(name, label, os.path.join(data.parent, mask) if mask else None, split or "train", number)  # noqa: PTH118
+    return ListedImage(name, label, os.path.join(data.parent, mask) if mask else None, split or "train", number)  # noqa: PTH118
 
 
-def _attach_masks(rows: list[Row], masks: Path) -> list[Row]:
+def _attach_masks(rows: list[ListedImage], masks: Path) -> list[ListedImage]:
     """Attach to every row the mask of the same name below `masks`; a mask that fits no image is an error."""
     if not masks.is_dir():
         raise DataError(f"{masks}: no such folder of masks")

@@ -38,7 +38,7 @@ def mean_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, flo
     The percentile interval of Efron (1979), over `RESAMPLES` draws.
 
     Args:
-        values: One number an image.
+        values: One number per image.
         seed: Drives the draws; same seed, same interval.
 
     Returns:
@@ -53,12 +53,12 @@ def mean_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, flo
 
 
 class BinnedScores:
-    """Values of 0 to 1 and whether each was right, counted in `BINS` equal bins: a billion take no more room than one.
+    """Scores of 0 to 1 and whether each was right, counted in `BINS` equal bins: memory does not grow with them.
 
     Attributes:
-        right: int64 [`BINS`], how many values were right.
-        wrong: int64 [`BINS`], how many were not.
-        total: float64 [`BINS`], the sum of the values.
+        right: int64 [`BINS`], number of scores that were right.
+        wrong: int64 [`BINS`], number of those that were not.
+        total: float64 [`BINS`], sum of the scores.
     """
 
     def __init__(self) -> None:
@@ -67,16 +67,16 @@ class BinnedScores:
 
     @classmethod
     def of(cls, values: Floats, right: Mask) -> Self:
-        """Count values, 0 to 1, of any shape; `right` has the same."""
-        tally = cls()
+        """Count scores, 0 to 1, of any shape; `right` has the same."""
+        binned = cls()
         places = np.minimum((values * BINS).astype(np.intp), BINS - 1)
-        tally.right += np.bincount(places[right], minlength=BINS)
-        tally.wrong += np.bincount(places[~right], minlength=BINS)
-        tally.total += np.bincount(places.ravel(), values.ravel(), minlength=BINS)
-        return tally
+        binned.right += np.bincount(places[right], minlength=BINS)
+        binned.wrong += np.bincount(places[~right], minlength=BINS)
+        binned.total += np.bincount(places.ravel(), values.ravel(), minlength=BINS)
+        return binned
 
     def add(self, other: Self) -> None:
-        """Count what another tally counted, too."""
+        """Add the counts of another."""
         self.right += other.right
         self.wrong += other.wrong
         self.total += other.total

@@ -21,7 +21,7 @@ from alserve.errors import DataError, RunError
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
 from alserve.measure.dataset import Dataset, Sample, load_dataset, stem
-from training.annotate.oracle import FolderOracle, NoMask, open_oracle
+from training.annotate.oracle import FolderOracle, NoMask, nearest_name, open_oracle
 from training.data.synthetic import draw_dataset
 from training.learning.data import read_images
 from training.learning.learner import Learner
@@ -244,6 +244,26 @@ def test_answers(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (masks / "b" / "3.png").is_file()
 
 
+@pytest.mark.parametrize(
+    "name", ["a/1_mask.png", "a/1.PNG.png", "a/mask_1.png", "A/1-Mask.tif", "a/1.jpg.png", "1.png", "elsewhere/1.png"]
+)
+def test_a_mask_under_a_near_name_is_told_the_name_that_was_expected(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    masks = tmp_path / "masks"
+    write_atomic(masks / name, encoded(np.eye(40, 60, dtype=np.uint8)))
+    samples = load_dataset(data).samples[:2]
+    assert FolderOracle(tmp_path).ask(samples) == [NoMask.YET] * 2
+    said = capsys.readouterr().err
+    assert said == f"alserve: found {masks / name}; expected {masks / 'a' / '1.png'}: rename it\n"
+
+
+def test_which_name_is_near() -> None:
+    assert nearest_name("1_mask", ["a/1", "b/1"]) is None
+    assert nearest_name("b/1_mask", ["a/1", "b/1"]) == "b/1"
+    assert nearest_name("b/12", ["a/1", "b/1"]) is None
+
+
 def test_what_a_person_did_in_the_folder_is_never_replaced(data: Path, tmp_path: Path, predictor: Any) -> None:
     """Someone paints in the draft or in the copy, in place."""
     oracle, samples = FolderOracle(tmp_path), load_dataset(data).samples[:2]
@@ -326,7 +346,9 @@ def test_places_and_names_that_clash(data: Path, tmp_path: Path) -> None:
 def test_the_command_refuses_an_oracle_that_it_does_not_know(cli: Cli, data: Path, tmp_path: Path) -> None:
     for name in ("person", "folder:", "Folder:x", "data:x"):
         result = cli("train", data, "--out", tmp_path / "run", "--oracle", name)
-        assert_refused(result, f"unknown --oracle '{name}'", "folder:DIR")
+        assert_refused(result, f"unknown --oracle '{name}'", "there are data, folder:DIR")
+    result = cli("train", data, "--out", tmp_path / "run", "--oracle", "date")
+    assert_refused(result, "did you mean data?")
     assert_refused(cli("train", data, "--out", tmp_path / "run"), "class a has 0", "--oracle folder:DIR")
     assert not (tmp_path / "run").exists()
 

@@ -20,7 +20,9 @@ from pictures import encoded, picture
 
 from alserve.errors import DataError
 from alserve.measure.dataset import Dataset, load_dataset
-from training.data.archives import GLAS_VALID, MOST_BYTES, unpack_cub, unpack_glas
+from training.data.archives import MOST_BYTES
+from training.data.importers.cub import unpack_cub
+from training.data.importers.glas import GLAS_VALID, unpack_glas
 
 GLAS_NAMES = [*(f"train_{number}" for number in range(1, 11)), "testA_1", "testB_1"]
 
@@ -92,7 +94,7 @@ def test_glas_with_a_seeded_split(glas: Path, tmp_path: Path) -> None:
 
 
 def test_cub(cub: tuple[Path, Path], tmp_path: Path) -> None:
-    dataset = load_dataset(unpack_cub(*cub, tmp_path / "out"))
+    dataset = load_dataset(unpack_cub(cub[0], tmp_path / "out", masks=cub[1]))
     assert dataset.classes == ("001.Bird_1", "002.Bird_2")
     assert [len(dataset.split(split)) for split in ("train", "valid", "test")] == [8, 2, 10]
     assert {sample.label for sample in dataset.split("valid")} == {0, 1}
@@ -108,11 +110,11 @@ def test_damaged_archives_leave_no_data_set(glas: Path, cub: tuple[Path, Path], 
     with pytest.raises(DataError, match=r"glas\.zip: .*cut short"):
         unpack_glas(glas, out)
     with pytest.raises(DataError, match=r"CUB_200_2011\.tgz: .*(cut short|holds no)"):
-        unpack_cub(*cub, out)
+        unpack_cub(cub[0], out, masks=cub[1])
     with pytest.raises(DataError, match="no such file"):
         unpack_glas(tmp_path / "none.zip", out)
     with pytest.raises(DataError, match=r"holds no images.txt"):
-        unpack_cub(cub[1], cub[1], out)
+        unpack_cub(cub[1], out, masks=cub[1])
     assert not (out / "data.csv").exists()
 
 
@@ -244,3 +246,10 @@ def test_a_damaged_archive_is_a_data_set_or_one_line(
     archive.write_bytes(content)
     with suppress(DataError):
         assert unpack_glas(archive, folder / "out").is_file()
+
+
+def test_the_command_names_the_data_sets(cli: Cli, glas: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert_refused(cli("data", "glass", glas, "--out", out), "unknown data set 'glass'; did you mean glas?", "cub")
+    assert_refused(cli("data", "glas", glas, "--out", out, "--masks", glas), "leave --masks out")
+    assert not out.exists()

@@ -19,7 +19,7 @@ from alserve.drawing import contact_sheet, panels
 from alserve.files import write_atomic
 from alserve.images.codec import decode
 from alserve.measure.dataset import Sample, load_dataset
-from alserve.measure.evaluate import WORST, Figures, measure
+from alserve.measure.evaluate import WORST, Figures, evaluate, measure
 from alserve.measure.metrics import BINS, dice, iou
 from training.data.synthetic import draw_dataset
 
@@ -136,6 +136,15 @@ def test_the_command_prints_writes_and_draws(
         pictures = panels(image, prediction.cam(), prediction.mask(), truth)
         rows.append((f"{case.name}  Dice {case.dice:.3f}", pictures))
     np.testing.assert_array_equal(decode(sheet.read_bytes()), contact_sheet(rows))
+
+
+def test_from_python(
+    predictor: Predictor, table: Path, tmp_path: Path, figures: Figures, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "worst.png"
+    assert evaluate(str(predictor.engine.path), str(table), worst=str(sheet)) == figures
+    assert sheet.is_file()
+    assert not capsys.readouterr().out
 
 
 def test_fewer_than_ten_images_are_drawn(cli: Cli, predictor: Predictor, table: Path, tmp_path: Path) -> None:

@@ -45,21 +45,21 @@ def test_two_empty_masks_agree() -> None:
 
 @given(LEVELS, MASKS)
 def test_average_precision_and_calibration_are_those_of_torchmetrics(values: Values, right: Mask) -> None:
-    tally = BinnedScores.of(values, right)
+    binned = BinnedScores.of(values, right)
     known, truth = torch.from_numpy(values.ravel()), torch.from_numpy(right.ravel().astype(np.int64))
-    assert tally.calibration_error() == pytest.approx(float(binary_calibration_error(known, truth)), abs=1e-6)
+    assert binned.calibration_error() == pytest.approx(float(binary_calibration_error(known, truth)), abs=1e-6)
     if right.any():
         expected = float(binary_average_precision(known, truth, thresholds=None))
-        assert tally.average_precision() == pytest.approx(expected, abs=1e-6)
+        assert binned.average_precision() == pytest.approx(expected, abs=1e-6)
     else:
-        assert tally.average_precision() is None
+        assert binned.average_precision() is None
 
 
 @given(MASKS)
 def test_a_perfect_map_has_precision_1_and_no_calibration_error(truth: Mask) -> None:
-    tally = BinnedScores.of(truth.astype(np.float32), truth)
-    assert tally.calibration_error() == 0
-    assert tally.average_precision() == (1 if truth.any() else None)
+    binned = BinnedScores.of(truth.astype(np.float32), truth)
+    assert binned.calibration_error() == 0
+    assert binned.average_precision() == (1 if truth.any() else None)
 
 
 @given(LEVELS, MASKS)
@@ -69,7 +69,7 @@ def test_average_precision_knows_the_order_alone(values: Values, truth: Mask) ->
 
 
 @given(LEVELS, MASKS, LEVELS, MASKS)
-def test_tallies_of_two_images_are_the_tally_of_both(one: Values, its: Mask, other: Values, others: Mask) -> None:
+def test_the_counts_of_two_images_add_up(one: Values, its: Mask, other: Values, others: Mask) -> None:
     added = BinnedScores.of(one, its)
     added.add(BinnedScores.of(other, others))
     whole = BinnedScores.of(np.stack([one, other]), np.stack([its, others]))
@@ -93,9 +93,9 @@ def test_calibration_error_by_hand() -> None:
 
 def test_a_map_of_one_value_knows_nothing() -> None:
     truth = np.arange(100).reshape(10, 10) < 30
-    tally = BinnedScores.of(np.full((10, 10), 0.3, np.float32), truth)
-    assert tally.average_precision() == pytest.approx(0.3)
-    assert tally.calibration_error() == pytest.approx(0, abs=1e-6)
+    binned = BinnedScores.of(np.full((10, 10), 0.3, np.float32), truth)
+    assert binned.average_precision() == pytest.approx(0.3)
+    assert binned.calibration_error() == pytest.approx(0, abs=1e-6)
 
 
 def test_close_values_share_a_bin() -> None:

@@ -2,12 +2,13 @@
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from alserve.outputs.rle import encode_rle
+from alserve.outputs.rle import decode_rle, encode_rle
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40))
 
@@ -26,3 +27,17 @@ def test_the_text_is_that_of_pycocotools(height: int, width: int, seed: int, sha
 
     expected = coco.encode(np.asfortranarray(mask, np.uint8))
     assert encode_rle(mask) == {"size": [height, width], "counts": expected["counts"].decode()}
+
+
+@given(MASKS)
+def test_a_mask_comes_back(mask: npt.NDArray[np.bool_]) -> None:
+    encoded = encode_rle(mask)
+    np.testing.assert_array_equal(decode_rle(encoded), mask)
+    expected = coco.encode(np.asfortranarray(mask, np.uint8))
+    np.testing.assert_array_equal(decode_rle({**expected, "counts": expected["counts"].decode()}), mask)
+
+
+@pytest.mark.parametrize("counts", ["", "zz", "o", [19], [21], [-1, 21], [20.0], [[20]]])
+def test_damaged_run_lengths(counts: object) -> None:
+    with pytest.raises(ValueError, match="run lengths"):
+        decode_rle({"size": [4, 5], "counts": counts})

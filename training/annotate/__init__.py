@@ -1,1 +1,1 @@
-"""Who gives the masks that are asked for, and the files of annotation programs."""
+"""Oracles, which draw the masks that are asked for, and the files of annotation programs."""

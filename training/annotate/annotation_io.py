@@ -1,23 +1,22 @@
 """The commands that carry masks and drafts between annotation programs and folders."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal
 
 from alserve.arrays import Mask
-from alserve.errors import DataError
+from alserve.errors import DataError, OptionError
 from alserve.files import write_atomic
 from alserve.images.codec import encode_png, peek_shape, read_bytes, to_grey
 from alserve.measure.dataset import Dataset, find_pictures, load_dataset, read_mask, stem
 from alserve.measure.listing import Listing
 from alserve.paths import below
 from alserve.terminal import say
-from training.annotate.formats import UPLOADED, Annotation, Draft, coco_file, label_studio_tasks, read_annotations
+from training.annotate.formats import FORMATS, Annotation, Draft, read_annotations
+from training.annotate.formats.label_studio import UPLOADED
 from training.annotate.oracle import check_mirrored, is_marked
 
 MOST_SAID = 4
-"""So many names are given in one message."""
+"""Largest number of names in one message."""
 
 
 def import_masks(source: Path, out: Path, data: Path | None = None, *, overwrite: bool = False) -> None:
@@ -147,32 +146,38 @@ class _Known:
 
 
 def _tails(name: str, most: int | None = None) -> list[str]:
-    """Return the ends of a path, from the longest, of at most so many parts, to the file name."""
+    """Return the ends of a path, from the longest, of at most `most` parts, to the file name."""
     parts = PurePosixPath(name).parts
     first = 0 if most is None else max(0, len(parts) - most)
     return ["/".join(parts[start:]) for start in range(first, len(parts))]
 
 
-def export_masks(folder: Path, out: Path, kind: Literal["coco", "label-studio"], prefix: str) -> None:
+def export_masks(folder: Path, out: Path, kind: str, prefix: str) -> None:
     """Write what a person is asked to draw, with the drafts, as a file that annotation programs read.
 
     Args:
         folder: That of `alserve train --oracle folder:DIR`.
-        out: The JSON file.
-        kind: COCO, or tasks with predictions for Label Studio.
-        prefix: See `training.annotate.formats.label_studio_tasks`.
+        out: The file to write.
+        kind: Name of one of `training.annotate.formats.FORMATS` that is written.
+        prefix: See `training.annotate.formats.Format`.
 
     Raises:
+        OptionError: There is no such format, or it is only read.
         DataError: Nothing is to be drawn.
     """
+    chosen = FORMATS.find(kind)
+    if chosen.write is None:
+        written = ", ".join(name for name, one in FORMATS.items() if one.write)
+        raise OptionError(f"format '{kind}' is only read; use one of: {written}")
     drafts = list(_drafts(folder))
     if not drafts:
         raise DataError(
             f"{folder}: nothing is to be drawn here; 'alserve train --oracle folder:{folder}' asks for masks"
         )
-    content = coco_file(drafts) if kind == "coco" else label_studio_tasks(drafts, prefix)
-    write_atomic(out, json.dumps(content).encode())
+    write_atomic(out, chosen.write(drafts, prefix))
     print(f"{len(drafts)} to draw, {sum(draft.mask is not None for draft in drafts)} with a draft, in {out}")
+    if chosen.setup:
+        print(chosen.setup)
 
 
 def _drafts(folder: Path) -> Iterator[Draft]:

@@ -1,6 +1,7 @@
-"""Who gives the masks that are asked for: the data set, or a person who draws them."""
+"""Where the masks that are asked for come from: the data set, or a person who draws them."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from alserve.files import write_atomic
 from alserve.images.codec import decode_grey, read_bytes
 from alserve.measure.dataset import Dataset, Sample, find_pictures, stem
 from alserve.paths import below, check_name
+from alserve.registry import suggest
 from alserve.terminal import say
 from training.annotate.todo import write_drafts, write_page
 from training.settings import Settings
@@ -25,7 +27,12 @@ NEARLY_ALL, MOST_LEVELS = 0.99, 16
 """A picture of more foreground and more grey levels is taken for a photograph."""
 
 MOST_SAID = 4
-"""So many faulty masks are named in one message."""
+"""Largest number of faulty masks in one message."""
+
+_DECORATION = re.compile(
+    r"\.(?:png|jpe?g|tiff?|bmp|webp)$|^(?:mask|draft|label|annotation)[ _.-]+|[ _.-]+(?:mask|draft|label|annotation)$"
+)
+"""What programs and people add to the name of an image when they save its mask."""
 
 
 class NoMask(Enum):
@@ -65,7 +72,7 @@ class Oracle(Protocol):
 
 
 def open_oracle(name: str) -> Oracle:
-    """Find who gives the masks.
+    """Return the oracle of a name.
 
     Args:
         name: "data", the data set's own masks; or "folder:DIR", a person who draws them in this folder.
@@ -73,12 +80,12 @@ def open_oracle(name: str) -> Oracle:
     Raises:
         DataError: It is neither.
     """
-    kind, _, place = name.partition(":")
-    if kind == "folder" and place:
-        return FolderOracle(Path(place))
-    if name != "data":
-        raise DataError(f"unknown --oracle '{name}'; use data, or folder:DIR to draw the masks yourself")
-    return SimulatedOracle()
+    for form, make in ORACLES.items():
+        kind, colon, _ = form.partition(":")
+        given, separator, place = name.partition(":")
+        if (given, separator) == (kind, colon) and bool(place) == bool(colon):
+            return make(place)
+    raise DataError(f"unknown --oracle '{name}'; {suggest(name, ORACLES)}, to draw the masks yourself")
 
 
 def is_marked(masks: Path, name: str, kind: str) -> bool:
@@ -281,7 +288,45 @@ class FolderOracle:
 
     def _warn_of_strays(self, found: dict[str, Path], asked: set[str]) -> None:
         self._warned = True
-        strays = [str(path) for name, path in found.items() if name not in asked]
-        if strays:
-            more = f" and {len(strays) - MOST_SAID} more" if len(strays) > MOST_SAID else ""
-            say(f"{', '.join(strays[:MOST_SAID])}{more}: not asked for by now, left alone")
+        strays = {name: path for name, path in found.items() if name not in asked}
+        missing = asked - found.keys()
+        near = {name: expected for name in strays if (expected := nearest_name(name, missing))}
+        for name, expected in list(near.items())[:MOST_SAID]:
+            say(f"found {strays[name]}; expected {self.masks / f'{expected}.png'}: rename it")
+        others = [str(path) for name, path in strays.items() if name not in near]
+        if others:
+            more = f" and {len(others) - MOST_SAID} more" if len(others) > MOST_SAID else ""
+            say(f"{', '.join(others[:MOST_SAID])}{more}: not asked for by now, left alone")
+
+
+def nearest_name(name: str, wanted: Iterable[str]) -> str | None:
+    """Return which image a mask was probably drawn for, that was saved under another name.
+
+    Args:
+        name: Path of the mask without its suffix.
+        wanted: Paths of the images without theirs.
+
+    Returns:
+        The one whose file name is the same but for case and words such as "mask"; of several, that of the same folder;
+        None where there is none, or still several.
+    """
+    alike = [other for other in sorted(wanted) if _plain(other) == _plain(name)]
+    folder = PurePosixPath(name.casefold()).parent
+    beside = [other for other in alike if PurePosixPath(other.casefold()).parent == folder]
+    best = beside or alike
+    return best[0] if len(best) == 1 else None
+
+
+def _plain(name: str) -> str:
+    """Return a file name in lower case, without what was added to it."""
+    plain = PurePosixPath(name).name.casefold()
+    while (shorter := _DECORATION.sub("", plain)) != plain:
+        plain = shorter
+    return plain
+
+
+ORACLES: dict[str, Callable[[str], Oracle]] = {
+    "data": lambda _: SimulatedOracle(),
+    "folder:DIR": lambda place: FolderOracle(Path(place)),
+}
+"""What `--oracle` may be: how it is written, and what makes it of what follows the colon."""

@@ -1,6 +1,6 @@
 """What a training step looks at: crops of images with their masks, cut, turned and coloured at random.
 
-A crop is a function of (seed, its place in the sequence): workers and devices have no say in it.
+A crop is a function of (seed, its place in the sequence), whatever the workers and the device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -83,7 +83,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
     weight float32, 0 where there is no mask.
 
     Args:
-        groups: Examples, and how many slots of every batch they fill. Each group is gone through in random order,
+        groups: Examples, and the number of slots of every batch that they fill. Each group is drawn in random order,
             all its examples once before any comes again.
         settings: Batch and crop size, kinds of augmentation.
         steps: Length of the sequence, in batches.
@@ -131,7 +131,7 @@ def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[
 
 
 def pseudo_slots(settings: Settings, labelled: int, others: int) -> int:
-    """Return how many of a batch's images come from P: the share that is set, but no image more often than one of L.
+    """Return the number of images of a batch that come from P: the set share, but none more often than one of L.
 
     Args:
         settings: Batch size and share.

@@ -33,7 +33,7 @@ Predict = Callable[[Image], tuple[Float32, Mask]]
 """Returns scores, [classes], and mask, [height, width], of an image at the working size."""
 
 REFERENCE_CANDIDATES = 8
-"""So many images of a class may become its reference."""
+"""Largest number of images of a class that its reference is chosen from."""
 
 
 class Served(nn.Module):

@@ -1,7 +1,7 @@
 """The two training phases, and prediction with the network in memory.
 
 Everything random is a function of (seed, step): a sample's crop and colours of its place in the sequence, a phase's
-weights and dropout of the phase's seed. Workers, devices and earlier phases have no say in it.
+weights and dropout of the phase's seed. Workers, devices and earlier phases change none of it.
 """
 
 import logging
@@ -150,7 +150,7 @@ class Trainer:
 
     @property
     def accelerator(self) -> str:
-        """The device in Lightning's words: "gpu" or "cpu"."""
+        """Lightning's name of the device: "gpu" or "cpu"."""
         if self.device == "auto":
             return "gpu" if torch.cuda.is_available() else "cpu"
         return "gpu" if self.device == "cuda" else "cpu"
@@ -279,7 +279,7 @@ def _cpu_has_bfloat16() -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning's hints, which are not for our users, off their screen."""
+    """Silence Lightning's hints, which are not for our users."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():

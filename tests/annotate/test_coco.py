@@ -1,0 +1,136 @@
+"""COCO files: nothing is lost on the way, and one line for what cannot be read."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from annotations import MASKS, Mask, assert_import_refused, blob, read_one, write_json
+from command import Cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco
+
+from training.annotate.formats import Draft, read_annotations
+from training.annotate.formats.coco import coco_file, decode_regions
+
+
+@given(MASKS, st.integers(0, 2**16))
+def test_run_lengths_as_pycocotools_writes_them_and_damaged_ones(mask: Mask, seed: int) -> None:
+    height, width = mask.shape
+    text = coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+    np.testing.assert_array_equal(decode_regions([{"size": [height, width], "counts": text}], (height, width)), mask)
+    rng = np.random.default_rng(seed)
+    damaged = list(text)
+    damaged[rng.integers(len(text))] = chr(rng.integers(256))
+    with suppress(ValueError, OverflowError):
+        region = {"size": [height, width], "counts": "".join(damaged)}
+        assert decode_regions([region], (height, width)).shape == mask.shape
+
+
+@settings(deadline=None)  # the first reading imports all formats
+@given(st.lists(MASKS, min_size=1, max_size=4))
+def test_what_goes_out_as_coco_comes_in_again(tmp_path_factory: pytest.TempPathFactory, masks: list[Mask]) -> None:
+    drafts = [Draft(f"a/{i}.png", (m.shape[0], m.shape[1]), m) for i, m in enumerate(masks)]
+    found = list(read_annotations(write_json(tmp_path_factory.getbasetemp() / "coco.json", coco_file(drafts))))
+    full = [draft for draft in drafts if draft.mask is not None and draft.mask.any()]
+    assert [annotation.name for annotation in found] == [draft.name for draft in full]
+    for annotation, draft in zip(found, full, strict=True):
+        np.testing.assert_array_equal(annotation.mask, draft.mask)
+
+
+def test_coco_in_every_writing(tmp_path: Path) -> None:
+    """Polygons, with what pycocotools makes of them, run lengths as numbers and as text, several regions an image."""
+    mask = blob()
+    runs = coco.encode(np.asfortranarray(mask, np.uint8))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask.ravel(order="F"), [False]]))).tolist()
+    ends = [0, *edges] + ([mask.size] if edges[-1] != mask.size else [])
+    counts = np.diff(ends).tolist()
+    corners = [[10.5, 5.0, 30.0, 8.5, 20.0, 30.0], [40.0, 20.0, 55.0, 20.0, 55.0, 35.0, 40.0, 35.0]]
+    polygons = coco.decode(coco.merge(coco.frPyObjects(corners, 40, 60))).astype(bool)
+    content = {
+        "images": [
+            {"id": 7, "file_name": "a\\1.jpg", "height": 40, "width": 60},
+            {"id": 8, "file_name": "a/2.jpg", "height": 40, "width": 60},
+            {"id": 9, "file_name": "a/3.jpg", "height": 40, "width": 60},
+        ],
+        "annotations": [
+            {"image_id": 7, "segmentation": corners},
+            {"image_id": 8, "segmentation": {"size": [40, 60], "counts": runs["counts"].decode()}},
+            {"image_id": 8, "segmentation": corners},
+        ],
+        "categories": [],
+    }
+    first, second = read_annotations(write_json(tmp_path / "coco.json", content))
+    assert (first.name, second.name) == ("a/1.jpg", "a/2.jpg")
+    assert first.mask is not None
+    assert first.mask[25, 50]
+    np.testing.assert_array_equal(first.mask, polygons)
+    np.testing.assert_array_equal(second.mask, mask | polygons)
+    content["annotations"] = [{"image_id": 7, "segmentation": {"size": [40, 60], "counts": counts}}]
+    np.testing.assert_array_equal(read_one(write_json(tmp_path / "coco.json", content)), mask)
+
+
+COCO: dict[str, Any] = {
+    "images": [{"id": 1, "file_name": "1.png", "height": 4, "width": 5}],
+    "annotations": [],
+    "categories": [],
+}
+
+
+def coco_with(segmentation: object) -> dict[str, Any]:
+    return {**COCO, "annotations": [{"image_id": 1, "segmentation": segmentation}]}
+
+
+REGION = {"annotations": [{"image_id": 1, "segmentation": [[1, 1, 4, 1, 4, 3]]}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"images": [', ["is no JSON file, or ends too early"]),
+        (coco_with([[1, 2, 3, 4]]), ["1.png", "fewer than three corners"]),
+        (coco_with([[1, 2, 3, 4, 1e9, 5]]), ["1.png", "out of the image"]),
+        (coco_with([]), ["1.png", "without polygons"]),
+        (coco_with({"size": [4, 5], "counts": [3, 4]}), ["1.png", "do not add up to 4 x 5"]),
+        (coco_with({"size": [4, 5], "counts": [2**63 - 1, 2**63 - 1, 22]}), ["1.png", "do not add up"]),
+        (coco_with({"size": [5, 4], "counts": [20]}), ["1.png", "of size [5, 4], not [4, 5]"]),
+        (coco_with({"size": [4, 5], "counts": "zzzzzzzz"}), ["1.png", "'z' in run lengths"]),
+        (coco_with({"size": [4, 5], "counts": "ooo"}), ["1.png", "run lengths end too early"]),
+        (coco_with({"size": [4, 5], "counts": ["a"]}), ["1.png"]),
+        ({**COCO, "annotations": [{"image_id": 3, "segmentation": [[1, 1, 2, 2, 3, 1]]}]}, ["no image with id 3"]),
+        ({**COCO, "annotations": [{"image_id": 1}]}, ["annotations.0.segmentation: Field required"]),
+        ({**COCO, "images": [{**COCO["images"][0], "width": 10**9}]}, ["is said to have 1000000000 x 4 pixels"]),
+        (
+            json.dumps(coco_with([[1, 1, 2, 2, 3, 7777]])).replace("7777", "1e400").encode(),
+            ["1.png", "out of the image"],
+        ),
+        (json.dumps(coco_with([[1, 1, 2, 2, 3, 7777]])).replace("7777", "NaN").encode(), ["1.png", "out of the image"]),
+        (json.dumps(coco_with(7777)).replace("7777", "[" * 800 + "]" * 800).encode(), ["1.png"]),
+        (coco_with({"size": [4, 5], "counts": [20.5]}), ["1.png", "no whole numbers"]),
+        (coco_with({"size": [4, 5], "counts": [2**70]}), ["1.png", "no whole numbers"]),
+        (coco_with({"size": [4, 5], "counts": {}}), ["1.png", "no whole numbers"]),
+        (coco_with({"size": 4, "counts": []}), ["a mask cannot be read"]),
+        (coco_with({}), ["'size' is missing"]),
+        (coco_with(None), ["a mask cannot be read"]),
+        (coco_with(3), ["a mask cannot be read"]),
+        (coco_with([3]), ["1.png", "fewer than three corners"]),
+        (coco_with([["a"] * 6]), ["1.png"]),
+        (coco_with([[0, 0, 5, 4, 0, 4] * 400_000]), ["1.png", "longer than 4,000,000 pixels"]),
+        ({**COCO, "images": [{**COCO["images"][0], "width": 10**400}]}, ["is said to have"]),
+        (json.dumps({**COCO, "images": [{**COCO["images"][0], "width": 7777}]}).replace("7777", "1e400"), ["width"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": ""}], **REGION}, ["'' names no image"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": "a/.."}], **REGION}, ["'a/..' names no image"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": 3}]}, ["images.0.file_name", "string"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": "\ud800.png"}], **REGION}, ["\\ud800.png' is no text"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": "con.png"}], **REGION}, ["'con.png'", "Windows"]),
+        ({**COCO, "images": [{**COCO["images"][0], "file_name": "a\nb.png"}], **REGION}, ["'a\\nb.png'", "control"]),
+        ({**COCO, "images": [{**COCO["images"][0], "id": []}]}, ["images.0.id"]),
+        ({**COCO, "images": COCO["images"] * 2}, ["two images have the same id"]),
+        ({**COCO, "images": 3}, ["images: Input should be a valid list"]),
+    ],
+)
+def test_what_cannot_be_read_is_said(tmp_path: Path, cli: Cli, content: object, words: list[str]) -> None:
+    assert_import_refused(cli, tmp_path, content, words)

@@ -1,0 +1,112 @@
+"""Files of annotation programs: one format a module, found by name in `FORMATS`."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from alserve.arrays import Mask
+from alserve.errors import DataError
+from alserve.registry import Registry
+
+FOREGROUND = "foreground"
+"""The one label of drafts."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One image's mask."""
+
+    name: str
+    """The image's path or file name, with forward slashes, as the annotation program knows it."""
+    mask: Mask | None
+    """bool [height, width]; None where the person skipped the image."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An image to annotate."""
+
+    name: str
+    """Its path, with forward slashes."""
+    shape: tuple[int, int]
+    """(height, width) in pixels."""
+    mask: Mask | None
+    """bool [height, width]; None where there is no draft."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or folder that an annotation program wrote."""
+
+    path: Path
+
+    @cached_property
+    def content(self) -> Any:  # noqa: ANN401  whatever the JSON holds
+        """What a JSON file holds; None for a folder, and for a file that is no JSON."""
+        try:
+            return json.loads(self.path.read_bytes()) if self.path.is_file() else None
+        except (ValueError, RecursionError):
+            return None
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one kind of annotation program stores masks.
+
+    Args:
+        description: What a source is, for messages, such as "a COCO file".
+        recognize: Tells whether a source is of this format.
+        read: Yields one annotation per image, of a source that was recognized.
+        write: Returns the file that shows drafts to a person; the second argument comes before an image's path in the
+            address that the program loads it from. None where there is no such file.
+        setup: What the program has to be set up with before it reads the drafts, for the person to copy.
+    """
+
+    description: str
+    recognize: Callable[[Source], bool]
+    read: Callable[[Source], Iterator[Annotation]]
+    write: Callable[[Sequence[Draft], str], bytes] | None = None
+    setup: str = ""
+
+
+FORMATS: Registry[Format] = Registry("annotation format", __name__)
+"""All formats, by the name that `alserve masks export --format` knows them by."""
+
+
+def read_annotations(path: Path) -> Iterator[Annotation]:
+    """Read the masks that an annotation program wrote, in whichever of `FORMATS`.
+
+    Args:
+        path: Its file or folder.
+
+    Yields:
+        One annotation per image; all regions of an image are its foreground, whatever their label. Images without any
+        region are left out of a COCO file, which does not tell whether they were looked at.
+
+    Raises:
+        DataError: The format is unknown, or a mask cannot be decoded; or a picture is a photograph, see
+            `training.annotate.oracle.check_drawn`.
+    """
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{path}: no such file or folder")
+    source = Source(path)
+    found = next((one for one in FORMATS.values() if one.recognize(source)), None)
+    if found is None and source.content is None:
+        raise DataError(f"{path}: is no JSON file, or ends too early; export it again")
+    if found is None:
+        raise DataError(f"{path}: is none of: {', '.join(one.description for one in FORMATS.values())}")
+    try:
+        yield from found.read(source)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: a mask cannot be read ({place}: {first['msg']}); export it again") from None
+    except KeyError as error:
+        raise DataError(f"{path}: a mask cannot be read ({error} is missing)") from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path}: a mask cannot be read ({error})") from None
