@@ -31,14 +31,14 @@ from training.settings import Settings
 from training.train import train_run
 
 SETTINGS = {
-    "initial": 1,
+    "initial": 2,
     "per_round": 2,
-    "rounds": 4,
+    "rounds": 3,
     "passes": 1,
     "short_side": 160,
     "crop": 128,
     "classifier_steps": 60,
-    "steps": 120,
+    "steps": 140,
 }
 """Small enough for a few minutes on two cores."""
 

@@ -1,6 +1,7 @@
 """The page at `/`: static files, served with headers that keep the browser from asking any other host.
 
-The example pictures are drawn tissue, made by `training.data.tissue.draw_tissue`.
+The example pictures are drawn tissue, made by `training.data.tissue.draw_tissue` at 360 x 480 pixels from the seeds
+8, 3 and 11: the first of regular glands, the others of irregular ones.
 """
 
 from pathlib import Path
