@@ -130,6 +130,8 @@ def test_every_registry_has_a_recipe_that_works(tmp_path: Path) -> None:
             ("alserve.outputs", "OUTPUTS", "cutout"),
             ("alserve.runtime.libraries", "RUNTIMES", "reference"),
             ("alserve.service.endpoints", "ENDPOINTS", "classes"),
+            ("training.annotate.formats", "FORMATS", "npz"),
+            ("training.data.importers", "IMPORTERS", "folders"),
         )
     ]
     (tmp_path / "script.py").write_text("\n\n".join([*recipes, *checks]))
