@@ -26,4 +26,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def commands() -> str:
     """Return the help of every command as Markdown."""
     command = get_command(app)
+    for part in command.commands.values():
+        part.short_help = part.get_short_help_str(limit=200)  # Typer cuts it off
     return get_docs_for_click(obj=command, ctx=Context(command), name="alserve", title="Commands").replace("\\[", "[")
