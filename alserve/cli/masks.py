@@ -1,7 +1,7 @@
 """Commands that carry masks and drafts between annotation programs and folders: masks import, masks export."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -47,7 +47,7 @@ def export_masks(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of 'train --oracle folder:DIR'.")],
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     format: Annotated[  # noqa: A002
-        Literal["coco", "label-studio"], typer.Option(help="The annotation program's format.")
+        str, typer.Option(help="The annotation program's format: {training.annotate.formats:written_formats}.")
     ] = "coco",
     prefix: Annotated[
         str, typer.Option(help="Label Studio: what comes before an image's path in the address it loads.")

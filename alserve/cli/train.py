@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -33,8 +33,12 @@ def demo(
 @commands.command(cls=Command, rich_help_panel=TRAIN)
 def data(
     name: Annotated[
-        Literal["glas", "cub"],
-        typer.Argument(metavar="glas|cub", help="Warwick-QU of the GlaS challenge, or CUB-200-2011."),
+        str,
+        typer.Argument(
+            metavar="NAME",
+            parser=one_of("training.data.importers:IMPORTERS"),
+            help="The data set: {training.data.importers:IMPORTERS}.",
+        ),
     ],
     archive: Annotated[
         Path, typer.Argument(metavar="ARCHIVE", help="The official archive: a zip for glas, CUB_200_2011.tgz for cub.")
@@ -53,12 +57,9 @@ def data(
     Example: alserve data glas warwick_qu_dataset.zip --out glas, then alserve train glas/data.csv --preset glas ...
     """
     need_training()
-    from training.data.archives import unpack_cub, unpack_glas  # noqa: PLC0415
+    from training.data.importers import IMPORTERS  # noqa: PLC0415
 
-    if name == "glas":
-        unpack_glas(archive, out, seed=seed)
-    else:
-        unpack_cub(archive, masks or archive.with_name("segmentations.tgz"), out, seed=seed or 0)
+    IMPORTERS.find(name).unpack(archive, out, masks=masks, seed=seed)
 
 
 @commands.command(cls=TrainingCommand, rich_help_panel=TRAIN)

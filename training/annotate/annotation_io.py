@@ -11,7 +11,7 @@ from alserve.measure.dataset import Dataset, find_pictures, load_dataset, read_m
 from alserve.measure.listing import Listing
 from alserve.paths import below
 from alserve.terminal import say
-from training.annotate.formats import FORMATS, Annotation, Draft, read_annotations
+from training.annotate.formats import FORMATS, Annotation, Draft, read_annotations, written_formats
 from training.annotate.formats.label_studio import UPLOADED
 from training.annotate.oracle import check_mirrored, is_marked
 
@@ -167,8 +167,7 @@ def export_masks(folder: Path, out: Path, kind: str, prefix: str) -> None:
     """
     chosen = FORMATS.find(kind)
     if chosen.write is None:
-        written = ", ".join(name for name, one in FORMATS.items() if one.write)
-        raise OptionError(f"format '{kind}' is only read; use one of: {written}")
+        raise OptionError(f"format '{kind}' is only read; use one of: {', '.join(written_formats())}")
     drafts = list(_drafts(folder))
     if not drafts:
         raise DataError(

@@ -78,6 +78,11 @@ FORMATS: Registry[Format] = Registry("annotation format", __name__)
 """All formats, by the name that `alserve masks export --format` knows them by."""
 
 
+def written_formats() -> list[str]:
+    """Return the names of the formats that drafts are written in."""
+    return [name for name, format_ in FORMATS.items() if format_.write]
+
+
 def read_annotations(path: Path) -> Iterator[Annotation]:
     """Read the masks that an annotation program wrote, in whichever of `FORMATS`.
 
