@@ -81,7 +81,7 @@ def read_experiment(path: Path) -> Experiment:
         raise DataError(f"{path}{line}: {getattr(error, 'problem', None) or 'not YAML'}") from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise DataError(
-            f"{path}: holds something other than text, numbers, lists and mappings; see the README"
+            f"{path}: holds something other than text, numbers, lists and mappings; see docs/compare.md"
         ) from None
     experiment = _checked(Experiment, content, str(path))
     for name in experiment.methods:
