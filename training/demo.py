@@ -37,7 +37,7 @@ SETTINGS = {
     "passes": 1,
     "short_side": 160,
     "crop": 128,
-    "classifier_steps": 60,
+    "classifier_steps": 150,
     "steps": 140,
 }
 """Small enough for a few minutes on two cores."""
