@@ -36,7 +36,7 @@ def test_a_tiled_mask_is_that_of_the_whole_image(predictor: Predictor, seed: int
     scores, cams, mask = run_tiled(predictor.engine, image, Tiling(predictor.spec.short_side, 48), batch=4)
     whole = predictor.engine.run(image[None])
     tiled, untiled = mask > predictor.spec.threshold, whole.mask[0] > predictor.spec.threshold
-    assert (tiled & untiled).sum() / (tiled | untiled).sum() >= 0.98
+    assert (tiled & untiled).sum() / (tiled | untiled).sum() >= 0.97
     assert scores.argmax() == whole.scores[0].argmax()
     assert scores.sum() == pytest.approx(1, abs=1e-5)
     assert cams.shape == (2, 320 // STRIDE * CAM_SCALE, 480 // STRIDE * CAM_SCALE)

@@ -32,12 +32,12 @@ from training.train import train_run
 
 SETTINGS = {
     "initial": 2,
-    "per_round": 2,
+    "per_round": 3,
     "rounds": 3,
     "passes": 1,
     "short_side": 160,
     "crop": 128,
-    "classifier_steps": 150,
+    "classifier_steps": 100,
     "steps": 140,
 }
 """Small enough for a few minutes on two cores."""

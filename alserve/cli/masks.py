@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from alserve.api import need_training
-from alserve.cli.options import TRAIN, Command
+from alserve.cli.options import TRAIN, Command, one_of
 
 commands = typer.Typer()
 masks = typer.Typer(no_args_is_help=True, help="Carry masks and drafts between annotation programs and folders.")
@@ -47,7 +47,12 @@ def export_masks(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of 'train --oracle folder:DIR'.")],
     out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     format: Annotated[  # noqa: A002
-        str, typer.Option(help="The annotation program's format: {training.annotate.formats:written_formats}.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            parser=one_of("training.annotate.formats:written_formats"),
+            help="The annotation program's format: {training.annotate.formats:written_formats}.",
+        ),
     ] = "coco",
     prefix: Annotated[
         str, typer.Option(help="Label Studio: what comes before an image's path in the address it loads.")

@@ -36,7 +36,6 @@ def data(
         str,
         typer.Argument(
             metavar="NAME",
-            parser=one_of("training.data.importers:IMPORTERS"),
             help="The data set: {training.data.importers:IMPORTERS}.",
         ),
     ],

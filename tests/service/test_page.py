@@ -369,4 +369,4 @@ def test_every_file_of_the_page_comes_with_the_headers_and_names_no_other_host(c
         assert b"https://" not in answer.content
         assert b"style=" not in answer.content
     assert client.get("/page/../service.py").status_code == client.get("/page/nothing.js").status_code == 404
-    assert sum(path.stat().st_size for path in EXAMPLES) < 150_000
+    assert sum(path.stat().st_size for path in EXAMPLES) < 160_000
