@@ -1,4 +1,4 @@
-"""Errors that a user can mend: every message says what is wrong, where, and what to do."""
+"""Errors that a user can correct: every message says what is wrong, where, and what to do."""
 
 
 class AlserveError(Exception):

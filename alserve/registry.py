@@ -86,7 +86,7 @@ class Registry(Mapping[str, Part]):
                     words = str(error).partition("\n")[0]
                     name = entry.dist.name if entry.dist else entry.name
                     raise OptionError(
-                        f"{name}: adds to the {self.kind}s, but cannot be imported ({words}); mend it, or run: "
+                        f"{name}: adds to the {self.kind}s, but cannot be imported ({words}); correct it, or run: "
                         f"pip uninstall {name}"
                     ) from None
             self._all_are_loaded = True

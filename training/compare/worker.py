@@ -12,7 +12,7 @@ from alserve.paths import printable
 
 
 def main() -> None:
-    """Run the job; an error that a user can mend is one line."""
+    """Run the job; an error that a user can correct is one line."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from training.compare.jobs import RunJob  # noqa: PLC0415  torch takes seconds to load, in which the parent may end
     from training.train import train_run  # noqa: PLC0415

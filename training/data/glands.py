@@ -73,7 +73,7 @@ def place_glands(rng: Generator, label: str, shape: tuple[int, int], margin: int
 
 
 def _outline(rng: Generator, radius: float, waves: dict[int, float], stretch: float) -> Mask:
-    """Fill a closed curve whose radius swings by a share (values) so many times a turn (keys)."""
+    """Fill a closed curve whose radius swings by a share (values), a number of times a turn (keys)."""
     turn = np.linspace(0, 2 * np.pi, 180, endpoint=False)
     length = np.ones_like(turn)
     for count, share in waves.items():
