@@ -79,7 +79,7 @@ def describe_check(engine: Engine) -> str:
 
 
 def print_machine() -> int:
-    """Print versions, devices and cores, and how to repair packages that overwrite each other's way.
+    """Print versions, devices and cores, and how to repair packages that overwrite each other.
 
     Returns:
         0, or 1 if packages conflict.
