@@ -11,10 +11,11 @@ from command import Cli, assert_refused
 from pictures import encoded, picture
 from pycocotools import mask as coco
 
+from alserve.errors import OptionError
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
 from alserve.measure.dataset import Dataset, Sample, stem
-from training.annotate.annotation_io import _Known
+from training.annotate.annotation_io import _Known, export_masks
 from training.annotate.formats import Draft
 from training.annotate.formats.coco import coco_file
 from training.annotate.formats.label_studio import SETUP
@@ -174,5 +175,7 @@ def test_files_of_no_known_format(tmp_path: Path, cli: Cli, content: object, wor
 
 def test_formats_that_are_not_written(cli: Cli, tmp_path: Path) -> None:
     command = ("masks", "export", tmp_path, "--out", tmp_path / "x.json", "--format")
-    assert_refused(cli(*command, "label_studio"), "unknown annotation format", "did you mean label-studio?")
-    assert_refused(cli(*command, "pictures"), "is only read; use one of: coco, label-studio")
+    assert_refused(cli(*command, "label_studio"), "--format", "did you mean label-studio?")
+    assert_refused(cli(*command, "pictures"), "'pictures' is unknown; there are coco, label-studio")
+    with pytest.raises(OptionError, match="is only read; use one of: coco, label-studio"):
+        export_masks(tmp_path, tmp_path / "x.json", "pictures", "")
