@@ -84,28 +84,12 @@ def train(
         >>> run = alserve.train("tissue.csv", out="runs/tissue", initial=4, per_round=1, rounds=5)
         >>> alserve.load(run.model).predict("new.png").label
     """
+    arguments = locals()
     need_training()
     from training.settings import Settings  # noqa: PLC0415  the extra may be missing
     from training.train import train_run  # noqa: PLC0415
 
-    named = {
-        "method": method,
-        "query": query,
-        "initial": initial,
-        "per_round": per_round,
-        "rounds": rounds,
-        "passes": passes,
-        "steps": steps,
-        "classifier_steps": classifier_steps,
-        "short_side": short_side,
-        "encoder": encoder,
-        "decoder": decoder,
-        "encoder_lr": encoder_lr,
-        "validation_masks": validation_masks,
-        "seed": seed,
-    }
-    given = {name: value for name, value in named.items() if value is not None}
-    chosen = Settings.of(preset, {**given, **(settings or {})})
+    chosen = Settings.of(preset, {**Settings.among(arguments), **(settings or {})})
     return train_run(
         Path(data),
         Path(out),

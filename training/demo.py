@@ -76,7 +76,7 @@ def run_demo(out: Path, *, seed: int) -> None:
 
 
 def ask_service(model: Path, image: Path) -> dict[str, Any]:
-    """Start the service, post one image to it, and give its answer."""
+    """Start the service, post one image to it, and return its answer."""
     with _serving(model) as url, urllib.request.urlopen(f"{url}/predict", image.read_bytes()) as answer:  # noqa: S310
         found: dict[str, Any] = json.load(answer)
     return found
@@ -84,7 +84,7 @@ def ask_service(model: Path, image: Path) -> dict[str, Any]:
 
 @contextmanager
 def _serving(model: Path) -> Iterator[str]:
-    """Run `alserve serve` as a user would; give its address once it is ready."""
+    """Run `alserve serve` as a user would; yield its address once it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

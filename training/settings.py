@@ -173,6 +173,11 @@ class Settings(BaseModel):
         return [self.initial] + [self.per_round] * (self.rounds - 1)
 
     @classmethod
+    def among(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of a function's arguments, by name, that are settings and not None."""
+        return {name: arguments[name] for name in cls.model_fields if arguments.get(name) is not None}
+
+    @classmethod
     def of(
         cls,
         preset: str | None,

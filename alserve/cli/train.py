@@ -138,33 +138,17 @@ def train(
 
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """
+    arguments = locals()
     need_training()
     from training.settings import Settings, parse_assignments  # noqa: PLC0415
     from training.train import train_run  # noqa: PLC0415
 
-    given = {
-        "method": method,
-        "query": query,
-        "initial": initial,
-        "per_round": per_round,
-        "rounds": rounds,
-        "passes": passes,
-        "steps": steps,
-        "classifier_steps": classifier_steps,
-        "short_side": short_side,
-        "encoder": encoder,
-        "decoder": decoder,
-        "encoder_lr": encoder_lr,
-        "seed": seed,
-        "validation_masks": validation_masks,
-    }
-    named = {name: value for name, value in given.items() if value is not None}
     assigned = parse_assignments(others or [])
 
     def typed(name: str, value: object) -> str:
         return f"--set {name}={value}" if name in assigned else f"--{name.replace('_', '-')} {value}"
 
-    settings = Settings.of(preset, {**named, **assigned}, typed)
+    settings = Settings.of(preset, {**Settings.among(arguments), **assigned}, typed)
     result = train_run(data, out, settings, masks=masks, oracle=oracle, device=device, overwrite=overwrite)
     if result.waiting:
         raise typer.Exit(WAITING)
