@@ -56,7 +56,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
 
     Args:
         data: The bytes of an image file.
-        max_pixels: Image that are allowed.
+        max_pixels: Pixels that are allowed.
 
     Raises:
         ImageError: The bytes are no usable image (see `alserve.images.header.read_header`) or end too early.
@@ -183,7 +183,7 @@ def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
 
     Args:
         path: The file.
-        max_pixels: Image that are allowed; a file larger than they can make it is not read.
+        max_pixels: Pixels that are allowed; a file larger than they can make it is not read.
 
     Raises:
         ImageSizeError: The file is too large.

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import queue
+import signal
 import subprocess
 import sys
 import time
@@ -100,7 +101,7 @@ class Decoders:
 
         Args:
             data: The bytes of an image file.
-            max_pixels: Image that are allowed.
+            max_pixels: Pixels that are allowed.
             short_side: Return the image at this working size, in pixels (see `alserve.geometry.working_shape`), which
                 is sooner here than the image itself. Default: the image itself.
             seconds: Time that is left, waiting for a process included. Default: no limit but that of the decoding.
@@ -166,13 +167,14 @@ class _Decoder:
     """One process; it starts by itself and is waited for at its first use."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(  # noqa: S603  our own program
-            [sys.executable, "-P", "-c", _PROGRAM, *filter(None, sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **_KEEP_MEMORY},
-        )
+        with _stop_signals_blocked():  # a stop of this program may come before the process can ignore it
+            self._process = subprocess.Popen(  # noqa: S603  our own program
+                [sys.executable, "-P", "-c", _PROGRAM, *filter(None, sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_KEEP_MEMORY},
+            )
         _enlarge(self._input, self._output)
         self._started = self._late = False
         self._deadline = math.inf
@@ -271,6 +273,19 @@ class _Decoder:
     @property
     def _output(self) -> BufferedReader:
         return cast("BufferedReader", self._process.stdout)
+
+
+@contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM in this thread, and for good in the processes that it starts meanwhile."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _enlarge(*pipes: BufferedIOBase) -> None:

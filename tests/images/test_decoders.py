@@ -196,15 +196,26 @@ def test_processes_end_with_the_one_that_asks() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 def test_a_stop_of_the_service_does_not_stop_what_it_still_decodes(decoders: Decoders) -> None:
-    for _ in range(3):  # each process in turn
+    for _ in range(2):
         decoders.decode(PNG)
     held = processes()
     for process in held:
         process.terminate()
         process.send_signal(signal.SIGINT)
-    for _ in range(3):  # each process in turn
+    for _ in range(2):
         decoders.decode(PNG)
     assert processes() == held
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_a_stop_of_the_service_does_not_stop_a_process_that_is_starting() -> None:
+    with Decoders(2, SECONDS) as decoders:
+        held = processes()
+        for process in held:
+            process.terminate()
+        for _ in range(2):
+            decoders.decode(PNG)
+        assert processes() == held
 
 
 MANY_PIPES = """
