@@ -15,9 +15,11 @@ MOST, MOST_SIDE = 1_000_000, 4096
 
 Targets = Literal["hard", "soft"]
 PixelWeighting = Literal["all", "weighted", "certain"]
-Method = Literal["label-propagation", "masks-only", "cams-only", "all-masks"]
+Stride = Literal[1, 2, 4, 8, 16]
+Method = Literal["consistency", "label-propagation", "masks-only", "cams-only", "all-masks"]
 
 METHODS: Mapping[Method, str] = {
+    "consistency": "masks, and agreement on different views of all other images",
     "label-propagation": "masks, and pseudo-masks of similar images",
     "masks-only": "masks alone",
     "cams-only": "no mask at all: the mask is the class activation map",
@@ -29,8 +31,14 @@ PUBLISHED_AS: Mapping[str, str] = {"masks-only": "random", "cams-only": "wsl", "
 """The paper's names of methods, where they differ from ours; earlier versions used them too."""
 
 _OUR_NAMES = {published: ours for ours, published in PUBLISHED_AS.items()}
-_RENAMED = {"upside_down": "any_orientation"}
+_RENAMED = {"upside_down": "any_orientation", "classifier_depth": "classifier_after"}
 """Settings of earlier versions, with their present names."""
+
+_RENAMED_VALUES: Mapping[str, Mapping[Any, Any]] = {
+    "method": _OUR_NAMES,
+    "classifier_depth": {"last-stage": 16, "encoder": 1},
+}
+"""Values of settings under their earlier names, with their present ones."""
 
 
 def our_name(method: str) -> str:
@@ -45,7 +53,8 @@ def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     renamed: dict[str, Any] = {}
     for name, value in values.items():
-        renamed[_RENAMED.get(name, name)] = our_name(value) if name == "method" and isinstance(value, str) else value
+        known = _RENAMED_VALUES.get(name, {})
+        renamed[_RENAMED.get(name, name)] = known.get(value, value) if isinstance(value, str) else value
     return renamed
 
 
@@ -77,20 +86,40 @@ class Settings(BaseModel):
     crop: int | None = Field(None, ge=STRIDE, multiple_of=STRIDE)
     """Side of the square crops that are trained on, in working pixels; 224, or the short side if that is less."""
     batch: int = Field(8, ge=2, le=MOST)
+    """Images of a training step; where the encoder learns masks, those that have one."""
+    class_batch: int = Field(4, ge=1, le=MOST)
+    """Further images of a step, of D, where the encoder learns masks: their classes are taught on."""
+    classes_in_turn: bool = True
+    """Draw images of every class equally often, however many it has."""
     any_orientation: bool = True
     """Images have no up and down (tissue, materials): flip and rotate them in all directions while training."""
 
     classifier_steps: int = Field(250, ge=1, le=MOST)
     classifier_lr: float = Field(1e-3, gt=0)
     """Learning rate of the encoder while it learns the classes; the CAM head's is three times that."""
-    classifier_depth: Literal["last-stage", "encoder"] = "last-stage"
-    """How much of the encoder learns the classes; its finer features serve masks better as ImageNet made them."""
+    classifier_after: Stride = 4
+    """Only layers after the encoder's feature map of this stride learn the classes: 1 is all, 16 the last stage."""
     steps: int = Field(250, ge=1, le=MOST)
     """Training steps of the segmentation phase, in each pass."""
     lr: float = Field(2e-3, gt=0)
-    encoder_lr: float = Field(0.0, ge=0)
+    encoder_lr: float = Field(5e-4, ge=0)
     """Learning rate of encoder and CAM head in the segmentation phase; 0 keeps them frozen."""
+    encoder_after: Stride = 4
+    """Only layers after the encoder's feature map of this stride learn masks."""
     weight_decay: float = Field(1e-4, ge=0)
+    dice_weight: float = Field(1.0, ge=0)
+    """Weight of the Dice loss beside the cross-entropy of masks; the paper has none."""
+    object_crops: float = Field(0.5, ge=0, le=1)
+    """Share of the crops of images with a mask that are cut around one of its objects."""
+
+    consistency_weight: float = Field(0.5, ge=0)
+    """Weight of the loss between a strong view and the teacher's mask of the weak one."""
+    certainty: float = Field(0.95, ge=0.5, le=1)
+    """The teacher's probability, of either side, from which on a pixel teaches."""
+    teacher_momentum: float = Field(0.99, ge=0, lt=1)
+    """Share of the teacher's weights that stays in each step, once more than 1 / (1 - momentum) steps are done."""
+    cut_mix: float = Field(0.5, ge=0, le=1)
+    """Share of the strong views that get a piece of another image."""
 
     k: float = Field(0.25, gt=0)
     """Number of nearest neighbours within a class among which P looks for L; below 1, a fraction of the class."""
@@ -138,6 +167,11 @@ class Settings(BaseModel):
     def learns_from_pseudo(self) -> bool:
         """Whether the method uses pseudo-masks."""
         return self.method == "label-propagation"
+
+    @property
+    def uses_consistency(self) -> bool:
+        """Whether images without a mask teach by their views."""
+        return self.method == "consistency"
 
     @property
     def mask_from_cams(self) -> bool:

@@ -14,7 +14,7 @@ from training.annotate.oracle import Oracle, open_oracle
 from training.learning.algorithm import Record, learn
 from training.learning.data import read_images
 from training.learning.learner import Learner
-from training.model.phases import Trainer
+from training.model.trainer import Trainer
 from training.report import report_run
 from training.run.folder import Run
 from training.run.result import RunResult

@@ -26,7 +26,7 @@ from training.data.synthetic import draw_dataset
 from training.learning.data import read_images
 from training.learning.learner import Learner
 from training.learning.pool import Pool
-from training.model.phases import Trainer
+from training.model.trainer import Trainer
 from training.run.folder import Run
 from training.run.records import read_rounds
 from training.run.state import weights_of

@@ -20,7 +20,7 @@ from training.learning.learner import Learner
 from training.learning.pseudo import pseudo_mask
 from training.learning.pseudo_dice import pseudo_dice
 from training.learning.state import LearningState
-from training.model.phases import Trainer
+from training.model.trainer import Trainer
 from training.run.folder import Run
 from training.run.state import State, weights_of
 

@@ -7,7 +7,7 @@ import torch
 from drawn import UNTRAINED, example, settings
 
 from training.learning.shared import NOT_IN_FIRST_PASS, NOT_IN_THETA0, Shared
-from training.model.phases import Trainer
+from training.model.trainer import Lesson, Trainer
 from training.run.state import Weights, weights_of
 from training.settings import Settings
 
@@ -56,7 +56,7 @@ class SharedFolder:
 
         def train_segmenter() -> Weights:
             self.trained += 1
-            trainer.train_segmenter(net, [example(seed) for seed in labelled], [], 6, "a pass")
+            trainer.train_segmenter(net, Lesson([example(seed) for seed in labelled]), 6, "a pass")
             return weights_of(net)
 
         theta0 = shared.theta0(train_classifier)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from drawn import UNTRAINED, example, settings
@@ -11,30 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from alserve.errors import DeviceError
+from training.data.augmentation import Example
 from training.learning.learner import weights_of
 from training.model.network import JointNet
-from training.model.phases import Trainer, mask_loss
+from training.model.trainer import Lesson, Trainer
 
 EXAMPLES = [example(seed) for seed in range(6)]
-
-
-def test_mask_loss_is_the_published_formula() -> None:
-    rng = np.random.default_rng(0)
-    logits, masks = rng.normal(size=(4, 3, 5)), rng.integers(0, 2, (4, 3, 5)).astype(float)
-    p = 1 / (1 + np.exp(-logits))
-    each = -(masks * np.log(p) + (1 - masks) * np.log(1 - p)).mean(axis=(1, 2))
-    expected = (each[0] + each[1] + 0.1 * each[2]) / 3  # two of L, one of P with lambda 0.1, one without a mask
-    found = mask_loss(torch.tensor(logits), torch.tensor(masks), torch.tensor([1, 1, 0.1, 0]))
-    assert float(found) == pytest.approx(expected)
-    assert float(mask_loss(torch.tensor(logits), torch.tensor(masks), torch.zeros(4))) == 0
-
-
-def test_a_pixel_that_is_not_believed_teaches_nothing() -> None:
-    logits = torch.zeros(1, 2, 3, requires_grad=True)
-    pixel_weights = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 1.0]]])
-    mask_loss(logits, torch.ones(1, 2, 3), torch.ones(1), pixel_weights).backward()
-    assert logits.grad is not None
-    assert torch.equal(logits.grad, -pixel_weights / 12)  # sigmoid(0) - 1 = -1/2, six pixels
+UNLABELLED = [Example(item.image, item.label) for item in EXAMPLES]
 
 
 def test_devices() -> None:
@@ -80,24 +62,24 @@ def test_the_classifier_leaves_the_decoder_alone() -> None:
 def test_the_classifier_leaves_the_finer_features_as_they_were() -> None:
     pixels = torch.from_numpy(EXAMPLES[0].image).permute(2, 0, 1)[None]
 
-    def features(depth: str) -> tuple[list[Tensor], list[Tensor]]:
-        trainer = Trainer(settings(classifier_depth=depth), "cpu")
+    def features(after: int) -> tuple[list[Tensor], list[Tensor]]:
+        trainer = Trainer(settings(classifier_after=after), "cpu")
         net = trainer.new_network(2, seed=0)
         before = net.eval().to(memory_format=torch.channels_last).encode(pixels)
         trainer.train_classifier(net, EXAMPLES, seed=1)
         return before, net.encode(pixels)
 
-    before, after = features("last-stage")
-    assert [torch.equal(one, other) for one, other in zip(before, after, strict=True)] == [True] * 5 + [False]
-    before, after = features("encoder")
-    assert not torch.equal(before[1], after[1])
+    for stride, unchanged in ((16, 5), (4, 3), (1, 1)):  # the first of the six is the image itself
+        before, after = features(stride)
+        equal = [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
+        assert equal == [True] * unchanged + [False] * (6 - unchanged)
 
 
 def test_a_frozen_encoder_is_bit_identical_after_segmentation() -> None:
-    trainer = Trainer(settings(), "cpu")
+    trainer = Trainer(settings(encoder_lr=0), "cpu")
     net = trainer.new_network(2, seed=0)
     before, scored = weights(net), scores(net)
-    trainer.train_segmenter(net, EXAMPLES[:2], [example(9, weight=0.5)], seed=1, what="test")
+    trainer.train_segmenter(net, Lesson(EXAMPLES[:2], [example(9, weight=0.5)]), seed=1, what="test")
     assert parts(changed(net, before)) == {"decoder", "mask_head"}
     for one, other in zip(scores(net), scored, strict=True):
         assert torch.equal(one, other)
@@ -107,20 +89,21 @@ def test_a_learning_encoder_keeps_its_statistics() -> None:
     trainer = Trainer(settings(encoder_lr=1e-3), "cpu")
     net = trainer.new_network(2, seed=0)
     before = weights(net)
-    trainer.train_segmenter(net, EXAMPLES[:2], EXAMPLES[2:], seed=1, what="test")
+    trainer.train_segmenter(net, Lesson(EXAMPLES[:2], (), UNLABELLED), seed=1, what="test")
     names = changed(net, before)
     assert parts(names) == {"encoder", "cam_head", "decoder", "mask_head"}
     assert not [name for name in names if name.startswith("encoder") and is_statistic(name)]
 
 
-def test_the_seed_decides_every_weight() -> None:
+@pytest.mark.parametrize("method", ["masks-only", "consistency"])
+def test_the_seed_decides_every_weight(method: str) -> None:
     def train(seed: int, noise: int) -> dict[str, Tensor]:
-        trainer = Trainer(settings(encoder_lr=1e-4), "cpu")
+        trainer = Trainer(settings(encoder_lr=1e-4, method=method), "cpu")
         net = trainer.new_network(2, seed)
         torch.manual_seed(noise)
         trainer.train_classifier(net, EXAMPLES, seed)
         torch.rand(noise)
-        trainer.train_segmenter(net, EXAMPLES[:2], [], seed, "test")
+        trainer.train_segmenter(net, Lesson(EXAMPLES[:2], (), UNLABELLED), seed, "test")
         return weights(net)
 
     first, again, other = train(0, 1), train(0, 2), train(1, 1)
@@ -135,10 +118,10 @@ def test_the_seed_decides_every_weight() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_any_number_of_steps(steps: int) -> None:
-    trainer = Trainer(settings(UNTRAINED, steps=steps), "cpu")
+    trainer = Trainer(settings(UNTRAINED, steps=steps, encoder_lr=0), "cpu")
     net = trainer.new_network(2, seed=0)
     before = weights(net)
-    trainer.train_segmenter(net, EXAMPLES[:2], [], seed=1, what="test")
+    trainer.train_segmenter(net, Lesson(EXAMPLES[:2]), seed=1, what="test")
     assert parts(changed(net, before)) == {"decoder", "mask_head"}
 
 
@@ -163,6 +146,6 @@ def test_both_phases_learn() -> None:
 
     class_before, mask_before = class_loss_now(), mask_loss_now()
     trainer.train_classifier(net, EXAMPLES, seed=0)
-    trainer.train_segmenter(net, EXAMPLES, [], 0, "test")
+    trainer.train_segmenter(net, Lesson(EXAMPLES), 0, "test")
     assert class_loss_now() < 0.8 * class_before
     assert mask_loss_now() < 0.8 * mask_before

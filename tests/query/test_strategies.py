@@ -18,7 +18,7 @@ from training.annotate.oracle import SimulatedOracle
 from training.data.synthetic import draw_dataset
 from training.learning.data import read_images
 from training.learning.learner import Learner
-from training.model.phases import Trainer
+from training.model.trainer import Trainer
 from training.query import STRATEGIES, QueryContext, Strategy
 from training.query.disagreement import disagreement
 from training.query.entropy import entropy

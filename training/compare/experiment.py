@@ -16,7 +16,7 @@ from alserve.terminal import progress, say
 from training.annotate.oracle import SimulatedOracle
 from training.compare.jobs import RunJob, run_jobs
 from training.learning.algorithm import describe
-from training.model.phases import Trainer
+from training.model.trainer import Trainer
 from training.report import report_folders
 from training.run.records import read_config, read_rounds
 from training.settings import PRESETS, Settings
@@ -127,7 +127,7 @@ def run_experiment(
         data: The data set, in place of the file's.
         masks: Its folder of masks.
         jobs: Runs at once. They share this machine's cores, and its GPUs in turn.
-        device: See `training.model.phases.Trainer`.
+        device: See `training.model.trainer.Trainer`.
 
     Returns:
         A line about every run that failed; the others are done.

@@ -3,10 +3,13 @@
 A crop is a function of (seed, its place in the sequence), whatever the workers and the device.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,15 +48,62 @@ class Example:
 ZOOM = (0.8, 1.25)
 """Side of a crop's field of view, over the side of the crop."""
 
+HALF = 128
+"""Grey level of a mask from which on a pixel is of an object."""
+
+
+class ObjectCrop(v2.RandomResizedCrop):  # type: ignore[misc]  # of a library without types
+    """A random crop of image and mask; in a share of the cases it is moved so that it holds a part of an object.
+
+    Each connected object of the mask is as likely as any other, however small it is.
+
+    Args:
+        size: Side of the result, in pixels.
+        around_object: That share, 0 to 1.
+        options: Of torchvision's `RandomResizedCrop`.
+    """
+
+    def __init__(self, size: int, *, around_object: float, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(size, **options)
+        self.around_object = around_object
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Return top, left, height and width of the field of view."""
+        window: dict[str, Any] = super().make_params(flat_inputs)
+        layers = [part for part in flat_inputs if isinstance(part, tv_tensors.Mask)]
+        if layers and self.around_object and torch.rand(()) < self.around_object:
+            objects = (layers[0][0] >= HALF).numpy()
+            if objects.any():
+                row, column = _object_pixel(objects)
+                window["top"] = _start(row, int(window["height"]), objects.shape[0])
+                window["left"] = _start(column, int(window["width"]), objects.shape[1])
+        return window
+
+
+def _object_pixel(objects: Mask) -> tuple[int, int]:
+    """Draw a pixel of an object, drawn as well."""
+    count, numbers = cv2.connectedComponents(objects.astype(np.uint8))
+    rows, columns = np.nonzero(numbers == int(torch.randint(1, count, ())))
+    place = int(torch.randint(len(rows), ()))
+    return int(rows[place]), int(columns[place])
+
+
+def _start(pixel: int, length: int, whole: int) -> int:
+    """Draw where a window of this length begins, so that it holds the pixel."""
+    return int(torch.randint(max(0, pixel - length + 1), min(whole - length, pixel) + 1, ()))
+
 
 @cache
-def augmentation(crop: int, shape: tuple[int, int], *, any_orientation: bool) -> v2.Transform:
-    """Return the joint transform of image and mask: crop, flips and quarter turns for both, colours for the image.
+def field_of_view(
+    crop: int, shape: tuple[int, int], *, any_orientation: bool, around_object: float = 0.0
+) -> v2.Transform:
+    """Return the joint transform of image and mask: crop, flips and quarter turns.
 
     Args:
         crop: Side of the result, in pixels.
         shape: (height, width) of the images, in pixels.
         any_orientation: Flip and turn every way, not only left and right.
+        around_object: See `ObjectCrop`.
     """
     share = crop * crop / (shape[0] * shape[1])
     scale = (min(1, share * ZOOM[0] ** 2), min(1, share * ZOOM[1] ** 2))
@@ -63,12 +113,24 @@ def augmentation(crop: int, shape: tuple[int, int], *, any_orientation: bool) ->
     ]
     return v2.Compose(
         [
-            v2.RandomResizedCrop(crop, scale=scale, ratio=(0.9, 1.1), antialias=True),
+            ObjectCrop(crop, around_object=around_object, scale=scale, ratio=(0.9, 1.1), antialias=True),
             v2.RandomHorizontalFlip(),
             *(around if any_orientation else []),
-            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.04),
         ]
     )
+
+
+LIGHT = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.04)
+"""Colours of a labelled image."""
+
+STRONG = v2.Compose(
+    [
+        v2.RandomApply([v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.15)], p=0.8),
+        v2.RandomGrayscale(p=0.2),
+        v2.RandomApply([v2.GaussianBlur(9, sigma=(0.1, 2.0))], p=0.5),
+    ]
+)
+"""Colours of the strong view (Yang et al., UniMatch V2, 2024; hue less, for stains)."""
 
 
 def _quarter_turn(picture: Tensor) -> Tensor:
@@ -80,27 +142,41 @@ class Crops(TorchDataset[dict[str, Tensor]]):
     """A sequence of augmented crops; the i-th is the same whenever and wherever it is drawn.
 
     Each is a dict: image uint8 [3, crop, crop]; label int64; mask and pixel_weights float32 [crop, crop], 0 to 1;
-    weight float32, 0 where there is no mask.
+    weight float32, 0 where there is no mask; and if `views`, weak, uint8 [3, crop, crop]: the same field of view in its
+    own colours, while `image` is strong.
 
     Args:
         groups: Examples, and the number of slots of every batch that they fill. Each group is drawn in random order,
-            all its examples once before any comes again.
-        settings: Batch and crop size, kinds of augmentation.
+            all its examples of a class once before any of them comes again.
+        settings: Crop size, kinds of augmentation, and whether classes are drawn in turn.
         steps: Length of the sequence, in batches.
         seed: Drives the order and the augmentation.
+        wide: Take squares as wide as the image's short side, of which none loses much of what shows the class.
+        views: Return a weak and a strong view.
     """
 
     def __init__(
-        self, groups: Sequence[tuple[Sequence[Example], int]], settings: Settings, steps: int, seed: int
+        self,
+        groups: Sequence[tuple[Sequence[Example], int]],
+        settings: Settings,
+        steps: int,
+        seed: int,
+        *,
+        wide: bool = False,
+        views: bool = False,
     ) -> None:
         rng = np.random.default_rng(seed)
         columns: list[Iterator[Example]] = []
         for examples, slots in groups:
-            columns += [_endless(examples, rng)] * slots
+            order = _in_turn(examples, rng) if settings.classes_in_turn else _endless(examples, rng)
+            columns += [order] * slots
         self.examples = [next(column) for _ in range(steps) for column in columns]
-        self.crop = settings.crop_side
+        self.batch = len(columns)
+        self.crop = settings.short_side if wide else settings.crop_side
         self.any_orientation = settings.any_orientation
+        self.around_object = 0.0 if wide else settings.object_crops
         self.seed = seed
+        self.views = views
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -109,14 +185,21 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         example = self.examples[index]
         image = tv_tensors.Image(torch.from_numpy(example.image).permute(2, 0, 1))
         layers = tv_tensors.Mask(torch.from_numpy(example.layers()))
-        transform = augmentation(self.crop, (layers.shape[1], layers.shape[2]), any_orientation=self.any_orientation)
+        cut = field_of_view(
+            self.crop,
+            (layers.shape[1], layers.shape[2]),
+            any_orientation=self.any_orientation,
+            around_object=self.around_object,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, index))
-            image, layers = transform(image, layers)
+            weak, layers = cut(image, layers)
+            image = STRONG(weak) if self.views else LIGHT(weak)
         mask, pixel_weights = layers.as_subclass(Tensor) / 255
         weight = 0.0 if example.mask is None else example.weight
         return {
             "image": image.as_subclass(Tensor),
+            **({"weak": weak.as_subclass(Tensor)} if self.views else {}),
             "label": torch.tensor(example.label),
             "mask": mask,
             "pixel_weights": pixel_weights,
@@ -128,6 +211,16 @@ def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[
     while True:
         for index in rng.permutation(len(examples)):
             yield examples[index]
+
+
+def _in_turn(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[Example]:
+    """Take an image of each class in turn, so that rare classes are seen as often as frequent ones."""
+    by_class: dict[int, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_class[example.label].append(example)
+    orders = [_endless(by_class[label], rng) for label in sorted(by_class)]
+    while orders:
+        yield from (next(orders[place]) for place in rng.permutation(len(orders)))
 
 
 def pseudo_slots(settings: Settings, labelled: int, others: int) -> int:

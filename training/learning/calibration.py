@@ -9,7 +9,7 @@ from training.learning.data import TrainingData
 from training.learning.state import LearningState
 from training.learning.threshold import best_threshold, otsu_threshold
 from training.model.network import JointNet
-from training.model.phases import Trainer
+from training.model.trainer import Lesson, Trainer
 from training.seeds import derive_seed
 
 MORE_LIKELY_THAN_NOT = 0.5
@@ -50,16 +50,15 @@ def _cross_validate(state: LearningState, data: TrainingData, trainer: Trainer, 
     shuffled = np.random.default_rng(seed).permutation(sorted(state.pool.labelled))
     order = sorted((int(index) for index in shuffled), key=lambda index: data.labels[index])
     folds = min(settings.folds, len(order))
-    short = {"steps": max(1, settings.steps // 3), "encoder_lr": 0.0}
+    short = {"steps": max(1, settings.steps // 3), "encoder_lr": 0.0, "method": "masks-only"}
     trainer = replace(trainer, settings=settings.model_copy(update=short))
     others = data.with_pseudo(state.pseudo, state.pool.pseudo)
     probabilities, truths = [], []
     for fold in range(folds):
         held_out = order[fold::folds]
         net = start()
-        examples = data.with_masks(state.masks, set(order) - set(held_out))
-        name = f"threshold, part {fold + 1} of {folds}"
-        trainer.train_segmenter(net, examples, others, derive_seed(seed, fold), name)
+        lesson = Lesson(data.with_masks(state.masks, set(order) - set(held_out)), others)
+        trainer.train_segmenter(net, lesson, derive_seed(seed, fold), f"threshold, part {fold + 1} of {folds}")
         predicted = trainer.predict(net, [data.images[index] for index in held_out])
         probabilities += [probability for probability, _ in predicted]
         truths += [state.masks[index] for index in held_out]

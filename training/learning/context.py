@@ -7,7 +7,7 @@ from alserve.arrays import Floats
 from alserve.geometry import resize
 from training.learning.data import TrainingData
 from training.model.network import JointNet
-from training.model.phases import Trainer
+from training.model.trainer import Trainer
 from training.seeds import derive_seed
 
 DRAWS = 50

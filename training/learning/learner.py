@@ -20,7 +20,7 @@ from training.learning.shared import Shared
 from training.learning.similarity import describe_once, neighbours
 from training.learning.state import LearningState, fits
 from training.model.network import JointNet
-from training.model.phases import Trainer
+from training.model.trainer import Lesson, Trainer
 from training.query import STRATEGIES
 from training.run.folder import Run
 from training.run.state import State, Weights, weights_of
@@ -179,24 +179,27 @@ class Learner:
         """Steps 2a and 2b: from theta0, train on L and P.
 
         The first of several passes learns from L alone, so that errors in P do not reinforce themselves. Where the
-        encoder learns as well, all of U is trained on with its class labels.
+        encoder learns as well, all of D is trained on with its class labels, and by consistency if that is the method.
         """
         net = self.network(state.theta0)
         pool = state.pool
         if not pool.labelled:
             return net
         alone = state.passes == 0 and self.settings.passes_a_round > 1
-        pseudo = {} if alone else {index: state.pseudo[index] for index in pool.pseudo}
-        others = self.data.with_pseudo(pseudo, pseudo if self.settings.encoder_lr == 0 else pool.unlabelled)
+        pseudo = set() if alone or not self.settings.learns_from_pseudo else pool.pseudo
+        lesson = Lesson(
+            self.data.with_masks(state.masks, pool.labelled),
+            self.data.with_pseudo(state.pseudo, pseudo),
+            self.data.with_pseudo({}, range(len(self.data)) if self.settings.encoder_lr else ()),
+        )
         seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
 
         def train() -> Weights:
-            name = f"round {state.round}, pass {state.passes + 1}"
-            self.trainer.train_segmenter(net, self.data.with_masks(state.masks, pool.labelled), others, seed, name)
+            self.trainer.train_segmenter(net, lesson, seed, f"round {state.round}, pass {state.passes + 1}")
             self.run.note_time(state.round, f"pass {state.passes + 1}")
             return weights_of(net)
 
-        if state.round == 1 and not others:
+        if state.round == 1 and not pseudo:
             net.load_state_dict(dict(self.shared.first_pass(sorted(pool.labelled), train)))
         else:
             train()

@@ -18,7 +18,7 @@ from training.learning.data import TrainingData
 from training.learning.pseudo_dice import pseudo_dice
 from training.learning.state import LearningState
 from training.model.network import JointNet
-from training.model.phases import Trainer
+from training.model.trainer import Trainer
 from training.run.folder import Run
 
 CAM_PERCENTILES = (2, 98)

@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from alserve.files import write_atomic
-from training.model.phases import Trainer
+from training.model.trainer import Trainer
 from training.run.state import Weights
 
 NOT_IN_FIRST_PASS = frozenset(
     {
-        "method",
+        "method",  # but for consistency
         "query",  # but for its dropout
         "initial",
         "per_round",
@@ -35,9 +35,21 @@ NOT_IN_FIRST_PASS = frozenset(
         "references",
     }
 )
-"""Settings that a training on L alone does not read. A new setting counts until it is named here."""
+"""Settings that a training without pseudo-masks does not read. A new setting counts until it is named here."""
 
-NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {"steps", "lr", "encoder_lr"}
+NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {
+    "steps",
+    "lr",
+    "encoder_lr",
+    "encoder_after",
+    "class_batch",
+    "dice_weight",
+    "object_crops",
+    "consistency_weight",
+    "certainty",
+    "teacher_momentum",
+    "cut_mix",
+}
 """Settings that the classifier's training does not read."""
 
 
@@ -60,9 +72,10 @@ class Shared:
         return self._once("theta0", NOT_IN_THETA0, [], train)
 
     def first_pass(self, labelled: Sequence[int], train: Callable[[], Weights]) -> Weights:
-        """Return the weights after the first pass of the first round, on these images and their masks alone."""
-        dropout = self.trainer.settings.mask_dropout
-        return self._once("first-pass", NOT_IN_FIRST_PASS, [list(labelled), dropout], train)
+        """Return the weights after the first pass of the first round, without pseudo-masks."""
+        settings = self.trainer.settings
+        more = [list(labelled), settings.mask_dropout, settings.uses_consistency]
+        return self._once("first-pass", NOT_IN_FIRST_PASS, more, train)
 
     def _once(self, what: str, unread: frozenset[str], more: list[object], train: Callable[[], Weights]) -> Weights:
         if self.folder is None:

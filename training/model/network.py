@@ -134,17 +134,21 @@ class JointNet(nn.Module):
         self.register_buffer("mean", _in_pixels(mean), persistent=False)
         self.register_buffer("std", _in_pixels(std), persistent=False)
 
-    def last_stage(self) -> list[nn.Module]:
-        """Return the encoder's layers that only its last feature map depends on; all of it where there are none such.
+    def layers_after(self, stride: int) -> list[nn.Module]:
+        """Return the encoder's layers that no feature map up to this stride depends on; all where there are none such.
 
-        They can learn the classes while the decoder keeps general features, in all the finer maps.
+        They can learn while the finer feature maps stay as they are; 16 stands for the last stage, 1 for all layers.
         """
-        *finer, _last = self.encoder.eval().requires_grad_()(torch.zeros(1, 3, 2 * STRIDE, 2 * STRIDE))
+        side = 2 * STRIDE
+        features = self.encoder.eval().requires_grad_()(torch.zeros(1, 3, side, side))
+        finer = [each for each in features if each.requires_grad and side // each.shape[-1] <= stride]
+        if not finer:
+            return [self.encoder]
+        owns = {layer: set(layer.parameters(recurse=False)) for layer in self.encoder.modules()}
         weights = list(self.encoder.parameters())
-        reached = torch.stack([features.sum() for features in finer if features.requires_grad]).sum()
+        reached = torch.stack([each.sum() for each in finer]).sum()
         gradients = torch.autograd.grad(reached, weights, allow_unused=True)
         unreached = {weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is None}
-        owns = {layer: set(layer.parameters(recurse=False)) for layer in self.encoder.modules()}
         return [layer for layer, own in owns.items() if own and own <= unreached] or [self.encoder]
 
     def encode(self, images: Tensor) -> list[Tensor]:

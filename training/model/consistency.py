@@ -1,0 +1,66 @@
+"""Consistency: a strong view of an image is to have the mask that a teacher finds in a weak one.
+
+The teacher is the mean of the network's weights over the last steps (Tarvainen and Valpola, Mean teachers, NeurIPS
+2017), the scheme FixMatch (Sohn et al., NeurIPS 2020) with CutMix (Yun et al., ICCV 2019).
+"""
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from training.model.network import JointNet
+
+CUT = (0.3, 0.7)
+"""Sides of the piece that CutMix exchanges, over those of the crop."""
+
+
+def mean_teacher(net: JointNet, momentum: float) -> AveragedModel:
+    """Return a copy of the network that follows it: theta' <- a theta' + (1 - a) theta.
+
+    a = min(1 - 1 / (t + 1), momentum) in step t, so that the first steps do not weigh more than others.
+
+    Args:
+        net: The network; the copy is never trained itself.
+        momentum: 0 to 1.
+    """
+
+    def follow(mean: Tensor, now: Tensor, updates: Tensor | int) -> Tensor:
+        share = min(1 - 1 / (int(updates) + 1), momentum)
+        return mean * share + now * (1 - share)
+
+    teacher = AveragedModel(net, avg_fn=follow)
+    return teacher.eval().requires_grad_(requires_grad=False)
+
+
+def cut_mix(images: Tensor, masks: Tensor, probability: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Paste into some images a piece of the one before, and into their masks the same piece of its mask.
+
+    Args:
+        images: [batch, 3, height, width].
+        masks: [batch, height, width].
+        probability: Of an image to get a piece, 0 to 1.
+
+    Returns:
+        Images, masks, and bool [batch]: which images have a piece of another.
+    """
+    mixed = torch.rand(len(images)) < probability
+    if len(images) < 2:  # noqa: PLR2004
+        mixed[:] = False
+    others_images, others_masks = images.roll(1, dims=0), masks.roll(1, dims=0)
+    images, masks = images.clone(), masks.clone()
+    for place in mixed.nonzero().flatten().tolist():
+        rows, columns = (_piece(side) for side in masks.shape[1:])
+        images[place, :, rows, columns] = others_images[place, :, rows, columns]
+        masks[place, rows, columns] = others_masks[place, rows, columns]
+    return images, masks, mixed.to(images.device)
+
+
+def _piece(side: int) -> slice:
+    length = int(side * float(torch.empty(()).uniform_(*CUT)))
+    start = int(torch.randint(side - length + 1, ()))
+    return slice(start, start + length)
+
+
+def ramp_up(step: int, steps: int, share: float = 0.25) -> float:
+    """Return the weight of what a teacher teaches that still learns itself: from 0 to 1 over a share of all steps."""
+    return min(1.0, (step + 1) / max(1, round(share * steps)))

@@ -1,0 +1,202 @@
+"""Training and prediction with the network in memory, on one device.
+
+Everything random is a function of (seed, step): a sample's crop and colours of its place in the sequence, a phase's
+weights and dropout of the phase's seed. Workers, devices and earlier phases change none of it.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import lightning
+import torch
+from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from alserve.arrays import Float32, Image
+from alserve.errors import DeviceError
+from training.data.augmentation import Crops, Example, pseudo_slots
+from training.model.network import JointNet, cam_mask
+from training.model.phases import ClassifierPhase, Phase, SegmenterPhase
+from training.model.progress import StepBar
+from training.seeds import derive_seed
+from training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the segmentation phase learns from."""
+
+    labelled: Sequence[Example]
+    """Images with an expert's mask: L."""
+    pseudo: Sequence[Example] = ()
+    """Images with a pseudo-mask: P."""
+    everything: Sequence[Example] = ()
+    """All images with their class alone: D; learned from where the encoder learns along."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Runs the phases on one device.
+
+    Args:
+        settings: What to learn with.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        DeviceError: There is no such device.
+    """
+
+    settings: Settings
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.device not in {"auto", "cpu", "cuda"}:
+            raise DeviceError(f"unknown device '{self.device}' for training; use auto, cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise DeviceError("cuda was asked for, but torch finds no CUDA device; use --device cpu, or auto")
+
+    @property
+    def accelerator(self) -> str:
+        """Lightning's name of the device: "gpu" or "cpu"."""
+        if self.device == "auto":
+            return "gpu" if torch.cuda.is_available() else "cpu"
+        return "gpu" if self.device == "cuda" else "cpu"
+
+    @property
+    def precision(self) -> str:
+        """bfloat16 where the device computes in it, else float32."""
+        capable = torch.cuda.is_bf16_supported() if self.accelerator == "gpu" else _cpu_has_bfloat16()
+        return "bf16-mixed" if capable else "32-true"
+
+    def new_network(self, classes: int, seed: int) -> JointNet:
+        """Build a network; its new layers are drawn from the seed."""
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        settings = self.settings
+        return JointNet(
+            classes,
+            settings.encoder,
+            settings.decoder,
+            pretrained=settings.pretrained,
+            mask_dropout=settings.mask_dropout,
+        )
+
+    def train_classifier(self, net: JointNet, examples: Sequence[Example], seed: int) -> None:
+        """Phase 1, in place: encoder and CAM head, on every training image with its class."""
+        crops = Crops([(examples, self.settings.batch)], self.settings, self.settings.classifier_steps, seed, wide=True)
+        self._fit(ClassifierPhase(net, self.settings), crops, seed, "classifier")
+
+    def train_segmenter(self, net: JointNet, lesson: Lesson, seed: int, what: str) -> None:
+        """Phase 2, in place: the decoder, on L and P; on all of D as well where the encoder learns along.
+
+        Args:
+            net: theta0.
+            lesson: What to learn from.
+            seed: Drives order, augmentation and dropout.
+            what: What to call it on the progress bar.
+        """
+        settings = self.settings
+        slots = pseudo_slots(settings, len(lesson.labelled), len(lesson.pseudo))
+        groups = [(lesson.labelled, settings.batch - slots), (lesson.pseudo, slots)]
+        crops = {"labelled": Crops(groups, settings, settings.steps, seed)}
+        if lesson.everything and settings.encoder_lr:
+            group = [(lesson.everything, settings.class_batch)]
+            views = settings.uses_consistency
+            crops["everything"] = Crops(group, settings, settings.steps, derive_seed(seed, 1), wide=True, views=views)
+        self._fit(SegmenterPhase(net, settings), crops, seed, what)
+
+    def _fit(self, phase: Phase, crops: Crops | Mapping[str, Crops], seed: int, what: str) -> None:
+        lightning.seed_everything(seed, workers=True, verbose=False)
+        loader = (
+            self._loader(crops)
+            if isinstance(crops, Crops)
+            else CombinedLoader({name: self._loader(one) for name, one in crops.items()}, "min_size")
+        )
+        phase.to(memory_format=torch.channels_last)
+        with _quiet():
+            trainer = lightning.Trainer(
+                accelerator=self.accelerator,
+                devices=1,
+                precision=self.precision,  # type: ignore[arg-type]
+                max_epochs=1,
+                deterministic="warn",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                callbacks=[StepBar(what)],
+            )
+            trainer.fit(phase, loader)
+        phase.net.eval().cpu()
+
+    def _loader(self, crops: Crops) -> DataLoader[dict[str, Tensor]]:
+        on_gpu = self.accelerator == "gpu"
+        return DataLoader(crops, crops.batch, num_workers=8 if on_gpu else 1, pin_memory=on_gpu)
+
+    @torch.no_grad()
+    def predict(self, net: JointNet, images: Iterable[Image]) -> Iterator[tuple[Float32, Float32]]:
+        """Return foreground probability [height, width] and CAMs [classes, h, w] of images at the working size."""
+        device = self._prepare(net)
+        try:
+            for image in images:
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+                    logits, cams, mask = net(_batch_of_one(image, device))
+                cams = cams.float()
+                probability = (
+                    cam_mask(cams, logits, image.shape[:2]) if self.settings.mask_from_cams else mask.float().sigmoid()
+                )
+                yield probability[0].cpu().numpy(), cams[0].cpu().numpy()
+        finally:
+            net.cpu()
+
+    @torch.no_grad()
+    def features(self, net: JointNet, images: Sequence[Image]) -> Float32:
+        """Return the encoder's last feature map of each image, averaged over its area: float32 [images, channels]."""
+        device = self._prepare(net)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            found = [net.encode(_batch_of_one(image, device))[-1].float().mean(dim=(0, 2, 3)) for image in images]
+        net.cpu()
+        return torch.stack(found).cpu().numpy()
+
+    @torch.no_grad()
+    def draw_masks(self, net: JointNet, image: Image, draws: int, seed: int) -> Float32:
+        """Return the foreground probability under draws of the mask's dropout: float32 [draws, height, width]."""
+        device = self._prepare(net)
+        net.dropout.train()
+        with (
+            torch.random.fork_rng(),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"),
+        ):
+            torch.manual_seed(seed)
+            features = net.encode(_batch_of_one(image, device))
+            found = [net.segment(features)[0].float().sigmoid() for _ in range(draws)]
+        net.eval().cpu()
+        return torch.stack(found).cpu().numpy()
+
+    def _prepare(self, net: JointNet) -> torch.device:
+        """Put a network on the device, to predict."""
+        device = torch.device("cuda" if self.accelerator == "gpu" else "cpu")
+        net.eval().to(device).to(memory_format=torch.channels_last)
+        return device
+
+
+def _batch_of_one(image: Image, device: torch.device) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Lightning's hints, which are not for our users."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
