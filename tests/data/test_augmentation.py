@@ -10,7 +10,7 @@ from drawn import example, settings
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from training.data.augmentation import Crops, Example, pseudo_slots
+from training.data.augmentation import Crops, Example, empty_slots, pseudo_slots
 from training.seeds import derive_seed
 
 EXAMPLES = [example(seed) for seed in range(6)]
@@ -90,7 +90,22 @@ def test_workers_draw_the_same_crops() -> None:
     ],
 )
 def test_no_pseudo_mask_comes_more_often_than_an_experts(labelled: int, others: int, share: float, slots: int) -> None:
-    assert pseudo_slots(settings(batch=8, pseudo_share=share), labelled, others) == slots
+    assert pseudo_slots(settings(batch=8, pseudo_share=share), 8, labelled, others) == slots
+
+
+def test_no_pseudo_mask_where_a_batch_has_one_place_for_l_and_p() -> None:
+    assert pseudo_slots(settings(batch=2), 1, 8, 42) == 0
+
+
+@pytest.mark.parametrize(
+    ("empty", "classes", "batch", "slots"),
+    [(0, 3, 8, 0), (1, 3, 8, 3), (1, 2, 8, 4), (2, 3, 8, 4), (1, 200, 8, 1), (1, 3, 2, 1), (9, 10, 5, 2)],
+)
+def test_classes_without_foreground_have_their_share_of_a_batch(
+    empty: int, classes: int, batch: int, slots: int
+) -> None:
+    names = [f"class {number}" for number in range(empty)]
+    assert empty_slots(settings(batch=batch, empty_classes=names), classes) == slots
 
 
 def test_groups_fill_their_slots_of_every_batch() -> None:

@@ -130,15 +130,31 @@ def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[
             yield examples[index]
 
 
-def pseudo_slots(settings: Settings, labelled: int, others: int) -> int:
+def empty_slots(settings: Settings, classes: int) -> int:
+    """Return the number of images of a batch that are of classes without foreground: such classes' share of all.
+
+    It is at least one where there are such classes, and half of the batch at most.
+
+    Args:
+        settings: Batch size, classes without foreground.
+        classes: Number of all classes.
+    """
+    if not settings.empty_classes:
+        return 0
+    share = len(settings.empty_classes) / classes
+    return min(max(1, round(settings.batch * share)), settings.batch // 2)
+
+
+def pseudo_slots(settings: Settings, batch: int, labelled: int, others: int) -> int:
     """Return the number of images of a batch that come from P: the set share, but none more often than one of L.
 
     Args:
-        settings: Batch size and share.
+        settings: Share.
+        batch: Images of a batch that come from L or P.
         labelled: Images in L.
         others: Images in P.
     """
     if not others:
         return 0
     share = min(settings.pseudo_share, others / (labelled + others))
-    return min(max(1, round(settings.batch * share)), settings.batch - 1)
+    return min(max(1, round(batch * share)), batch - 1)

@@ -52,14 +52,14 @@ def _cross_validate(state: LearningState, data: TrainingData, trainer: Trainer, 
     folds = min(settings.folds, len(order))
     short = {"steps": max(1, settings.steps // 3), "encoder_lr": 0.0}
     trainer = replace(trainer, settings=settings.model_copy(update=short))
-    others = data.with_pseudo(state.pseudo, state.pool.pseudo)
+    others, known_empty = data.with_pseudo(state.pseudo, state.pool.pseudo), data.with_empty_masks()
     probabilities, truths = [], []
     for fold in range(folds):
         held_out = order[fold::folds]
         net = start()
         examples = data.with_masks(state.masks, set(order) - set(held_out))
         name = f"threshold, part {fold + 1} of {folds}"
-        trainer.train_segmenter(net, examples, others, derive_seed(seed, fold), name)
+        trainer.train_segmenter(net, examples, others, derive_seed(seed, fold), name, known_empty)
         predicted = trainer.predict(net, [data.images[index] for index in held_out])
         probabilities += [probability for probability, _ in predicted]
         truths += [state.masks[index] for index in held_out]

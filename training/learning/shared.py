@@ -37,7 +37,7 @@ NOT_IN_FIRST_PASS = frozenset(
 )
 """Settings that a training on L alone does not read. A new setting counts until it is named here."""
 
-NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {"steps", "lr", "encoder_lr"}
+NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {"steps", "lr", "encoder_lr", "empty_classes"}
 """Settings that the classifier's training does not read."""
 
 

@@ -21,7 +21,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from alserve.arrays import Float32, Image
 from alserve.errors import DeviceError
-from training.data.augmentation import Crops, Example, pseudo_slots
+from training.data.augmentation import Crops, Example, empty_slots, pseudo_slots
 from training.model.network import JointNet, cam_mask
 from training.model.progress import StepBar
 from training.settings import Settings
@@ -185,8 +185,9 @@ class Trainer:
         others: Sequence[Example],
         seed: int,
         what: str,
+        known_empty: Sequence[Example] = (),
     ) -> None:
-        """Phase 2, in place: the decoder, on L and P.
+        """Phase 2, in place: the decoder, on L, P and images of classes without foreground.
 
         Args:
             net: theta0.
@@ -194,9 +195,12 @@ class Trainer:
             others: Images of P with their pseudo-masks; where the encoder learns along, images with a class only too.
             seed: Drives order, augmentation and dropout.
             what: What to call it on the progress bar.
+            known_empty: Images of classes without foreground, with their empty masks; see `empty_slots`.
         """
-        slots = pseudo_slots(self.settings, len(labelled), len(others))
-        groups = [(labelled, self.settings.batch - slots), (others, slots)]
+        empty = empty_slots(self.settings, net.classes) if known_empty else 0
+        batch = self.settings.batch - empty
+        slots = pseudo_slots(self.settings, batch, len(labelled), len(others))
+        groups = [(labelled, batch - slots), (others, slots), (known_empty, empty)]
         crops = Crops(groups, self.settings, self.settings.steps, seed)
         self._fit(SegmenterPhase(net, self.settings), crops, seed, what)
 
