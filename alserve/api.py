@@ -1,6 +1,6 @@
 """What the command line does, for Python programs: training and export, which the optional extra brings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ def train(
     encoder: str | None = None,
     decoder: str | None = None,
     encoder_lr: float | None = None,
+    empty_classes: Iterable[str] | None = None,
     validation_masks: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -65,6 +66,7 @@ def train(
         encoder: Name of a timm encoder.
         decoder: Name of a segmentation-models-pytorch decoder.
         encoder_lr: Learning rate of the encoder while it learns masks; 0 keeps it frozen.
+        empty_classes: Names of classes without foreground, such as "normal": no mask is asked for, all are known.
         validation_masks: Choose thresholds on the masks of split "valid", counted in the budget, not by
             cross-validation.
         seed: Determines everything that is random.

@@ -86,6 +86,9 @@ def enlarged(array: npt.NDArray[Any], shape: tuple[int, int]) -> Iterator[tuple[
 def resize_mask(mask: Mask, shape: tuple[int, int]) -> Mask:
     """Resize a binary mask: a pixel of the result is foreground where at least half of its area was.
 
+    A mask with foreground never becomes one without: where no pixel has half of its area, each that the centre of a
+    foreground pixel falls into is foreground.
+
     Args:
         mask: [height, width] bool.
         shape: Wanted (height, width) in pixels.
@@ -93,4 +96,26 @@ def resize_mask(mask: Mask, shape: tuple[int, int]) -> Mask:
     Returns:
         [height, width] bool at the wanted shape.
     """
+    found = _halves(mask, shape)
+    return found if found.any() or not mask.any() else _nearest(mask, shape)
+
+
+def is_too_small(mask: Mask, shape: tuple[int, int]) -> bool:
+    """Tell whether a mask has foreground, but nowhere enough for half of a pixel at another shape.
+
+    Args:
+        mask: [height, width] bool.
+        shape: (height, width) in pixels.
+    """
+    return bool(mask.any()) and not _halves(mask, shape).any()
+
+
+def _halves(mask: Mask, shape: tuple[int, int]) -> Mask:
     return resize(mask.astype(np.float32), shape) >= 0.5  # noqa: PLR2004
+
+
+def _nearest(mask: Mask, shape: tuple[int, int]) -> Mask:
+    found = np.zeros(shape, np.bool_)
+    sides = zip(np.nonzero(mask), mask.shape, shape, strict=True)
+    found[tuple((2 * places + 1) * new // (2 * old) for places, old, new in sides)] = True
+    return found

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alserve.geometry import MAX_ASPECT, STRIDE, resize, resize_mask, working_shape
+from alserve.geometry import MAX_ASPECT, STRIDE, is_too_small, resize, resize_mask, working_shape
 
 sides = st.integers(1, 20_000)
 short_sides = st.integers(1, 32).map(lambda strides: strides * STRIDE)
@@ -75,3 +75,35 @@ def test_mask_pixel_needs_half_of_its_area() -> None:
     mask[:2, :4] = True  # half of the left pixel
     mask[0, 4:7] = True  # three of sixteen in the right one
     np.testing.assert_array_equal(resize_mask(mask, (1, 2)), [[True, False]])
+
+
+@given(small, small, small, small, st.data())
+def test_a_mask_with_foreground_never_becomes_empty(
+    height: int, width: int, rows: int, columns: int, data: st.DataObject
+) -> None:
+    """Nor does one without get any; what stays is where the foreground was."""
+    mask = np.zeros((height, width), bool)
+    assert not resize_mask(mask, (rows, columns)).any()
+    places = data.draw(
+        st.lists(st.tuples(st.integers(0, height - 1), st.integers(0, width - 1)), min_size=1, max_size=3)
+    )
+    for row, column in places:
+        mask[row, column] = True
+    found = resize_mask(mask, (rows, columns))
+    assert found.shape == (rows, columns)
+    assert found.any()
+    reach = np.array([max(height / rows, 1), max(width / columns, 1)])
+    for pixel in np.argwhere(found):
+        centre = (pixel + 0.5) * (height / rows, width / columns) - 0.5
+        assert (np.abs(np.array(places) - centre) <= reach).all(axis=1).any()
+
+
+def test_an_object_smaller_than_half_a_pixel_is_a_single_pixel() -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[13, 30] = mask[14, 31] = True
+    assert is_too_small(mask, (10, 10))
+    np.testing.assert_array_equal(np.argwhere(resize_mask(mask, (10, 10))), [[3, 7]])
+    mask[20:30, 5:15] = True
+    assert not is_too_small(mask, (10, 10))
+    assert not is_too_small(np.zeros((40, 40), bool), (10, 10))
+    assert not is_too_small(mask, (40, 40))

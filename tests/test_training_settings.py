@@ -43,6 +43,15 @@ def test_bad_settings(values: dict[str, object], words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_classes_without_foreground_in_any_order() -> None:
+    assert Settings.of(None, {}).empty_classes == ()
+    for given in (["b", "a", "b"], ("a", "b"), {"a", "b"}):
+        assert Settings.of(None, {"empty_classes": given}).empty_classes == ("a", "b")
+    assert Settings.of(None, parse_assignments(["empty_classes=free"])).empty_classes == ("free",)
+    with pytest.raises(DataError, match=r"empty_classes=.*: should be a valid string"):
+        Settings.of(None, {"empty_classes": [False]})
+
+
 def test_settings_by_name() -> None:
     given = parse_assignments(["k=0.1", "pseudo-targets = soft", "pseudo_flips=true", "crop=32"])
     chosen = Settings.of(None, given)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from alserve.errors import DataError, describe_fault
 from alserve.geometry import STRIDE
@@ -75,6 +75,8 @@ class Settings(BaseModel):
     """R; each round is one budget."""
     passes: int = Field(2, ge=1, le=MOST)
     """Trainings a round; each further one learns from the pseudo-masks of the one before. One without P."""
+    empty_classes: tuple[str, ...] = ()
+    """Classes without foreground, such as "normal", by rising name: their masks are known, and none is asked for."""
     seed: int = Field(0, ge=0, lt=2**63)
 
     encoder: str = "tf_efficientnet_lite0"
@@ -89,8 +91,6 @@ class Settings(BaseModel):
     """Images of a training step; where the encoder learns masks, those that have one."""
     class_batch: int = Field(4, ge=1, le=MOST)
     """Further images of a step, of D, where the encoder learns masks: their classes are taught on."""
-    classes_in_turn: bool = True
-    """Draw images of every class equally often, however many it has."""
     any_orientation: bool = True
     """Images have no up and down (tissue, materials): flip and rotate them in all directions while training."""
 
@@ -144,6 +144,16 @@ class Settings(BaseModel):
     @classmethod
     def _rename(cls, values: object) -> object:
         return with_present_names(values) if isinstance(values, Mapping) else values
+
+    @field_validator("empty_classes", mode="before")
+    @classmethod
+    def _one_alone(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("empty_classes")
+    @classmethod
+    def _sorted(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(value)))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

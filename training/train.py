@@ -13,6 +13,7 @@ from alserve.terminal import say
 from training.annotate.oracle import Oracle, open_oracle
 from training.learning.algorithm import Record, learn
 from training.learning.data import read_images
+from training.learning.empty_classes import check_empty_classes
 from training.learning.learner import Learner
 from training.model.trainer import Trainer
 from training.report import report_run
@@ -87,7 +88,7 @@ def train_run(
 def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
     """Refuse a data set with too few classes or images for the settings, or an oracle without enough masks.
 
-    Classes that no model file could name are refused as well.
+    Classes that no model file could name are refused as well, and classes without foreground that do not fit the data.
 
     Raises:
         DataError: Says which class has how many, and how many are wanted.
@@ -106,4 +107,5 @@ def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:
     for label, name in enumerate(dataset.classes):
         if label not in present:
             raise DataError(f"{dataset.source}: class {name} has no image in split 'train'; add some")
+    check_empty_classes(dataset, settings.empty_classes)
     oracle.check(dataset, settings)

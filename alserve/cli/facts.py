@@ -37,6 +37,7 @@ def print_model(path: Path) -> None:
         str(path),
         [
             ("classes", ", ".join(spec.classes)),
+            *([("without foreground", ", ".join(spec.empty_classes))] if spec.empty_classes else []),
             ("mask threshold", f"{spec.threshold:.2f}"),
             ("working short side", f"{spec.short_side} pixels"),
             ("encoder", made.encoder),

@@ -108,6 +108,16 @@ def train(
         float | None,
         typer.Option(help="Learning rate of the encoder while it learns masks, such as 1e-4; 0 keeps it frozen."),
     ] = None,
+    empty_classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--empty-class",
+            metavar="NAME",
+            help="A class without foreground, such as normal: no mask is asked for, all are known to be empty. "
+            "May be repeated.",
+            show_default="none",
+        ),
+    ] = None,
     validation_masks: Annotated[
         bool,
         typer.Option(

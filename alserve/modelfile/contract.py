@@ -31,7 +31,8 @@ MAX_SPEC = 1_000_000
 
 def to_metadata(spec: ModelSpec) -> dict[str, str]:
     """Return the metadata entry of a contract."""
-    return {METADATA_KEY: spec.model_dump_json()}
+    exclude = None if spec.empty_classes else {"empty_classes"}  # which readers before 0.3.0 do not know
+    return {METADATA_KEY: spec.model_dump_json(exclude=exclude)}
 
 
 def from_metadata(metadata: Mapping[str, str], where: str) -> ModelSpec:
@@ -88,7 +89,7 @@ def write_metadata(model: bytes, spec: ModelSpec, references: Sequence[Reference
         references: Images with the trained network's answers. Default: those that the model carries.
     """
     network, metadata = _parts(memoryview(model), Budget())
-    entries = {METADATA_KEY: spec.model_dump_json()}
+    entries = to_metadata(spec)
     if references:
         entries[REFERENCES_KEY] = write_references(references)
     elif references is None and REFERENCES_KEY in metadata:

@@ -3,7 +3,7 @@
 import unicodedata
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from alserve.arrays import Float32
 from alserve.geometry import STRIDE
@@ -131,12 +131,21 @@ class ModelSpec(_Frozen):
     precision: Precision = "fp32"
     cost: Cost | None = None
     """Known of reduced precisions only."""
+    empty_classes: Annotated[tuple[Name, ...], Field(max_length=MAX_CLASSES)] = ()
+    """Classes that were said to have no foreground; a file without such classes does not have this field."""
 
     @field_validator("cam_range")
     @classmethod
     def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] > value[1]:
             raise ValueError("the low end is above the high end")
+        return value
+
+    @field_validator("empty_classes")
+    @classmethod
+    def _of_the_classes(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if unknown := [name for name in value if name not in info.data.get("classes", value)]:
+            raise ValueError(f"{unknown[0][:40]!r} is none of the classes")
         return value
 
 

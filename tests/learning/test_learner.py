@@ -9,9 +9,9 @@ import pytest
 import torch
 from drawn import UNTRAINED, settings
 
-from alserve.errors import RunError
+from alserve.errors import DataError, RunError
 from alserve.geometry import resize_mask
-from alserve.images.codec import to_grey
+from alserve.images.codec import encode_jpeg, encode_png, to_grey
 from alserve.measure.dataset import load_dataset
 from training.annotate.oracle import SimulatedOracle
 from training.data.synthetic import draw_dataset
@@ -78,6 +78,44 @@ def test_a_k_that_leaves_no_choice_is_said(make: Make, capsys: pytest.CaptureFix
     make("share").nearest()
     make("masks-only", method="masks-only", k=40).nearest()
     assert capsys.readouterr().err == ""
+
+
+def test_images_known_to_be_empty_are_nobodys_neighbours(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, learner = make("plain", k=2), make("empty", k=2, empty_classes=["irregular"])
+    assert learner.nearest() == [[]] * 4 + plain.nearest()[4:]
+    state = begin(learner)
+    assert state.pool.unlabelled == state.pool.askable == {4, 5, 6, 7}
+    assert learner.gather_masks(state)
+    assert len(state.pool.labelled) == 1
+    assert "no image is left" not in capsys.readouterr().err
+
+
+def test_masks_of_which_none_has_foreground_are_refused(make: Make) -> None:
+    learner = make(initial=2)
+    for sample in learner.data.samples:
+        assert sample.mask is not None
+        sample.mask.write_bytes(encode_png(np.zeros(sample.read()[0].shape[:2], np.uint8)))
+    with pytest.raises(DataError, match=r"4 masks so far, all empty: .*--initial, --masks.*--method cams-only"):
+        learner.gather_masks(begin(learner))
+
+
+def test_objects_too_small_for_the_working_size_stay_and_are_said(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learner = make(initial=4, rounds=1)
+    for sample in learner.data.samples[:3]:
+        assert sample.mask is not None
+        mask = np.zeros((256, 384), np.uint8)
+        mask[101, 202] = 255
+        sample.image.write_bytes(encode_jpeg(np.stack([mask] * 3, axis=2)))
+        sample.mask.write_bytes(encode_png(mask))
+    state = begin(learner)
+    assert learner.gather_masks(state)
+    assert [np.argwhere(state.masks[index]).tolist() for index in range(3)] == [[[25, 50]]] * 3
+    assert (
+        "3 of 8 new masks: the objects are smaller than half a pixel at the working size and are learned as single "
+        "pixels; a --short-side above 64 shows them"
+    ) in capsys.readouterr().err
 
 
 def test_pseudo_masks_are_compared_with_the_truth(make: Make) -> None:

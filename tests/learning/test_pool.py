@@ -15,7 +15,9 @@ class Rounds(RuleBasedStateMachine):
     @initialize(labels=st.lists(st.integers(0, 2), min_size=1, max_size=12), data=st.data())
     def start(self, labels: list[int], data: st.DataObject) -> None:
         everything = st.sets(st.sampled_from(range(len(labels))))
-        self.pool = Pool(tuple(labels), frozenset(data.draw(everything)))
+        empty = data.draw(st.sampled_from([None, 0, 1, 2]))
+        known_empty = frozenset(index for index, label in enumerate(labels) if label == empty)
+        self.pool = Pool(tuple(labels), frozenset(data.draw(everything)), known_empty)
         self.given: set[int] = set()
 
     @rule(label=st.integers(0, 2), wanted=st.integers(1, 4), seed=st.integers(0, 9))
@@ -49,12 +51,19 @@ class Rounds(RuleBasedStateMachine):
         with pytest.raises(ValueError, match="in L"):
             self.pool.add_pseudo({data.draw(st.sampled_from(sorted(self.given)))})
 
+    @precondition(lambda self: self.pool.known_empty)
+    @rule(data=st.data())
+    def no_pseudo_mask_of_a_class_without_foreground(self, data: st.DataObject) -> None:
+        with pytest.raises(ValueError, match="known to be empty"):
+            self.pool.add_pseudo({data.draw(st.sampled_from(sorted(self.pool.known_empty)))})
+
     @invariant()
     def the_sets_fit_together(self) -> None:
         pool, everything = self.pool, set(range(len(self.pool.labels)))
         assert pool.labelled == self.given
-        assert pool.labelled | pool.unlabelled == everything
+        assert pool.labelled | pool.unlabelled | pool.known_empty == everything
         assert not pool.labelled & pool.unlabelled
+        assert not pool.known_empty & (pool.labelled | pool.unlabelled | pool.askable)
         assert pool.pseudo <= pool.unlabelled
         assert sorted(i for label in range(3) for i in pool.of_class(label, everything)) == sorted(everything)
 

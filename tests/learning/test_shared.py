@@ -30,7 +30,7 @@ OTHERS: dict[str, Any] = {
 }
 """Of every setting that is said not to bear on a training on L alone, another value."""
 
-OTHERS_LATER: dict[str, Any] = {"steps": 5, "lr": 0.5, "encoder_lr": 0.1}
+OTHERS_LATER: dict[str, Any] = {"steps": 5, "lr": 0.5, "encoder_lr": 0.1, "empty_classes": ("free",)}
 """Of those that bear on it, but not on theta0."""
 
 

@@ -34,6 +34,13 @@ def test_round_trip(predictor: Predictor) -> None:
     assert from_metadata(to_metadata(predictor.spec), "here") == predictor.spec
 
 
+def test_classes_without_foreground_are_written_where_there_are_some(predictor: Predictor) -> None:
+    """Readers of before 0.3.0, which refuse fields that they do not know, read the other files."""
+    assert "empty_classes" not in to_metadata(predictor.spec)[METADATA_KEY]
+    spec = predictor.spec.model_copy(update={"empty_classes": predictor.spec.classes[1:]})
+    assert from_metadata(to_metadata(spec), "here").empty_classes == predictor.spec.classes[1:]
+
+
 def test_a_spec_cannot_be_changed(predictor: Predictor) -> None:
     with pytest.raises(ValidationError):
         predictor.spec.threshold = 0.1  # type: ignore[misc]
@@ -88,6 +95,7 @@ def test_damaged_metadata(text: str) -> None:
         ({"cam_range": (float("nan"), 1.0)}, "cam_range"),
         ({"cam_range": (0.0, float("inf"))}, "cam_range"),
         ({"cam_range": (1.0, 0.0)}, "cam_range: .*above the high end"),
+        ({"empty_classes": ("three",)}, "empty_classes: .*'three' is none of the classes"),
         ({"provenance": None}, "provenance"),
         ({"surprise\n": 1}, "surprise"),
     ],

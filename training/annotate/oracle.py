@@ -88,6 +88,11 @@ def open_oracle(name: str) -> Oracle:
     raise DataError(f"unknown --oracle '{name}'; {suggest(name, ORACLES)}, to draw the masks yourself")
 
 
+def classes_to_ask_for(dataset: Dataset, settings: Settings) -> list[tuple[int, str]]:
+    """Return index and name of the classes whose masks are asked for: those that are not said to be empty."""
+    return [(label, name) for label, name in enumerate(dataset.classes) if name not in settings.empty_classes]
+
+
 def is_marked(masks: Path, name: str, kind: str) -> bool:
     """Tell whether a person left the file NAME.KIND (skip, empty, full) beside the masks; some editors add .txt."""
     return any((masks / f"{name}.{kind}{suffix}").exists() for suffix in ("", ".txt"))
@@ -158,7 +163,7 @@ class SimulatedOracle:
     def check(self, dataset: Dataset, settings: Settings) -> None:
         """Refuse a budget that is larger than the masks there are."""
         wanted = max(sum(settings.schedule), int(settings.all_masks_at_once))
-        for label, name in enumerate(dataset.classes):
+        for label, name in classes_to_ask_for(dataset, settings):
             masks = sum(sample.mask is not None for sample in dataset.split("train") if sample.label == label)
             if masks < wanted:
                 raise DataError(
@@ -167,7 +172,8 @@ class SimulatedOracle:
                     "or draw them while it learns (--oracle folder:DIR)"
                 )
         if settings.uses_validation_masks:
-            valid = dataset.split("valid")
+            asked = {label for label, _ in classes_to_ask_for(dataset, settings)}
+            valid = [sample for sample in dataset.split("valid") if sample.label in asked]
             if not valid or any(sample.mask is None for sample in valid):
                 raise DataError(
                     f"{dataset.source}: --validation-masks needs a mask for every image of split 'valid', and some"
@@ -219,7 +225,7 @@ class FolderOracle:
             raise DataError(f"{self.folder}: lies in the data set, where it would be taken for a class; name another")
         wanted = sum(settings.schedule)
         samples = dataset.split("train")
-        for label, name in enumerate(dataset.classes):
+        for label, name in classes_to_ask_for(dataset, settings):
             images = sum(sample.label == label for sample in samples)
             if images < wanted:
                 raise DataError(

@@ -146,9 +146,9 @@ class Crops(TorchDataset[dict[str, Tensor]]):
     own colours, while `image` is strong.
 
     Args:
-        groups: Examples, and the number of slots of every batch that they fill. Each group is drawn in random order,
-            all its examples of a class once before any of them comes again.
-        settings: Crop size, kinds of augmentation, and whether classes are drawn in turn.
+        groups: Examples, and the number of slots of every batch that they fill. Each group's classes come in turn, so
+            that rare ones are seen as often as frequent ones; of a class all examples come once before any comes again.
+        settings: Crop size, kinds of augmentation.
         steps: Length of the sequence, in batches.
         seed: Drives the order and the augmentation.
         wide: Take squares as wide as the image's short side, of which none loses much of what shows the class.
@@ -168,8 +168,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         rng = np.random.default_rng(seed)
         columns: list[Iterator[Example]] = []
         for examples, slots in groups:
-            order = _in_turn(examples, rng) if settings.classes_in_turn else _endless(examples, rng)
-            columns += [order] * slots
+            columns += [_in_turn(examples, rng)] * slots
         self.examples = [next(column) for _ in range(steps) for column in columns]
         self.batch = len(columns)
         self.crop = settings.short_side if wide else settings.crop_side
@@ -214,7 +213,6 @@ def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[
 
 
 def _in_turn(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[Example]:
-    """Take an image of each class in turn, so that rare classes are seen as often as frequent ones."""
     by_class: dict[int, list[Example]] = defaultdict(list)
     for example in examples:
         by_class[example.label].append(example)

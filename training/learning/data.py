@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
+
 from alserve.arrays import Grey, Image, Mask
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.measure.dataset import Dataset
@@ -40,7 +42,11 @@ class TrainingData:
     Args:
         dataset: Images with their classes.
         images: Its training images, from `read_images`.
-        settings: Working size, targets and weights of pseudo-masks.
+        settings: Working size, targets and weights of pseudo-masks, classes without foreground.
+
+    Attributes:
+        known_empty: Images of a class without foreground, whose mask is known to be empty.
+        foreground_classes: The other classes, by their index.
     """
 
     def __init__(self, dataset: Dataset, images: Sequence[Image], settings: Settings) -> None:
@@ -49,6 +55,12 @@ class TrainingData:
         self.samples = dataset.split("train")
         self.labels = tuple(sample.label for sample in self.samples)
         self.images = list(images)
+        self.foreground_classes = tuple(
+            label for label, name in enumerate(dataset.classes) if name not in settings.empty_classes
+        )
+        self.known_empty = frozenset(
+            index for index, label in enumerate(self.labels) if label not in self.foreground_classes
+        )
         self.valid = dataset.split("valid") if settings.uses_validation_masks else ()
 
     def __len__(self) -> int:
@@ -61,13 +73,16 @@ class TrainingData:
     @cached_property
     def validation(self) -> tuple[list[Image], list[Mask]]:
         """Images and masks of split 'valid', at the working size."""
-        pairs = [(image, mask) for sample in self.valid for image, mask in [sample.read()] if mask is not None]
+        read = (sample.read() for sample in self.valid)
+        pairs = [(image, np.zeros(image.shape[:2], np.bool_) if mask is None else mask) for image, mask in read]
         images = [resize(it, working_shape(it.shape[0], it.shape[1], self.settings.short_side)) for it, _ in pairs]
         return images, [self.working_mask(mask) for _, mask in pairs]
 
     def with_masks(self, masks: Mapping[int, Mask], indices: Iterable[int]) -> list[Example]:
-        """Return images of L with their masks, by rising index."""
-        return [Example(self.images[index], self.labels[index], masks[index]) for index in sorted(indices)]
+        """Return images of L with their masks, and all images known to be empty with theirs, by rising index."""
+        known = {index: masks[index] for index in indices}
+        known |= {index: np.broadcast_to(np.False_, self.images[index].shape[:2]) for index in self.known_empty}
+        return [Example(self.images[index], self.labels[index], known[index]) for index in sorted(known)]
 
     def with_pseudo(self, pseudo: Mapping[int, Grey], indices: Iterable[int]) -> list[Example]:
         """Return images by rising index, those of P with their pseudo-masks and the others with their class alone."""

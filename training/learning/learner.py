@@ -8,10 +8,11 @@ import numpy as np
 
 from alserve.arrays import Floats, Grey, Image
 from alserve.errors import DataError, RunError
+from alserve.geometry import is_too_small
 from alserve.measure.dataset import Dataset
 from alserve.terminal import progress, say
 from training.annotate.oracle import NoMask, Oracle
-from training.learning import calibration, publication
+from training.learning import calibration, empty_masks, publication
 from training.learning.context import ModelContext
 from training.learning.data import TrainingData
 from training.learning.pool import Pool
@@ -65,7 +66,8 @@ class Learner:
             self.run.save_theta0(theta0)
             self.run.note_time(0, "theta0")
         answerable = frozenset(i for i, sample in enumerate(self.data.samples) if self.oracle.can_answer(sample))
-        state = LearningState(**vars(saved), theta0=theta0, pool=Pool(self.data.labels, answerable))
+        pool = Pool(self.data.labels, answerable, self.data.known_empty)
+        state = LearningState(**vars(saved), theta0=theta0, pool=pool)
         for asked in state.asked:
             state.pool.ask(asked)
         state.pool.add_pseudo(state.pseudo.keys())
@@ -89,10 +91,12 @@ class Learner:
         return net
 
     def nearest(self) -> list[list[int]]:
-        """Find every image's neighbours within its class; only pseudo-labels need them."""
+        """Find every image's neighbours within its class; only pseudo-labels need them, of classes with foreground."""
         if not self.settings.learns_from_pseudo:
             return []
-        k, sizes = self.settings.k, Counter(self.data.labels)
+        members = [index for index in range(len(self.data)) if index not in self.data.known_empty]
+        labels = [self.data.labels[index] for index in members]
+        k, sizes = self.settings.k, Counter(labels)
         if small := [label for label in sorted(sizes) if sizes[label] <= k]:
             others = f", and so have {len(small) - 1} more classes" if small[1:] else ""
             say(
@@ -100,7 +104,10 @@ class Learner:
                 ": there every image is a neighbour of all others"
             )
         source = f"{self.run.fingerprint}, short side {self.settings.short_side}"
-        found = neighbours(describe_once(self.data.images, self.run.cache, source), self.data.labels, k)
+        counts = describe_once(self.data.images, self.run.cache, source)
+        found: list[list[int]] = [[] for _ in range(len(self.data))]
+        for index, nearest in zip(members, neighbours(counts[members], labels, k), strict=True):
+            found[index] = [members[other] for other in nearest]
         self.run.note_time(0, "neighbours")
         return found
 
@@ -118,16 +125,16 @@ class Learner:
             seed=derive_seed(self.settings.seed, 4, state.round),
         )
         chosen: list[int] = []
-        classes = len(self.data.dataset.classes)
-        with progress(classes, f"round {state.round}, query", "classes") as show:
-            for label in range(classes):
+        classes = self.data.foreground_classes
+        with progress(len(classes), f"round {state.round}, query", "classes") as show:
+            for done, label in enumerate(classes, start=1):
                 wanted = self.settings.schedule[state.round - 1] - len(pool.of_class(label, state.asked_now))
                 wanted = min(wanted, len(pool.of_class(label, pool.unlabelled & pool.askable)))
                 if wanted:
                     rng = np.random.default_rng(derive_seed(self.settings.seed, 1, state.round, label))
                     labelled = pool.of_class(label, pool.labelled)
                     chosen += strategy.choose(context, pool.candidates(label, wanted), labelled, wanted, rng)
-                show(label + 1)
+                show(done)
         return sorted(chosen)
 
     def gather_masks(self, state: LearningState) -> bool:
@@ -140,7 +147,7 @@ class Learner:
             False where a person has to draw first: the run continues when it is started again.
 
         Raises:
-            DataError: No image is left that the oracle would draw.
+            DataError: No image is left that the oracle would draw, or no mask has foreground.
         """
         if len(state.asked) < state.round:
             state.asked.append([])
@@ -158,11 +165,28 @@ class Learner:
             raise DataError(
                 f"{self.data.dataset.source}: every image was skipped; allow some again, or use --method cams-only"
             )
-        for label, name in enumerate(self.data.dataset.classes):
+        self._check_masks(state)
+        for label in self.data.foreground_classes:
+            name = self.data.dataset.classes[label]
             found, wanted = len(state.pool.of_class(label, state.asked[-1])), self.settings.schedule[state.round - 1]
             if found < wanted:
                 say(f"class {name}: no image is left to ask for; round {state.round} has {found} of {wanted} new masks")
         return True
+
+    def _check_masks(self, state: LearningState) -> None:
+        """Refuse masks that are all empty, and say how many of the round's have objects too small to be seen."""
+        if state.masks and not any(mask.any() for mask in state.masks.values()):
+            raise DataError(
+                f"{self.data.dataset.source}: {len(state.masks)} masks so far, all empty: there is no foreground to "
+                "learn from; ask for more, or give others (--initial, --masks, with --overwrite), or use "
+                "--method cams-only"
+            )
+        new = state.asked[-1]
+        if small := state.too_small.intersection(new):
+            say(
+                f"{len(small)} of {len(new)} new masks: the objects are smaller than half a pixel at the working size "
+                f"and are learned as single pixels; a --short-side above {self.settings.short_side} shows them"
+            )
 
     def _take_masks(self, state: LearningState) -> None:
         """Ask the oracle for the missing masks; move their images into L, and drop those that it will not draw."""
@@ -173,10 +197,12 @@ class Learner:
                 state.forget(index)
             elif not isinstance(answer, NoMask):
                 state.masks[index] = self.data.working_mask(answer)
+                if is_too_small(answer, state.masks[index].shape):
+                    state.too_small.add(index)
                 state.pool.add_masks([index])
 
     def train(self, state: LearningState) -> JointNet:
-        """Steps 2a and 2b: from theta0, train on L and P.
+        """Steps 2a and 2b: from theta0, train on L and P, and on the images that are known to be empty.
 
         The first of several passes learns from L alone, so that errors in P do not reinforce themselves. Where the
         encoder learns as well, all of D is trained on with its class labels, and by consistency if that is the method.
@@ -234,5 +260,9 @@ class Learner:
         return found
 
     def publish(self, state: LearningState) -> dict[str, object]:
-        """Step 3: see `training.learning.publication`."""
-        return publication.publish(self.network(state.weights), state, self.data, self.trainer, self.run)
+        """Step 3: see `training.learning.publication`; and say which masks are empty that should not be."""
+        net = self.network(state.weights)
+        record = publication.publish(net, state, self.data, self.trainer, self.run)
+        record |= empty_masks.warn_of_empty_masks(net, state, self.data, self.trainer)
+        self.run.note_time(state.round, "empty masks")
+        return record

@@ -1,4 +1,8 @@
-"""The sets of Algorithm 1 over the training images D: L has an expert's mask, P a pseudo-mask, U = D - L."""
+"""The sets of Algorithm 1 over the training images D: L has an expert's mask, P a pseudo-mask, U has none.
+
+Images of classes without foreground, whose masks are known without being asked for, are in none of these sets:
+U = D - L - known_empty.
+"""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -14,15 +18,20 @@ class Pool:
     """Class of every image in D."""
     askable: frozenset[int]
     """Images that may be offered to the oracle: it has or can draw their mask, and was not asked for it yet."""
+    known_empty: frozenset[int] = frozenset()
+    """Images whose mask is known to be empty: never offered, never in U or P."""
     labelled: set[int] = field(default_factory=set)
     """L: images with a mask of the oracle."""
     pseudo: set[int] = field(default_factory=set)
     """P, a subset of U: images with a pseudo-mask of the model."""
 
+    def __post_init__(self) -> None:
+        self.askable -= self.known_empty
+
     @property
     def unlabelled(self) -> set[int]:
-        """U = D - L."""
-        return set(range(len(self.labels))) - self.labelled
+        """U = D - L - known_empty."""
+        return set(range(len(self.labels))) - self.labelled - self.known_empty
 
     def of_class(self, label: int, images: Iterable[int]) -> list[int]:
         """Return those of the images that are of one class, in order."""
@@ -59,8 +68,8 @@ class Pool:
         """Put images of U into P.
 
         Raises:
-            ValueError: One of them is in L.
+            ValueError: One of them is not in U.
         """
-        if self.labelled & set(images):
-            raise ValueError("an image in L cannot have a pseudo-mask")
+        if not self.unlabelled.issuperset(images):
+            raise ValueError("an image in L, or known to be empty, cannot have a pseudo-mask")
         self.pseudo |= set(images)

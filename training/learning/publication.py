@@ -69,14 +69,18 @@ def publish(net: JointNet, state: LearningState, data: TrainingData, trainer: Tr
 
 
 def masks_used(state: LearningState, data: TrainingData) -> int:
-    """Return the number of masks that were used so far, those for choosing the threshold included."""
-    return len(state.pool.labelled) + len(data.valid)
+    """Return the number of masks that were used so far, those for choosing the threshold included.
+
+    Masks that are known to be empty by their class cost nothing and do not count.
+    """
+    return len(state.pool.labelled) + sum(sample.label in data.foreground_classes for sample in data.valid)
 
 
 def _spec(net: JointNet, state: LearningState, data: TrainingData, trainer: Trainer, fingerprint: str) -> ModelSpec:
     shapes = [peek_shape(sample.image) for sample in data.samples]
     return ModelSpec(
         classes=data.dataset.classes,
+        empty_classes=data.settings.empty_classes,
         threshold=state.threshold,
         short_side=data.settings.short_side,
         training_short_side=int(np.median([min(shape) for shape in shapes if shape])),

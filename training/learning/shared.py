@@ -42,6 +42,7 @@ NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {
     "lr",
     "encoder_lr",
     "encoder_after",
+    "empty_classes",
     "class_batch",
     "dice_weight",
     "object_crops",
