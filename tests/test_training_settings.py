@@ -21,7 +21,7 @@ def test_settings_of_a_preset() -> None:
     [
         (
             {"method": "magic"},
-            "method=magic: unknown; there are label-propagation, masks-only, cams-only, all-masks",
+            "method=magic: unknown; there are consistency, label-propagation, masks-only, cams-only, all-masks",
         ),
         ({"method": "mask-only"}, "did you mean masks-only"),
         ({"method": ["random"]}, r"method=\['random'\]: unknown"),

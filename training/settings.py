@@ -133,8 +133,8 @@ class Settings(BaseModel):
     """Weights of the loss of P's pixels: all equal, by the model's confidence, or of its certain pixels only."""
     pseudo_flips: bool = True
     """Average a pseudo-mask over the image's flips."""
-    folds: int = Field(2, ge=2, le=MOST)
-    """Parts of L in the cross-validation that estimates the threshold."""
+    folds: int = Field(0, ge=0, le=MOST)
+    """Parts of L in a cross-validation that estimates the threshold; 0: none, and the threshold is one half."""
     references: bool = True
     """Store pieces of training images in the model file, one a class up to four: it checks itself by them."""
     validation_masks: bool = False
@@ -159,6 +159,8 @@ class Settings(BaseModel):
     def _consistent(self) -> Self:
         if self.query not in STRATEGIES:
             raise ValueError(f"unknown strategy '{self.query}'; {suggest(self.query, STRATEGIES)}")
+        if self.folds == 1:
+            raise ValueError("folds 1: nothing would be left to train on; 0 is no cross-validation, 2 its fewest parts")
         if self.crop is not None and self.crop > self.short_side:
             raise ValueError(f"crop {self.crop} is larger than the working size, short_side {self.short_side}")
         return self
@@ -192,6 +194,11 @@ class Settings(BaseModel):
     def all_masks_at_once(self) -> bool:
         """Whether every mask there is is asked for in one round."""
         return self.method == "all-masks"
+
+    @property
+    def makes_pseudo_masks(self) -> bool:
+        """Whether images get pseudo-masks: to learn from, or with consistency to show what the model teaches itself."""
+        return self.learns_from_pseudo or self.uses_consistency
 
     @property
     def pseudo_views(self) -> tuple[tuple[int, ...], ...]:

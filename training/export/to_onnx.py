@@ -57,7 +57,7 @@ class Served(nn.Module):
         mask = (
             cam_mask(cams, logits, images.shape[1:3]) if self.mask_from_cams else self.net.segment(features).sigmoid()
         )
-        return logits.softmax(dim=1), cams, mask
+        return logits.softmax(dim=1), cams, mask * self.net.presence(logits)
 
 
 def export_model(

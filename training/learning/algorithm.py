@@ -52,8 +52,8 @@ def learn(learner: Learner, run: Run, settings: Settings, done: Callable[[Record
             return False
         while state.passes < settings.passes_a_round:
             net = learner.train(state)  # 2a, 2b
-            state.threshold = learner.choose_threshold(net, state)  # 2c
-            if settings.learns_from_pseudo:
+            state.threshold, state.threshold_reason = learner.choose_threshold(net, state)  # 2c
+            if settings.makes_pseudo_masks:
                 state.pool.add_pseudo(within_reach(state.pool.unlabelled, state.pool.labelled, nearest))  # 2e
                 state.pseudo = learner.pseudo_label(net, state)  # 2f
             state.weights = weights_of(net)

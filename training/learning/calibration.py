@@ -7,21 +7,19 @@ import numpy as np
 
 from training.learning.data import TrainingData
 from training.learning.state import LearningState
-from training.learning.threshold import best_threshold, otsu_threshold
+from training.learning.threshold import MORE_LIKELY_THAN_NOT, Threshold, best_threshold, otsu_threshold
 from training.model.network import JointNet
 from training.model.trainer import Lesson, Trainer
 from training.seeds import derive_seed
 
-MORE_LIKELY_THAN_NOT = 0.5
-
 
 def choose_threshold(
     net: JointNet, state: LearningState, data: TrainingData, trainer: Trainer, start: Callable[[], JointNet]
-) -> float:
-    """Choose the threshold: on split 'valid' where its masks are used, by cross-validation inside L where not.
+) -> Threshold:
+    """Choose the threshold: on split 'valid' where its masks are used, or by cross-validation inside L if that is set.
 
-    Cross-validation takes time: it is done for the round's last pass, whose model is served. The passes before it only
-    make pseudo-masks, of the pixels that are foreground more likely than not. Without any mask it is Otsu's threshold.
+    Otherwise a pixel is foreground where that is more likely than not. Cross-validation is done for the round's last
+    pass, whose model is served; the passes before it only make pseudo-masks. Without any mask it is Otsu's threshold.
 
     Args:
         net: The network after this pass.
@@ -38,19 +36,22 @@ def choose_threshold(
     if data.valid:
         images, truths = data.validation
         return best_threshold([probability for probability, _ in trainer.predict(net, images)], truths)
-    if state.passes + 1 == data.settings.passes_a_round and len(state.pool.labelled) > 1:
+    last = state.passes + 1 == data.settings.passes_a_round
+    if data.settings.folds and last and len(state.pool.labelled) > 1:
         return _cross_validate(state, data, trainer, start)
     return MORE_LIKELY_THAN_NOT
 
 
-def _cross_validate(state: LearningState, data: TrainingData, trainer: Trainer, start: Callable[[], JointNet]) -> float:
-    """Train on P and on parts of L, the encoder frozen, with a third of the steps; choose on the parts left out."""
+def _cross_validate(
+    state: LearningState, data: TrainingData, trainer: Trainer, start: Callable[[], JointNet]
+) -> Threshold:
+    """Train on P and on parts of L with a third of the steps; choose on the parts left out."""
     settings = data.settings
     seed = derive_seed(settings.seed, 3, state.round, state.passes)
     shuffled = np.random.default_rng(seed).permutation(sorted(state.pool.labelled))
     order = sorted((int(index) for index in shuffled), key=lambda index: data.labels[index])
     folds = min(settings.folds, len(order))
-    short = {"steps": max(1, settings.steps // 3), "encoder_lr": 0.0, "method": "masks-only"}
+    short = {"steps": max(1, settings.steps // 3), "method": "masks-only"}
     trainer = replace(trainer, settings=settings.model_copy(update=short))
     others = data.with_pseudo(state.pseudo, state.pool.pseudo)
     probabilities, truths = [], []

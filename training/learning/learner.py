@@ -20,6 +20,7 @@ from training.learning.pseudo import pseudo_mask
 from training.learning.shared import Shared
 from training.learning.similarity import describe_once, neighbours
 from training.learning.state import LearningState, fits
+from training.learning.threshold import Threshold
 from training.model.network import JointNet
 from training.model.trainer import Lesson, Trainer
 from training.query import STRATEGIES
@@ -76,14 +77,19 @@ class Learner:
 
     def _train_classifier(self) -> Weights:
         seed = derive_seed(self.settings.seed, 0)
-        net = self.trainer.new_network(len(self.data.dataset.classes), seed)
+        net = self._new_network(seed)
         self.trainer.train_classifier(net, self.data.with_pseudo({}, range(len(self.data))), seed)
         self.run.note_time(0, "classifier")
         return weights_of(net)
 
+    def _new_network(self, seed: int) -> JointNet:
+        classes = range(len(self.data.dataset.classes))
+        empty = [label for label in classes if label not in self.data.foreground_classes]
+        return self.trainer.new_network(len(classes), seed, empty)
+
     def network(self, weights: Weights) -> JointNet:
         """Build a network that holds these weights."""
-        net = self.trainer.new_network(len(self.data.dataset.classes), self.settings.seed)
+        net = self._new_network(self.settings.seed)
         try:
             net.load_state_dict(dict(weights))
         except RuntimeError:  # names or shapes of another network
@@ -231,7 +237,7 @@ class Learner:
             train()
         return net
 
-    def choose_threshold(self, net: JointNet, state: LearningState) -> float:
+    def choose_threshold(self, net: JointNet, state: LearningState) -> Threshold:
         """Step 2c: see `training.learning.calibration`."""
         start = partial(self.network, state.theta0)
         threshold = calibration.choose_threshold(net, state, self.data, self.trainer, start)

@@ -46,6 +46,7 @@ def publish(net: JointNet, state: LearningState, data: TrainingData, trainer: Tr
         "pseudo_labels": len(state.pool.pseudo),
         "pseudo_dice": pseudo_dice(state.pseudo, data.samples),
         "threshold": state.threshold,
+        "threshold_reason": state.threshold_reason,
         "asked": [data.samples[index].name for index in state.asked[-1]],
     }
     say(f"round {state.round}, export: writing {run.model} and comparing it with the network")

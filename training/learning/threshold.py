@@ -1,6 +1,7 @@
 """The mask threshold, from held-out images whose mask is known."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +12,15 @@ from alserve.images.codec import to_grey
 
 THRESHOLDS = np.round(np.arange(0.05, 0.995, 0.01), 2)
 """The values tried: 0.05, 0.06 .. 0.99."""
+
+FALSE_ALARM = 0.5
+"""What foreground in an image that has none costs: as much as half of an image's mean IoU."""
+
+LEAST_OBJECTS = 2
+"""Fewest images with foreground by which a threshold is chosen."""
+
+TOLERANCE = 1e-12
+"""Rounding of the means."""
 
 
 def mean_ious(probability: Float32, truth: Mask) -> Float64:
@@ -38,21 +48,58 @@ def _ratio(part: npt.NDArray[np.int_], whole: npt.NDArray[np.int_]) -> Float64:
     return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)
 
 
-def best_threshold(probabilities: Sequence[Float32], truths: Sequence[Mask]) -> float:
-    """Choose the threshold with the best `mean_ious`, averaged over the held-out images.
+class Threshold(NamedTuple):
+    """A mask threshold, and why it is this one."""
 
-    Where several are equally good, the middle one is taken.
+    value: float
+    """A pixel is foreground where its probability is above this."""
+    reason: str
+    """For a person, in a few words."""
+
+
+MORE_LIKELY_THAN_NOT = Threshold(0.5, "foreground where that is more likely than not")
+
+
+def best_threshold(probabilities: Sequence[Float32], truths: Sequence[Mask]) -> Threshold:
+    """Choose the threshold nearest to one half that is no worse than the best by more than chance.
+
+    An image with foreground counts with its `mean_ious`, one without as 1 - `FALSE_ALARM` where any pixel is above the
+    threshold and as 1 where none is: silence is not rewarded, for it earns nothing on the others. A threshold is no
+    worse than the best where the mean difference over the images is within one standard error (Breiman et al.,
+    Classification and Regression Trees, 1984, 3.4.3); so few masks leave it near one half.
+
+    Args:
+        probabilities: Foreground probability of held-out images: float32 [height, width], 0 to 1.
+        truths: Their masks: bool [height, width].
+
+    Returns:
+        One of `THRESHOLDS`; one half where fewer than two of the images have foreground.
     """
-    means = np.mean(
-        [mean_ious(probability, truth) for probability, truth in zip(probabilities, truths, strict=True)],
-        axis=0,
-    )
-    best = np.flatnonzero(means >= means.max() - 1e-12)
-    return float(THRESHOLDS[best[len(best) // 2]])
+    pairs = list(zip(probabilities, truths, strict=True))
+    scores = np.stack([_scores(probability, truth) for probability, truth in pairs])
+    objects = sum(bool(truth.any()) for truth in truths)
+    counted = f"{objects} held-out images with foreground, {len(pairs) - objects} without"
+    if objects < LEAST_OBJECTS:
+        return Threshold(MORE_LIKELY_THAN_NOT.value, f"{counted}: too few to choose by")
+    best = int(scores.mean(axis=0).argmax())
+    lost = scores[:, [best]] - scores
+    error = lost.std(axis=0, ddof=1) / np.sqrt(len(pairs))
+    as_good = np.flatnonzero(lost.mean(axis=0) <= error + TOLERANCE)
+    value = float(THRESHOLDS[as_good[np.abs(THRESHOLDS[as_good] - MORE_LIKELY_THAN_NOT.value).argmin()]])
+    found = f"{counted}: the best is {THRESHOLDS[best]:.2f}"
+    return Threshold(value, f"{found}, and {value:.2f} is as good within a standard error")
 
 
-def otsu_threshold(probabilities: Sequence[Float32]) -> float:
+def _scores(probability: Float32, truth: Mask) -> Float64:
+    """Return what an image counts for every threshold: float64 [thresholds], 0 to 1."""
+    if truth.any():
+        return mean_ious(probability, truth)
+    return np.where(probability.max() > THRESHOLDS.astype(np.float32), 1 - FALSE_ALARM, 1.0)
+
+
+def otsu_threshold(probabilities: Sequence[Float32]) -> Threshold:
     """Choose the threshold that parts the values best (Otsu, 1979), without any mask."""
     values = np.concatenate([probability.ravel() for probability in probabilities])
     level, _ = cv2.threshold(to_grey(values), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return float(np.clip(level / 255, THRESHOLDS[0], THRESHOLDS[-1]))
+    value = float(np.clip(level / 255, THRESHOLDS[0], THRESHOLDS[-1]))
+    return Threshold(value, "parts the values of all training images best (Otsu)")

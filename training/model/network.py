@@ -104,6 +104,7 @@ class JointNet(nn.Module):
         decoder: Decoder of a segmentation-models-pytorch architecture, by its name there, in lower case.
         pretrained: Start from ImageNet weights; without, from random ones.
         mask_dropout: Dropout of whole channels before the mask head, 0 to 1.
+        empty_classes: Classes without foreground, by their index.
 
     Raises:
         DataError: There is no such encoder or decoder, they do not fit together, or weights cannot be downloaded.
@@ -120,9 +121,11 @@ class JointNet(nn.Module):
         *,
         pretrained: bool = True,
         mask_dropout: float = 0.0,
+        empty_classes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.classes = classes
+        self.empty_classes = list(empty_classes)
         self.encoder, mean, std = _build_encoder(encoder, pretrained=pretrained)
         channels: list[int] = self.encoder.out_channels
         self.cam_head = CamHead(channels[-1], classes)
@@ -170,6 +173,15 @@ class JointNet(nn.Module):
         if self.mask_stride > 1:
             mask = functional.interpolate(mask, scale_factor=self.mask_stride, mode="bilinear")
         return mask.squeeze(1)
+
+    def presence(self, logits: Tensor) -> Tensor | float:
+        """Return the probability that an image is of a class with foreground: [batch, 1, 1]; 1 where all classes have.
+
+        A mask's probability times this is the probability of foreground whatever the class is.
+        """
+        if not self.empty_classes:
+            return 1.0
+        return 1 - logits.softmax(dim=1)[:, self.empty_classes].sum(dim=1)[:, None, None]
 
     def forward(self, images: Tensor) -> JointOutput:
         """Run all three parts on uint8 images [batch, 3, height, width], sizes multiples of 32."""

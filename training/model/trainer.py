@@ -72,7 +72,7 @@ class Trainer:
         capable = torch.cuda.is_bf16_supported() if self.accelerator == "gpu" else _cpu_has_bfloat16()
         return "bf16-mixed" if capable else "32-true"
 
-    def new_network(self, classes: int, seed: int) -> JointNet:
+    def new_network(self, classes: int, seed: int, empty_classes: Sequence[int] = ()) -> JointNet:
         """Build a network; its new layers are drawn from the seed."""
         lightning.seed_everything(seed, workers=True, verbose=False)
         settings = self.settings
@@ -82,6 +82,7 @@ class Trainer:
             settings.decoder,
             pretrained=settings.pretrained,
             mask_dropout=settings.mask_dropout,
+            empty_classes=empty_classes,
         )
 
     def train_classifier(self, net: JointNet, examples: Sequence[Example], seed: int) -> None:
@@ -144,10 +145,11 @@ class Trainer:
             for image in images:
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
                     logits, cams, mask = net(_batch_of_one(image, device))
-                cams = cams.float()
-                probability = (
+                logits, cams = logits.float(), cams.float()
+                found = (
                     cam_mask(cams, logits, image.shape[:2]) if self.settings.mask_from_cams else mask.float().sigmoid()
                 )
+                probability = found * net.presence(logits)
                 yield probability[0].cpu().numpy(), cams[0].cpu().numpy()
         finally:
             net.cpu()
@@ -172,7 +174,8 @@ class Trainer:
         ):
             torch.manual_seed(seed)
             features = net.encode(_batch_of_one(image, device))
-            found = [net.segment(features)[0].float().sigmoid() for _ in range(draws)]
+            present = net.presence(net.classify(features)[0].float())
+            found = [(net.segment(features).float().sigmoid() * present)[0] for _ in range(draws)]
         net.eval().cpu()
         return torch.stack(found).cpu().numpy()
 

@@ -27,6 +27,7 @@ class _Fields(Stored):
     passes: Count
     asked: list[list[Count]]
     threshold: Share
+    threshold_reason: str = ""
     records: list[dict[str, Any]]
 
 

@@ -49,6 +49,7 @@ class _Round(Stored):
     pseudo_labels: Count
     pseudo_dice: Share | None = None
     threshold: Share
+    threshold_reason: str = ""
     asked: list[str] = []
     test_dice: Share | None = None
     test_iou: Share | None = None

@@ -23,6 +23,8 @@ class State:
     asked: list[list[int]] = field(default_factory=list)
     """Images the oracle was asked for, one list a round, without those that it would not draw."""
     threshold: float = 0.5
+    threshold_reason: str = ""
+    """Why it is this one."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """The lines of `rounds.jsonl`."""
     pseudo: dict[int, Grey] = field(default_factory=dict)
