@@ -170,6 +170,7 @@ class Trainer:
             settings.encoder,
             settings.decoder,
             pretrained=settings.pretrained,
+            encoder_weights=settings.encoder_weights,
             mask_dropout=settings.mask_dropout,
         )
 
