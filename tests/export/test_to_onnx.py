@@ -106,6 +106,28 @@ def test_other_decoders(decoder: str, spec: ModelSpec, tmp_path: Path) -> None:
     assert [part.shape for part in found] == [(2, 2), (2, 2, 1, 3), (2, 32, 96)]
 
 
+def test_a_transformer_learns_and_is_exported_for_any_size(spec: ModelSpec, tmp_path: Path) -> None:
+    """Its first weights from a file, as where no model hub can be reached."""
+    torch.manual_seed(3)
+    weights, path = timm.create_model("test_vit", patch_size=14).state_dict(), tmp_path / "model.onnx"
+    stored = timm.create_model("test_vit").state_dict()
+    assert weights.keys() == stored.keys()
+    save_file(stored, tmp_path / "weights")
+    trainer = Trainer(settings(encoder="test_vit", encoder_weights=tmp_path / "weights"), "cpu")
+    net = trainer.new_network(2, 5)
+    examples = [example(seed) for seed in range(4)]
+    trainer.train_classifier(net, examples, 5)
+    trainer.train_segmenter(net, examples, [], 6, "a pass")
+    blocks = {name: tensor for name, tensor in net.encoder.model.state_dict().items() if name.startswith("blocks.")}
+    learned = {name.split(".")[1] for name, tensor in blocks.items() if not torch.equal(tensor, stored[name])}
+    assert learned == {str(len(net.encoder.model.blocks) - 1)}
+    export_model(net, spec, path, IMAGES)
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    for height, width in ((32, 96), (160, 64)):
+        found = session.run(None, {"image": np.stack([picture(height, width, seed) for seed in range(2)])})
+        assert [part.shape for part in found] == [(2, 2), (2, 2, height // 32, width // 32), (2, height, width)]
+
+
 def test_a_file_that_computes_something_else_is_refused(
     exported: Path, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

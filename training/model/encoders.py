@@ -63,7 +63,7 @@ class PlainTransformer(nn.Module):
         try:
             self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
         except TypeError:
-            raise ValueError("it takes images of one size only") from None
+            raise ValueError("timm builds it for images of one size only") from None
         blocks = len(self.model.blocks)
         self.after = [blocks * part // PARTS - 1 for part in range(1, PARTS + 1)]
         self.patch: int = self.model.feature_info[-1]["reduction"]
