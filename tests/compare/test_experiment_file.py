@@ -58,7 +58,8 @@ def test_a_file_with_wrong_keys_or_values_is_refused(
 def test_a_file_of_encoder_weights_is_relative_to_the_experiments(folder: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "data").symlink_to(folder / "data")
     methods = {"plain": {}, "dino": {"encoder_weights": "b.pth"}}
-    path = write_config(tmp_path, data="data/data.csv", methods=methods, settings={"encoder_weights": "a.pth"})
+    shared = {"initial": 1, "rounds": 1, "encoder_weights": "a.pth"}
+    path = write_config(tmp_path, data="data/data.csv", methods=methods, settings=shared)
     experiment = read_experiment(path)
     found = [settings_of(experiment, method, 0).encoder_weights for method in methods]
     assert found == [tmp_path / "a.pth", tmp_path / "b.pth"]
