@@ -33,6 +33,7 @@ def train(
     classifier_steps: int | None = None,
     short_side: int | None = None,
     encoder: str | None = None,
+    encoder_weights: str | Path | None = None,
     decoder: str | None = None,
     encoder_lr: float | None = None,
     empty_classes: Iterable[str] | None = None,
@@ -64,6 +65,8 @@ def train(
         classifier_steps: Training steps on the class labels.
         short_side: Working size: short side in pixels, a multiple of 32, 64 or more.
         encoder: Name of a timm encoder.
+        encoder_weights: File of the encoder's first weights, in place of ImageNet's from an installed package or a
+            model hub: safetensors, or a state dictionary of PyTorch. No code in it is run.
         decoder: Name of a segmentation-models-pytorch decoder.
         encoder_lr: Learning rate of the encoder while it learns masks; 0 keeps it frozen.
         empty_classes: Names of classes without foreground, such as "normal": no mask is asked for, all are known.

@@ -4,6 +4,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from training.data.augmentation import Example
 from training.settings import Settings
@@ -36,3 +37,8 @@ def example(seed: int, *, weight: float = 1.0, shape: tuple[int, int] = (64, 96)
     label = seed % 2
     image[..., 2 * label] += np.uint8(50)
     return Example(image, label, blobs, weight)
+
+
+def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
+    """A batch of noise as a network takes it: uint8 [batch, 3, height, width]."""
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))

@@ -1,6 +1,7 @@
 """The settings of a training run, validated, and the presets. Reading it needs no torch."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -81,8 +82,11 @@ class Settings(BaseModel):
 
     encoder: str = "tf_efficientnet_lite0"
     decoder: str = "unet"
-    """Decoder of a segmentation-models-pytorch architecture, see `training.model.network`."""
+    """Decoder of a segmentation-models-pytorch architecture, see `training.model.decoders`."""
     pretrained: bool = True
+    """Start from ImageNet weights, of an installed package or a model hub."""
+    encoder_weights: Path | None = None
+    """File of the encoder's first weights, see `training.model.weights`; then no hub is asked for any."""
     short_side: int = Field(256, ge=2 * STRIDE, le=MOST_SIDE, multiple_of=STRIDE)
     """Working size in pixels."""
     crop: int | None = Field(None, ge=STRIDE, multiple_of=STRIDE)

@@ -100,7 +100,18 @@ def train(
     short_side: Annotated[
         int | None, typer.Option(help="Working size: short side in pixels, a multiple of 32, 64 or more.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Name of a timm encoder.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Name of a timm encoder, such as resnet34 or vit_small_patch14_dinov2.")
+    ] = None,
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The encoder's first weights, where no model hub can be reached: safetensors, or a state dictionary "
+            "of PyTorch.",
+            show_default="an installed package's, or the hub's",
+        ),
+    ] = None,
     decoder: Annotated[
         str | None, typer.Option(help="Name of a segmentation-models-pytorch decoder; a wrong name lists them all.")
     ] = None,

@@ -59,7 +59,7 @@ def test_defaults_of_training_settings_are_shown(cli: Cli) -> None:
     said = options_of(help_of(cli, "train"))
     for name, field in Settings.model_fields.items():
         option = f"--{name.replace('_', '-')}"
-        if option in said and not isinstance(field.default, bool):
+        if option in said and field.default is not None and not isinstance(field.default, bool):
             assert f"[default: {field.default}]" in said[option].replace("- ", "-")
 
 

@@ -94,6 +94,15 @@ def test_export_refuses(cli: Cli, data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "model.onnx").exists()
 
 
+def test_train_refuses_encoder_weights_before_it_begins(cli: Cli, data: Path, tmp_path: Path) -> None:
+    command = ("train", data, "--masks", tmp_path / "masks", "--out", tmp_path / "run", "--encoder", "resnet18")
+    (tmp_path / "text").write_text("no weights")
+    for name, words in (("nowhere", "there is no such file"), ("text", "is damaged, or no file of weights")):
+        path = tmp_path / name
+        assert_refused(cli(*command, "--initial", 1, "--rounds", 1, "--encoder-weights", path), f"{path}: {words}")
+    assert not (tmp_path / "run").exists()
+
+
 def spoil(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda folder: write_atomic(folder / name, content)
 

@@ -55,6 +55,18 @@ def test_a_file_with_wrong_keys_or_values_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_of_encoder_weights_is_relative_to_the_experiments(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "data").symlink_to(folder / "data")
+    methods = {"plain": {}, "dino": {"encoder_weights": "b.pth"}}
+    shared = {"initial": 1, "rounds": 1, "encoder_weights": "a.pth"}
+    path = write_config(tmp_path, data="data/data.csv", methods=methods, settings=shared)
+    experiment = read_experiment(path)
+    found = [settings_of(experiment, method, 0).encoder_weights for method in methods]
+    assert found == [tmp_path / "a.pth", tmp_path / "b.pth"]
+    assert_refused(cli("experiment", path, "--out", tmp_path / "out"), "b.pth: there is no such file")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -1,21 +1,29 @@
 """The exported file computes what the network computed, at any size and batch; anything else is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import timm
 import torch
-from drawn import UNTRAINED
+from drawn import UNTRAINED, example, settings
 from pictures import picture
+from safetensors.torch import save_file
+from timm.models import register_model
+from timm.models.vision_transformer import _create_vision_transformer
+from torch import nn
 
 import training.export.to_onnx
 from alserve import load
 from alserve.errors import ModelError
-from alserve.modelfile import ModelSpec, Provenance
+from alserve.modelfile import INPUT, ModelSpec, Provenance
 from alserve.runtime.engine import Engine
 from training.export.to_onnx import TOLERANCE, Served, cam_mask, export_model
 from training.model.network import JointNet
+from training.model.trainer import Trainer
 
 IMAGES = [picture(50, 70, seed) for seed in range(2)]
 
@@ -104,6 +112,38 @@ def test_other_decoders(decoder: str, spec: ModelSpec, tmp_path: Path) -> None:
     assert all(figure.max_difference <= TOLERANCE for figure in stored.parity)
     found = Engine(path, device="cpu", self_check=False).run(np.stack([picture(32, 96, seed) for seed in range(2)]))
     assert [part.shape for part in found] == [(2, 2), (2, 2, 1, 3), (2, 32, 96)]
+
+
+@register_model
+def little_dinov2(pretrained: bool = False, **options: Any) -> nn.Module:  # noqa: FBT001, FBT002  as timm calls it
+    """As timm's vit_small_patch14_reg4_dinov2, but narrow and of four blocks."""
+    shape = {"patch_size": 14, "img_size": 70, "embed_dim": 32, "depth": 4, "num_heads": 2}
+    more = {"init_values": 1.0, "reg_tokens": 4, "no_embed_class": True}
+    return _create_vision_transformer("little_dinov2", pretrained=pretrained, **{**shape, **more, **options})
+
+
+def test_a_transformer_learns_and_is_exported_for_any_size(spec: ModelSpec, tmp_path: Path) -> None:
+    """Its first weights from a file, as where no model hub can be reached; 14 pixels a patch, as DINOv2 has them."""
+    stored = timm.create_model("little_dinov2").state_dict()
+    save_file(stored, tmp_path / "weights")
+    trainer = Trainer(settings(encoder="little_dinov2", encoder_weights=tmp_path / "weights"), "cpu")
+    net = trainer.new_network(2, 5)
+    examples = [example(seed) for seed in range(4)]
+    trainer.train_classifier(net, examples, 5)
+    found = net.encoder.model.state_dict()
+    learned = {name for name, tensor in found.items() if not torch.equal(tensor, stored[name])}
+    assert learned
+    assert all(name.startswith("blocks.3.") for name in learned)
+    trainer.train_segmenter(net, examples, [], 6, "a pass")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in net.encoder.model.state_dict().items())
+    path = tmp_path / "model.onnx"
+    parity = export_model(net, spec, path, IMAGES).parity
+    assert max(figure.max_difference for figure in parity) < TOLERANCE / 10
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    for height, width in ((32, 96), (160, 64)):
+        pixels = np.stack([picture(height, width, seed) for seed in range(2)])
+        sizes = [part.shape for part in session.run(None, {INPUT: pixels})]
+        assert sizes == [(2, 2), (2, 2, height // 32, width // 32), (2, height, width)]
 
 
 def test_a_file_that_computes_something_else_is_refused(

@@ -88,6 +88,7 @@ def test_what_is_shared_is_filed_by_all_else(tmp_path: Path) -> None:
         "encoder": "resnet34",
         "decoder": "fpn",
         "pretrained": True,
+        "encoder_weights": tmp_path / "weights",
         "short_side": 96,
         "crop": 32,
         "batch": 6,
@@ -97,6 +98,7 @@ def test_what_is_shared_is_filed_by_all_else(tmp_path: Path) -> None:
         "classifier_depth": "encoder",
         "weight_decay": 0.5,
     }
+    (tmp_path / "weights").write_bytes(b"some")
     names = Settings.model_fields.keys() - NOT_IN_THETA0
     assert names == others.keys(), (
         "a new setting: say here, or in training/learning/shared.py, whether a training depends on it"
@@ -124,6 +126,12 @@ def test_what_is_shared_is_filed_by_all_else(tmp_path: Path) -> None:
     share(query="mc-dropout")
     assert count("theta0") == 2 + len(others)
     assert count("first-pass") == 2 + len(others) + len(OTHERS_LATER) + 2
+    (tmp_path / "weights").rename(tmp_path / "moved")
+    share(encoder_weights=tmp_path / "moved")  # the same file
+    assert count("theta0") == 2 + len(others)
+    (tmp_path / "moved").write_bytes(b"others")
+    share(encoder_weights=tmp_path / "moved")
+    assert count("theta0") == 3 + len(others)
 
 
 def test_a_run_alone_shares_nothing() -> None:

@@ -1,5 +1,6 @@
 """The folder of a run: what it refuses, and that what is saved comes back."""
 
+import hashlib
 import json
 import os
 import sys
@@ -98,6 +99,25 @@ def test_the_times_of_a_run_are_all_the_time_that_it_was_at_work(tmp_path: Path)
     assert seconds[0] >= 0.2 > seconds[1] >= 0.1
     assert seconds[2] >= 1.2
     assert '"what": "stopped"' in (tmp_path / "run" / "timings.jsonl").read_text().splitlines()[-1]
+
+
+def test_a_run_belongs_to_what_its_file_of_encoder_weights_held(tmp_path: Path) -> None:
+    first, moved = tmp_path / "first", tmp_path / os.fsdecode(b"moved\xff")
+    first.write_bytes(b"weights")
+    with start(tmp_path / "run", encoder_weights=first):
+        pass
+    first.rename(moved)
+    with start(tmp_path / "run", encoder_weights=moved):  # the same file elsewhere
+        pass
+    assert read_config(tmp_path / "run")["encoder_weights"] == hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(RunError, match=r"began with other encoder weights \(SHA-256 \w{12}, now none\); give the file"):
+        start(tmp_path / "run")
+    moved.write_bytes(b"others")
+    with pytest.raises(RunError, match=r"began with other encoder weights \(SHA-256 \w{12}, now \w{12}\)") as caught:
+        start(tmp_path / "run", encoder_weights=moved)
+    assert "\n" not in str(caught.value)
+    with start(tmp_path / "run", encoder_weights=moved, overwrite=True):
+        pass
 
 
 OLD_NAMES = {"method": "random", "upside_down": False}

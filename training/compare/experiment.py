@@ -17,6 +17,7 @@ from training.annotate.oracle import SimulatedOracle
 from training.compare.jobs import RunJob, run_jobs
 from training.learning.algorithm import describe
 from training.model.trainer import Trainer
+from training.model.weights import fingerprint as weights_fingerprint
 from training.report import report_folders
 from training.run.records import read_config, read_rounds
 from training.settings import PRESETS, Settings
@@ -42,7 +43,7 @@ class Experiment(BaseModel):
     preset: str | None = None
     """Settings for a kind of data."""
     settings: dict[str, Any] = {}
-    """Settings of all runs, which replace the preset's."""
+    """Settings of all runs, which replace the preset's; a file among them is relative to this one."""
     methods: Annotated[dict[Name, dict[str, Any] | None], Field(min_length=1)]
     """Settings by the name of a method, which replace those of all runs."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
@@ -84,6 +85,9 @@ def read_experiment(path: Path) -> Experiment:
             f"{path}: holds something other than text, numbers, lists and mappings; see docs/compare.md"
         ) from None
     experiment = _checked(Experiment, content, str(path))
+    for values in (experiment.settings, *experiment.methods.values()):
+        if values and isinstance(weights := values.get("encoder_weights"), str):
+            values["encoder_weights"] = str(path.parent / weights)
     for name in experiment.methods:
         settings_of(experiment, name, experiment.seeds[0], str(path))
     return experiment
@@ -146,6 +150,7 @@ def run_experiment(
     for method in experiment.methods:
         settings = settings_of(experiment, method, experiment.seeds[0])
         check_budget(dataset, settings, SimulatedOracle())
+        weights_fingerprint(settings.encoder_weights)  # a file that cannot be read: nothing is begun
         Trainer(settings, device)  # a device that cannot be used: nothing is begun
     fingerprint = dataset.fingerprint()
     planned = [
@@ -194,7 +199,12 @@ def _is_finished(job: RunJob, fingerprint: str) -> bool:
     """Tell whether all rounds of a run are done, with these settings and data, and its report is written."""
     with suppress(RunError):
         config = read_config(job.out)
-        same = (config["settings"], config["fingerprint"]) == (job.settings.model_dump(mode="json"), fingerprint)
+        weights = weights_fingerprint(job.settings.encoder_weights)
+        same = (config["settings"], config["fingerprint"], config["encoder_weights"]) == (
+            job.settings.model_dump(mode="json"),
+            fingerprint,
+            weights,
+        )
         done = len(read_rounds(job.out)) == len(job.settings.schedule)
         return same and done and (job.out / "report.html").is_file()
     return False

@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 
 from alserve.files import write_atomic
 from training.model.trainer import Trainer
+from training.model.weights import fingerprint
 from training.run.state import Weights
 
 NOT_IN_FIRST_PASS = frozenset(
@@ -81,7 +82,9 @@ class Shared:
     def _once(self, what: str, unread: frozenset[str], more: list[object], train: Callable[[], Weights]) -> Weights:
         if self.folder is None:
             return train()
-        settings = self.trainer.settings.model_dump(mode="json", exclude=set(unread))
+        settings = self.trainer.settings.model_dump(mode="json", exclude={*unread, "encoder_weights"})
+        if (weights := fingerprint(self.trainer.settings.encoder_weights)) is not None:
+            settings["encoder_weights"] = weights  # what the file holds, not where it is
         decides = [self.fingerprint, settings, *more, self.trainer.accelerator, torch.__version__]
         key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         path = self.folder / f"{what}-{key[:16]}.safetensors"

@@ -81,6 +81,7 @@ class Trainer:
             settings.encoder,
             settings.decoder,
             pretrained=settings.pretrained,
+            encoder_weights=settings.encoder_weights,
             mask_dropout=settings.mask_dropout,
             empty_classes=empty_classes,
         )

@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 
 from alserve.errors import RunError
 from alserve.files import locked, write_atomic
+from training.model.weights import fingerprint as fingerprint_of
 from training.run.records import TIMINGS, Count, Share, Stored, read_config
 from training.run.state import State, Weights
 from training.settings import Settings
@@ -46,8 +47,9 @@ class Run:
         started: Since when time counts, by `time.monotonic`. Default: now.
 
     Raises:
-        RunError: The folder holds a run of other data or other settings, something else than a run, or a run that
-            another process is writing to.
+        DataError: The file of the encoder's weights cannot be read.
+        RunError: The folder holds a run of other data, settings or encoder weights, something else than a run, or a
+            run that another process is writing to.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Run:
             "masks": str(masks.absolute()) if masks else None,
             "oracle": oracle,
             "fingerprint": fingerprint,
+            "encoder_weights": fingerprint_of(settings.encoder_weights),
             "settings": settings.model_dump(mode="json"),
         }
         path = folder / "config.json"
@@ -133,10 +136,16 @@ class Run:
             raise RunError(f"{self.folder}: this run belongs to other data ({before['source']}); {instead}")
         if _kind(oracle := before.get("oracle", "data")) != _kind(now["oracle"]):
             raise RunError(f"{self.folder}: the masks of this run come from --oracle {oracle}; give that, {instead}")
+        if (weights := before.get("encoder_weights")) != now["encoder_weights"]:
+            raise RunError(
+                f"{self.folder}: this run began with other encoder weights (SHA-256 {_short(weights)}, now "
+                f"{_short(now['encoder_weights'])}); give the file that it began with, {instead}"
+            )
         new = now["settings"]
         old = {**Settings().model_dump(mode="json"), **before["settings"]}  # a setting that was added later
-        # "references" decides what the model file holds, not what is learned.
-        if changed := sorted(name for name in {*old, *new} - {"references"} if old.get(name) != new.get(name)):
+        # "references" decides what the model file holds, not what is learned; the file of weights may be moved.
+        same = {"references", "encoder_weights"}
+        if changed := sorted(name for name in {*old, *new} - same if old.get(name) != new.get(name)):
             changes = ", ".join(f"{name} was {old.get(name)}, now {new.get(name)}" for name in changed)
             raise RunError(
                 f"{self.folder}: this run has other settings ({changes}); give those to continue it, {instead}"
@@ -224,6 +233,10 @@ def _undamaged(path: Path) -> Iterator[None]:
 def _kind(oracle: str) -> str:
     """Return what comes before the colon: a person's folder may be moved."""
     return oracle.partition(":")[0]
+
+
+def _short(fingerprint: str | None) -> str:
+    return fingerprint[:12] if fingerprint else "none"
 
 
 def _visible(path: Path) -> bool:

@@ -40,6 +40,7 @@ class _Config(Stored):
     masks: str | None = None
     oracle: str = "data"
     fingerprint: str
+    encoder_weights: str | None = None
     settings: _Settings
 
 
