@@ -100,7 +100,7 @@ def test_groups_fill_their_slots_of_every_batch() -> None:
     weights = [[float(drawn[7 * step + slot]["weight"]) for slot in range(7)] for step in range(15)]
     assert weights == [[1.0] * 4 + [0.5] * 2 + [0.0]] * 15
     assert len(drawn) == 7 * 15
-    times = Counter(id(item) for item in drawn.examples)
+    times = Counter(id(group[place]) for group, place in drawn.places)
     assert {times[id(item)] for item in experts} == {4 * 15 // 3}
     assert {times[id(item)] for item in pseudo} == {2 * 15 // 5}
 

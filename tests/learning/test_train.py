@@ -29,8 +29,9 @@ from alserve.measure.metrics import dice
 from alserve.modelfile import ModelSpec
 from training.data.synthetic import draw_dataset
 from training.learning.algorithm import describe as describe_round
+from training.learning.neighbours import neighbours, within_reach
 from training.learning.pseudo import foreground
-from training.learning.similarity import describe, neighbours, within_reach
+from training.learning.similarity import describe
 from training.run.folder import Run
 from training.run.records import read_rounds
 from training.run.result import RunResult
@@ -122,7 +123,7 @@ def test_images_near_a_labelled_one_carry_pseudo_masks(table: Path, rounds: list
     samples = load_dataset(table).split("train")
     images = [sample.read()[0] for sample in samples]
     images = [resize(image, working_shape(*image.shape[:2], PROPAGATION.short_side)) for image in images]
-    nearest = neighbours(describe(images), [sample.label for sample in samples], PROPAGATION.k)
+    nearest = neighbours(describe(images), [sample.label for sample in samples], PROPAGATION.k, 0)
     places = {sample.name: index for index, sample in enumerate(samples)}
     labelled: set[int] = set()
     pseudo: set[int] = set()

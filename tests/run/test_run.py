@@ -23,7 +23,8 @@ def start(
     folder: Path, *, fingerprint: str = "f", overwrite: bool = False, started: float | None = None, **changes: object
 ) -> Run:
     chosen, data = settings(**changes), Path("data.csv")
-    return Run(folder, chosen, source=data, fingerprint=fingerprint, overwrite=overwrite, started=started)
+    run = Run(folder, chosen, source=data, fingerprint=fingerprint, overwrite=overwrite, started=started)
+    return run.begin()
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_both_names_of_a_method() -> None:
 
 def test_a_run_that_waits(tmp_path: Path) -> None:
     folder, masks = tmp_path / "run", tmp_path / "drawing"
-    with Run(folder, settings(), source=Path("d"), oracle=f"folder:{masks}", fingerprint="f"):
+    with Run(folder, settings(), source=Path("d"), oracle=f"folder:{masks}", fingerprint="f").begin():
         assert not RunResult.read(folder).waiting
         masks.mkdir()
         (masks / "todo.html").touch()

@@ -94,19 +94,20 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         self, groups: Sequence[tuple[Sequence[Example], int]], settings: Settings, steps: int, seed: int
     ) -> None:
         rng = np.random.default_rng(seed)
-        columns: list[Iterator[Example]] = []
+        columns: list[Iterator[tuple[Sequence[Example], int]]] = []
         for examples, slots in groups:
             columns += [_endless(examples, rng)] * slots
-        self.examples = [next(column) for _ in range(steps) for column in columns]
+        self.places = [next(column) for _ in range(steps) for column in columns]
         self.crop = settings.crop_side
         self.any_orientation = settings.any_orientation
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        example = self.examples[index]
+        group, place = self.places[index]
+        example = group[place]
         image = tv_tensors.Image(torch.from_numpy(example.image).permute(2, 0, 1))
         layers = tv_tensors.Mask(torch.from_numpy(example.layers()))
         transform = augmentation(self.crop, (layers.shape[1], layers.shape[2]), any_orientation=self.any_orientation)
@@ -124,10 +125,11 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         }
 
 
-def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[Example]:
+def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[tuple[Sequence[Example], int]]:
+    """Draw examples by their places: only those that are looked at are made, each when it is looked at."""
     while True:
-        for index in rng.permutation(len(examples)):
-            yield examples[index]
+        for place in rng.permutation(len(examples)):
+            yield examples, int(place)
 
 
 def pseudo_slots(settings: Settings, labelled: int, others: int) -> int:

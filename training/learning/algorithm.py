@@ -21,7 +21,7 @@ from typing import Any
 
 from alserve.terminal import say
 from training.learning.learner import Learner
-from training.learning.similarity import within_reach
+from training.learning.neighbours import within_reach
 from training.run.folder import Run
 from training.run.state import weights_of
 from training.settings import Settings

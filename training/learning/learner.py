@@ -1,7 +1,7 @@
 """The steps of Algorithm 1 on one data set: query, gather masks, train, choose a threshold, pseudo-label, publish."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,10 +14,11 @@ from training.annotate.oracle import NoMask, Oracle
 from training.learning import calibration, publication
 from training.learning.context import ModelContext
 from training.learning.data import TrainingData
+from training.learning.neighbours import Neighbours, neighbours
 from training.learning.pool import Pool
 from training.learning.pseudo import pseudo_mask
 from training.learning.shared import Shared
-from training.learning.similarity import describe_once, neighbours
+from training.learning.similarity import describe_once
 from training.learning.state import LearningState, fits
 from training.model.network import JointNet
 from training.model.phases import Trainer
@@ -88,7 +89,7 @@ class Learner:
             raise RunError(f"{self.run.folder}: {OTHER_STATE}") from None
         return net
 
-    def nearest(self) -> list[list[int]]:
+    def nearest(self) -> list[Neighbours]:
         """Find every image's neighbours within its class; only pseudo-labels need them."""
         if not self.settings.learns_from_pseudo:
             return []
@@ -100,7 +101,8 @@ class Learner:
                 ": there every image is a neighbour of all others"
             )
         source = f"{self.run.fingerprint}, short side {self.settings.short_side}"
-        found = neighbours(describe_once(self.data.images, self.run.cache, source), self.data.labels, k)
+        counts = describe_once(self.data.images, self.run.cache, source)
+        found = neighbours(counts, self.data.labels, k, derive_seed(self.settings.seed, 5))
         self.run.note_time(0, "neighbours")
         return found
 
@@ -186,8 +188,9 @@ class Learner:
         if not pool.labelled:
             return net
         alone = state.passes == 0 and self.settings.passes_a_round > 1
-        pseudo = {} if alone else {index: state.pseudo[index] for index in pool.pseudo}
-        others = self.data.with_pseudo(pseudo, pseudo if self.settings.encoder_lr == 0 else pool.unlabelled)
+        pseudo = {} if alone else state.pseudo
+        members = pool.unlabelled if self.settings.encoder_lr else pool.pseudo if not alone else ()
+        others = self.data.with_pseudo(pseudo, members)
         seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
 
         def train() -> Weights:
@@ -209,10 +212,11 @@ class Learner:
         self.run.note_time(state.round, "threshold")
         return threshold
 
-    def pseudo_label(self, net: JointNet, state: LearningState) -> dict[int, Grey]:
+    def pseudo_label(self, net: JointNet, state: LearningState) -> Mapping[int, Grey]:
         """Step 2f: return the model's mask of every image in P, as it is or as the mean over the image's flips."""
         members, flips = sorted(state.pool.pseudo), self.settings.pseudo_views
-        views = (np.flip(self.data.images[index], axes).copy() for index in members for axes in flips)
+        images = (self.data.images[index] for index in members)
+        views = (np.flip(image, axes).copy() for image in images for axes in flips)
         predicted = self.trainer.predict(net, views)
 
         def mean() -> Floats:
@@ -222,11 +226,13 @@ class Learner:
             found: Floats = np.stack(flipped_back).mean(axis=0)
             return found
 
-        found: dict[int, Grey] = {}
-        with progress(len(members), f"round {state.round}, pseudo-masks") as show:
-            for index in members:
-                found[index] = pseudo_mask(mean(), state.threshold)
-                show(len(found))
+        def masks() -> Iterator[Grey]:
+            with progress(len(members), f"round {state.round}, pseudo-masks") as show:
+                for done in range(1, len(members) + 1):
+                    yield pseudo_mask(mean(), state.threshold)
+                    show(done)
+
+        found = self.run.save_pseudo(state.round, state.passes + 1, members, masks())
         self.run.note_time(state.round, "pseudo-masks")
         return found
 

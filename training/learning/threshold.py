@@ -1,8 +1,7 @@
 """The mask threshold, from held-out images whose mask is known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -38,7 +37,7 @@ def _ratio(part: npt.NDArray[np.int_], whole: npt.NDArray[np.int_]) -> Float64:
     return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)
 
 
-def best_threshold(probabilities: Sequence[Float32], truths: Sequence[Mask]) -> float:
+def best_threshold(probabilities: Iterable[Float32], truths: Iterable[Mask]) -> float:
     """Choose the threshold with the best `mean_ious`, averaged over the held-out images.
 
     Where several are equally good, the middle one is taken.
@@ -51,8 +50,32 @@ def best_threshold(probabilities: Sequence[Float32], truths: Sequence[Mask]) -> 
     return float(THRESHOLDS[best[len(best) // 2]])
 
 
-def otsu_threshold(probabilities: Sequence[Float32]) -> float:
-    """Choose the threshold that parts the values best (Otsu, 1979), without any mask."""
-    values = np.concatenate([probability.ravel() for probability in probabilities])
-    level, _ = cv2.threshold(to_grey(values), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return float(np.clip(level / 255, THRESHOLDS[0], THRESHOLDS[-1]))
+def otsu_threshold(probabilities: Iterable[Float32]) -> float:
+    """Choose the threshold that parts the values best (Otsu, 1979), without any mask.
+
+    Only the number of pixels of each grey level is kept. The level is that of OpenCV, which wants all pixels at once.
+    """
+    counts = np.zeros(256, np.int64)
+    for probability in probabilities:
+        counts += np.bincount(to_grey(probability).ravel(), minlength=256)
+    return float(np.clip(_otsu_level(counts) / 255, THRESHOLDS[0], THRESHOLDS[-1]))
+
+
+def _otsu_level(counts: npt.NDArray[np.int64]) -> int:
+    """Return the last level of the lower part that has the largest variance between both parts."""
+    shares = (counts * (1 / counts.sum())).tolist()
+    mean = sum(level * int(count) for level, count in enumerate(counts)) * (1 / int(counts.sum()))
+    least = float(np.finfo(np.float32).eps)
+    best, largest, lower, below = 0, 0.0, 0.0, 0.0
+    for level, share in enumerate(shares):
+        lower *= below
+        below += share
+        above = 1 - below
+        if min(below, above) < least or max(below, above) > 1 - least:
+            continue
+        lower = (lower + level * share) / below
+        upper = (mean - below * lower) / above
+        between = below * above * (lower - upper) * (lower - upper)
+        if between > largest:
+            best, largest = level, between
+    return best

@@ -238,7 +238,7 @@ class Trainer:
             net.cpu()
 
     @torch.no_grad()
-    def features(self, net: JointNet, images: Sequence[Image]) -> Float32:
+    def features(self, net: JointNet, images: Iterable[Image]) -> Float32:
         """Return the encoder's last feature map of each image, averaged over its area: float32 [images, channels]."""
         device = self._prepare(net)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
