@@ -113,6 +113,8 @@ class Run:
         if error is not None and self._begun:
             self.note_time(self._round, "stopped")
         if not self._begun:
+            for path in (self.folder / "state").glob(f"{IMAGES}*.lock"):
+                path.unlink()
             for folder in (self.folder / "state", self.folder):
                 with suppress(OSError):  # a folder that holds something stays
                     folder.rmdir()
