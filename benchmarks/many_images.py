@@ -8,6 +8,7 @@ temporary folder (`TMPDIR`).
 """
 
 import json
+import resource
 import subprocess
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ SIDE = 256
 TESTS = 20
 SETTINGS = {"classifier_steps": 5, "steps": 5, "initial": 4, "rounds": 1, "passes": 1, "k": 0.01, "pseudo_flips": "no"}
 """A round of few steps, masks and pseudo-masks, of some per cent of the images."""
-INTERVAL = 0.1
+INTERVAL = 0.5
 """Seconds between two looks at the memory."""
 GOAL = 4e9
 """Bytes."""
@@ -94,7 +95,7 @@ def link(drawings: list[tuple[str, Path, Path]], folder: Path, number: int) -> P
 def measure(data: Path, out: Path) -> dict[str, float]:
     """Train one round; return the seconds of every part, the most memory in GB, and what the round found."""
     given = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
-    began, done = time.perf_counter(), Event()
+    began, before, done = time.perf_counter(), used(resource.RUSAGE_CHILDREN), Event()
     most = {"USS": 0, "RSS": 0}
     with subprocess.Popen([*ALSERVE, "train", data, "--out", out, "--device", "cpu", *given]) as process:
         watcher = Thread(target=watch, args=(psutil.Process(process.pid), most, done))
@@ -103,6 +104,7 @@ def measure(data: Path, out: Path) -> dict[str, float]:
         done.set()
         watcher.join()
     whole = time.perf_counter() - began
+    computing = used(resource.RUSAGE_CHILDREN) - before
     if code:
         raise SystemExit(f"training ended with {code}")
     lines = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
@@ -111,11 +113,18 @@ def measure(data: Path, out: Path) -> dict[str, float]:
     return {
         **{f"{line['what']}, s": line["seconds"] for line in lines},
         "**the whole command, s**": whole,
+        "CPU time of all its processes, s": computing,
         "pseudo-masks made": record["pseudo_labels"],
         "files left in the run's folder, GB": sum(path.stat().st_size for path in out.rglob("*")) / 1e9,
         "**most memory, USS, GB**": most["USS"] / 1e9,
         "most memory, RSS, GB": most["RSS"] / 1e9,
     }
+
+
+def used(whose: int) -> float:
+    """Return the CPU time of processes, in seconds."""
+    usage = resource.getrusage(whose)
+    return usage.ru_utime + usage.ru_stime
 
 
 def watch(root: psutil.Process, most: dict[str, int], done: Event) -> None:
