@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from alserve.arrays import Grey, Image, Mask
 from alserve.errors import RunError
+from alserve.files import remove_unfinished
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.measure.dataset import Dataset, read_mask
 from alserve.terminal import progress, say
@@ -19,7 +20,7 @@ from training.learning.pseudo import pixel_weights, target
 from training.run.pixels import PixelFile, Shape
 from training.settings import Settings
 
-IN_MEMORY = 2**30
+IN_MEMORY = 2**29
 """Most bytes that training images have, at the working size, to be kept in memory; more are kept in a file."""
 
 
@@ -83,6 +84,7 @@ def _write(path: Path, begun: deque[Image], rest: Generator[Image], count: int) 
                     f"{path.parent}: the training images take about {size / 1e9:.1f} GB there while the run lasts, and "
                     f"{free / 1e9:.1f} GB are free; make room, or choose another --out or a smaller --short-side"
                 )
+            remove_unfinished([path])  # what a kill has left
             say(
                 f"{path}: keeps the training images at the working size, about {size / 1e9:.1f} GB, while the run lasts"
             )
