@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -29,18 +30,30 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: The disk is full, or the folder may not be written; it names `path`, and nothing is left behind.
     """
+    with open_atomic(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written part by part, as `write_atomic` writes one whole: an error leaves nothing behind.
+
+    Raises:
+        OSError: See `write_atomic`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{_beginning(path.name)}{secrets.token_hex(_RANDOM // 2)}{_UNFINISHED}")
     try:
         try:
             with unfinished.open("xb") as file:
-                file.write(data)
+                yield file
             unfinished.replace(path)
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
     except OSError as error:  # a full disk names no file by itself
-        error.filename, error.filename2 = str(path), None
+        if error.filename in {None, str(unfinished)}:
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -22,7 +22,8 @@ from alserve.images.codec import encode_jpeg, read_image
 from alserve.measure.dataset import Image
 from alserve.parallel import ordered_map
 from alserve.runtime.device import available_cores
-from training.learning.similarity import describe_once, neighbours
+from training.learning.neighbours import neighbours
+from training.learning.similarity import describe_once
 
 SIZE = (375, 500)
 SHORT_SIDE = 256
@@ -87,7 +88,7 @@ def measure(paths: list[Path], labels: list[int], folder: Path) -> dict[str, flo
     return {
         "decode and resize, alone": decoded,
         "decode, resize, histograms": described,
-        "neighbours": timed(neighbours, describe(()), labels, K),
+        "neighbours": timed(neighbours, describe(()), labels, K, 0),
         "histograms of the same data, a second time": again,
     }
 

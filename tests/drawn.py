@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from training.data.augmentation import Example
+from training.data.examples import Example
 from training.settings import Settings
 
 SMALL: dict[str, Any] = {

@@ -200,11 +200,6 @@ class Settings(BaseModel):
         return self.method == "all-masks"
 
     @property
-    def makes_pseudo_masks(self) -> bool:
-        """Whether images get pseudo-masks: to learn from, or with consistency to show what the model teaches itself."""
-        return self.learns_from_pseudo or self.uses_consistency
-
-    @property
     def pseudo_views(self) -> tuple[tuple[int, ...], ...]:
         """Axes along which an image is flipped, for each of the predictions that its pseudo-mask is the mean of."""
         ways: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))

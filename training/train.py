@@ -60,25 +60,26 @@ def train_run(
     trainer = Trainer(settings, device)
     source = open_oracle(oracle)
     dataset = load_dataset(data, masks)
-    images = read_images(dataset, settings.short_side)
     check_budget(dataset, settings, source)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
-    fingerprint = dataset.fingerprint()
     run = Run(
         out,
         settings,
         source=data,
         masks=masks,
         oracle=oracle,
-        fingerprint=fingerprint,
+        fingerprint=dataset.fingerprint(),
         overwrite=overwrite,
         shared=cache,
         started=started,
     )
     with run:
+        images = read_images(dataset, settings.short_side, run.image_file(settings.short_side))
+        run.begin()  # an earlier run is replaced by none whose data cannot be read
         finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
         if finished:
             report_run(out, out / "report.html")
+            run.remove_images()
     result = RunResult.read(out)
     if finished:
         say(f"{result.model} is the model, {result.report} shows what it learned")

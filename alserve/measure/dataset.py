@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -19,6 +18,7 @@ from alserve.errors import DataError, ImageError
 from alserve.images.codec import decode, decode_mask, read_bytes
 from alserve.images.header import SUFFIXES
 from alserve.measure.listing import Identity, Listing, describe_others, find_files
+from alserve.parallel import ordered_map
 from alserve.paths import printable
 from alserve.runtime.device import available_cores
 from alserve.terminal import say_once
@@ -106,18 +106,21 @@ class Dataset:
         Raises:
             DataError: A file cannot be used, or an image and its mask differ in size.
         """
-        with ThreadPoolExecutor(available_cores()) as pool:
-            yield from pool.map(Sample.read, self.samples)
+        yield from ordered_map(Sample.read, self.samples, available_cores())
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over names, classes, splits and the files' bytes: equal only for equal data."""
         digest = hashlib.sha256(repr(self.classes).encode())
-        for sample in self.samples:
+        for sample, contents in zip(self.samples, ordered_map(_digest, self.samples, available_cores()), strict=True):
             digest.update(repr((sample.name, sample.label, sample.split)).encode())
-            for path in (sample.image, sample.mask):
-                if path is not None:
-                    digest.update(hashlib.sha256(_decode(bytes, path)).digest())
+            digest.update(contents)
         return digest.hexdigest()
+
+
+def _digest(sample: Sample) -> bytes:
+    """Return the SHA-256 of an image's bytes, followed by that of its mask's where it has one."""
+    paths = (path for path in (sample.image, sample.mask) if path is not None)
+    return b"".join(hashlib.sha256(_decode(bytes, path)).digest() for path in paths)
 
 
 @contextmanager

@@ -363,7 +363,7 @@ def test_classes_that_are_skipped_altogether(data: Path, tmp_path: Path, capsys:
     """The round goes on without them; when nothing at all is drawn, that is said."""
     dataset, tiny, masks = load_dataset(data), settings(UNTRAINED, rounds=1), tmp_path / "work" / "masks"
     trainer = Trainer(tiny, "cpu")
-    with Run(tmp_path / "run", tiny, source=data, oracle="folder:work", fingerprint="x") as run:
+    with Run(tmp_path / "run", tiny, source=data, oracle="folder:work", fingerprint="x").begin() as run:
         run.save_theta0(weights_of(trainer.new_network(2, seed=0)))
 
         def gather() -> tuple[bool, Pool]:

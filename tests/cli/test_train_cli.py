@@ -189,7 +189,7 @@ def begun(data: Path, out: Path) -> None:
     )
     masks = data.with_name("masks")
     fingerprint = load_dataset(data, masks).fingerprint()
-    with Run(out, chosen, source=data, masks=masks, fingerprint=fingerprint) as run:
+    with Run(out, chosen, source=data, masks=masks, fingerprint=fingerprint).begin() as run:
         run.save_state(State())
     (out / "rounds.jsonl").write_text(json.dumps(LINE) + "\n")
 

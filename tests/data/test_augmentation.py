@@ -10,7 +10,8 @@ from drawn import example, settings
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from training.data.augmentation import Crops, Example, pseudo_slots
+from training.data.augmentation import Crops, pseudo_slots
+from training.data.examples import Example
 from training.seeds import derive_seed
 
 EXAMPLES = [example(seed) for seed in range(6)]
@@ -100,10 +101,10 @@ def test_groups_fill_their_slots_of_every_batch() -> None:
     weights = [[float(drawn[7 * step + slot]["weight"]) for slot in range(7)] for step in range(15)]
     assert weights == [[1.0] * 4 + [0.5] * 2 + [0.0]] * 15
     assert len(drawn) == 7 * 15
-    times = Counter(id(item) for item in drawn.examples)
-    for group, draws in ((experts, 4 * 15), (pseudo, 2 * 15)):  # every class as often, and every image of a class
+    times = Counter(id(group[place]) for group, place in drawn.places)
+    for members_of, draws in ((experts, 4 * 15), (pseudo, 2 * 15)):  # every class as often, and every image of a class
         for label in (0, 1):
-            members = [item for item in group if item.label == label]
+            members = [item for item in members_of if item.label == label]
             assert {times[id(item)] - draws // 2 // len(members) for item in members} <= {0, 1}
 
 

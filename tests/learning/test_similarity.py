@@ -1,12 +1,10 @@
-"""Neighbours by colour: the divergence as published, within a class, for any k; and nothing counted twice."""
+"""Similarity by colour: histograms and divergence as published; and nothing counted twice."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pictures import picture
 
 from training.learning.similarity import (
@@ -15,8 +13,6 @@ from training.learning.similarity import (
     describe_once,
     distances,
     histograms,
-    neighbours,
-    within_reach,
 )
 
 
@@ -89,42 +85,6 @@ def test_one_image_only() -> None:
     assert distances(describe([picture()])).tolist() == [[0]]
 
 
-def test_neighbours_are_the_nearest_of_the_same_class() -> None:
-    images = [grey(value) for value in (10, 200, 12, 14, 202, 90)]
-    labels = [0, 1, 0, 1, 1, 0]
-    for index, found in enumerate(neighbours(describe(images), labels, 5)):
-        assert index not in found
-        assert sorted([*found, index]) == [i for i, label in enumerate(labels) if label == labels[index]]
-    mixed = [picture(seed=seed) for seed in (0, 1, 0, 2)]
-    assert [found[0] for found in neighbours(describe(mixed), [0] * 4, 1)][0:3:2] == [2, 0]
-
-
-@pytest.mark.parametrize(("k", "count"), [(0.25, 2), (0.5, 4), (0.01, 1), (1, 1), (3, 3), (8, 7), (40, 7)])
-def test_k_is_a_count_or_a_fraction_of_the_class(k: float, count: int) -> None:
-    images = [picture(20, 30, seed) for seed in range(10)]
-    found = neighbours(describe(images), [0] * 8 + [1, 2], k)
-    assert [len(row) for row in found] == [count] * 8 + [0, 0]
-
-
-def test_equally_near_images_come_in_their_order() -> None:
-    counts = describe([picture(seed=0), picture(seed=1), *[picture(seed=2)] * 4])
-    assert neighbours(counts, [0] * 6, 3)[2:] == [[3, 4, 5], [2, 4, 5], [2, 3, 5], [2, 3, 4]]
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.floats(0.05, 20))
-def test_neighbours_of_any_classes_and_any_k(labels: list[int], k: float) -> None:
-    rng = np.random.default_rng(len(labels))
-    counts = rng.integers(0, 9, (len(labels), 3, 256)).astype(np.uint32)
-    for index, found in enumerate(neighbours(counts, labels, k)):
-        others = [i for i, label in enumerate(labels) if label == labels[index] and i != index]
-        wanted = max(1, round(k * (len(others) + 1))) if k < 1 else int(k)
-        between = distances(counts[sorted([*others, index])])[sorted([*others, index]).index(index)]
-        assert len(set(found)) == len(found) == min(wanted, len(others))
-        assert set(found) <= set(others)
-        near = [between[sorted([*others, index]).index(other)] for other in found]
-        assert near == sorted(between)[1 : len(found) + 1]
-
-
 def drawn(times: list[int]) -> Iterator[np.ndarray]:
     for seed in range(5):
         times.append(seed)
@@ -142,16 +102,3 @@ def test_colours_are_counted_once(tmp_path: Path) -> None:
     describe_once(drawn(times), tmp_path / "sub", "others")
     describe_once(drawn(times), tmp_path / "elsewhere", "these")
     assert len(times) == 15
-
-
-def test_more_neighbours_begin_with_the_fewer() -> None:
-    images = [picture(20, 30, seed) for seed in range(6)]
-    few, many = (neighbours(describe(images), [0] * 6, k) for k in (2, 4))
-    assert [row[:2] for row in many] == few
-
-
-def test_only_images_beside_a_labelled_one_are_within_reach() -> None:
-    nearest = [[1], [2], [1], [0, 4], []]
-    assert within_reach([0, 1, 2, 3, 4], [4], nearest) == [3]
-    assert within_reach([0, 1, 3, 4], [2], nearest) == [1]
-    assert within_reach([0, 1], [], nearest) == []

@@ -1,5 +1,6 @@
 """The threshold search against the plain loop that it replaces."""
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -86,6 +87,13 @@ def test_otsu_parts_two_heaps() -> None:
     low, high = rng.normal(0.2, 0.03, 3000), rng.normal(0.7, 0.03, 1000)
     images = [part.astype(np.float32).clip(0, 1).reshape(20, -1) for part in (low, high)]
     assert 0.28 < otsu_threshold(images).value < 0.62
+
+
+@given(arrays(np.uint8, (5, 7), elements=st.integers(0, 255) | st.sampled_from([0, 3, 200])))
+def test_otsu_is_that_of_opencv(levels: npt.NDArray[np.uint8]) -> None:
+    level, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    images = (part.astype(np.float32) / 255 for part in (levels[:2], levels[2:]))
+    assert otsu_threshold(images).value == np.clip(level / 255, THRESHOLDS[0], THRESHOLDS[-1])
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

@@ -28,9 +28,11 @@ from alserve.measure.evaluate import measure
 from alserve.measure.metrics import dice
 from alserve.modelfile import ModelSpec
 from training.data.synthetic import draw_dataset
+from training.learning import data
 from training.learning.algorithm import describe as describe_round
+from training.learning.neighbours import neighbours, within_reach
 from training.learning.pseudo import foreground
-from training.learning.similarity import describe, neighbours, within_reach
+from training.learning.similarity import describe
 from training.run.folder import Run
 from training.run.records import read_rounds
 from training.run.result import RunResult
@@ -38,6 +40,7 @@ from training.run.state import State
 from training.train import train_run
 
 PER_CLASS = 6
+RESULTS = ("rounds.jsonl", "model.onnx", "state/latest.safetensors", "state/pseudo-2-2.pixels")
 PROPAGATION = settings(UNTRAINED, initial=2)
 
 PROGRAM = """
@@ -122,7 +125,7 @@ def test_images_near_a_labelled_one_carry_pseudo_masks(table: Path, rounds: list
     samples = load_dataset(table).split("train")
     images = [sample.read()[0] for sample in samples]
     images = [resize(image, working_shape(*image.shape[:2], PROPAGATION.short_side)) for image in images]
-    nearest = neighbours(describe(images), [sample.label for sample in samples], PROPAGATION.k)
+    nearest = neighbours(describe(images), [sample.label for sample in samples], PROPAGATION.k, 0)
     places = {sample.name: index for index, sample in enumerate(samples)}
     labelled: set[int] = set()
     pseudo: set[int] = set()
@@ -270,8 +273,21 @@ def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(table: Path, run: 
         assert not landmark()
         kill_when(landmark, words)
     subprocess.run(words, check=True, capture_output=True)
-    for name in ("rounds.jsonl", "model.onnx", "state/theta0.safetensors", "state/latest.safetensors"):
+    for name in (*RESULTS, "state/theta0.safetensors"):
         assert (out / name).read_bytes() == (run / name).read_bytes(), name
+    assert {path.name for path in (out / "state").iterdir()} == {path.name for path in (run / "state").iterdir()}
+
+
+def test_a_run_whose_images_are_in_a_file_learns_the_same(
+    table: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "IN_MEMORY", 0)
+    with redirect_stderr(io.StringIO()) as said:
+        train_run(table, tmp_path / "run", PROPAGATION)
+    assert "keeps the training images" in said.getvalue()
+    for name in RESULTS:
+        assert (tmp_path / "run" / name).read_bytes() == (run / name).read_bytes(), name
+    assert not list((tmp_path / "run" / "state").glob("*images-*"))
 
 
 def test_without_any_mask_and_with_another_seed(table: Path, run: Path, tmp_path: Path) -> None:

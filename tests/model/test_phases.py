@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from alserve.errors import DeviceError
-from training.data.augmentation import Example
+from training.data.examples import Example
 from training.learning.learner import weights_of
 from training.model.network import JointNet
 from training.model.trainer import Lesson, Trainer

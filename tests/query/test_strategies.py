@@ -143,7 +143,7 @@ def test_on_a_real_network_class_by_class_and_repeatably(name: str, tmp_path: Pa
     table = draw_dataset(tmp_path / "data", seed=3, train_per_class=4, test_per_class=1, size=(64, 96))
     dataset, given_settings = load_dataset(table), settings(UNTRAINED, query=name)
     trainer = Trainer(given_settings, "cpu")
-    with Run(tmp_path / "run", given_settings, source=table, fingerprint="x") as run:
+    with Run(tmp_path / "run", given_settings, source=table, fingerprint="x").begin() as run:
         learner = Learner(dataset, read_images(dataset, trainer.settings.short_side), SimulatedOracle(), trainer, run)
         weights = weights_of(trainer.new_network(2, seed=0))
         run.save_theta0(weights)

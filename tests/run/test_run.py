@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from drawn import settings
+from safetensors.torch import save
 
 from alserve.errors import RunError
 from training.run.folder import Run
@@ -24,7 +25,8 @@ def start(
     folder: Path, *, fingerprint: str = "f", overwrite: bool = False, started: float | None = None, **changes: object
 ) -> Run:
     chosen, data = settings(**changes), Path("data.csv")
-    return Run(folder, chosen, source=data, fingerprint=fingerprint, overwrite=overwrite, started=started)
+    run = Run(folder, chosen, source=data, fingerprint=fingerprint, overwrite=overwrite, started=started)
+    return run.begin()
 
 
 @pytest.fixture
@@ -60,6 +62,34 @@ def test_state_comes_back(tmp_path: Path) -> None:
         assert found.pseudo[index].dtype == np.uint8
     assert torch.equal(found.weights["decoder.weight"], state.weights["decoder.weight"])
     assert [json.loads(line) for line in (run.folder / "rounds.jsonl").read_text().splitlines()] == state.records
+
+
+def test_pseudo_masks_are_in_a_file_that_the_state_names(tmp_path: Path) -> None:
+    with start(tmp_path / "run") as run:
+        first = run.save_pseudo(1, 1, [4, 2], (np.full((2, 3), value, np.uint8) for value in (4, 2)))
+        run.save_state(State(passes=1, pseudo=first))
+        second = run.save_pseudo(1, 2, [4], [np.zeros((2, 3), np.uint8)])
+        found = run.load_state().pseudo  # as before: the state that would name the second file was not saved
+        assert {image: int(mask[0, 0]) for image, mask in found.items()} == {4: 4, 2: 2}
+        run.save_state(State(passes=2, pseudo=second))
+        assert list(run.load_state().pseudo) == [4]
+        assert [path.name for path in run.cache.glob("pseudo-*")] == ["pseudo-1-2.pixels"]
+        for damage in (lambda path: path.write_bytes(path.read_bytes()[:-1]), Path.unlink):
+            damage(second.masks.path)
+            with pytest.raises(RunError, match=r"latest\.safetensors: is damaged; begin the run anew"):
+                run.load_state()
+
+
+def test_pseudo_masks_of_the_version_before(tmp_path: Path) -> None:
+    fields = {"round": 1, "passes": 1, "asked": [[1]], "threshold": 0.5, "records": []}
+    tensors = {"pseudo/7": torch.full((2, 3), 9, dtype=torch.uint8), "weights/a": torch.ones(2)}
+    with start(tmp_path / "run") as run:
+        run.latest.parent.mkdir()
+        run.latest.write_bytes(save(tensors, metadata={"state": json.dumps(fields)}))
+        state = run.load_state()
+        assert {image: mask.tolist() for image, mask in state.pseudo.items()} == {7: [[9] * 3] * 2}
+        run.save_state(state)
+        assert run.load_state().pseudo[7].tolist() == [[9] * 3] * 2
 
 
 def test_results_that_were_damaged_are_written_anew_and_a_torn_time_is_passed_over(tmp_path: Path) -> None:
@@ -157,7 +187,7 @@ def test_both_names_of_a_method() -> None:
 
 def test_a_run_that_waits(tmp_path: Path) -> None:
     folder, masks = tmp_path / "run", tmp_path / "drawing"
-    with Run(folder, settings(), source=Path("d"), oracle=f"folder:{masks}", fingerprint="f"):
+    with Run(folder, settings(), source=Path("d"), oracle=f"folder:{masks}", fingerprint="f").begin():
         assert not RunResult.read(folder).waiting
         masks.mkdir()
         (masks / "todo.html").touch()

@@ -19,6 +19,7 @@ from training.learning.algorithm import describe
 from training.model.trainer import Trainer
 from training.model.weights import fingerprint as weights_fingerprint
 from training.report import report_folders
+from training.run.folder import remove_images
 from training.run.records import read_config, read_rounds
 from training.settings import PRESETS, Settings
 from training.train import check_budget
@@ -183,6 +184,8 @@ def run_experiment(
     total = rounds_left()
     with progress(total, unit="rounds") as show:
         run_jobs(waiting, out / "logs", jobs, done, lambda: show(total - rounds_left()))
+    if not failures:
+        remove_images(out / "cache")
     if len(failures) < len(planned):
         say(f"{report_folders([out])} shows what they learned")
     return list(failures.values())

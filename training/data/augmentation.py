@@ -5,7 +5,6 @@ A crop is a function of (seed, its place in the sequence), whatever the workers 
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,33 +16,10 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from alserve.arrays import Grey, Image, Mask
-from alserve.images.codec import to_grey
+from alserve.arrays import Mask
+from training.data.examples import Example, labels_of
 from training.seeds import derive_seed
 from training.settings import Settings
-
-
-@dataclass(frozen=True)
-class Example:
-    """A training image at the working size."""
-
-    image: Image
-    """uint8 [height, width, 3], RGB."""
-    label: int
-    mask: Mask | Grey | None = None
-    """bool [height, width], or uint8 in 255ths for a soft one; none where only the class is taught."""
-    weight: float = 1.0
-    """Weight of the mask's loss: 1 for an expert's, lambda for a pseudo-mask."""
-    pixel_weights: Grey | None = None
-    """Weight of each of its pixels: uint8 [height, width], in 255ths; None where all count alike."""
-
-    def layers(self) -> Grey:
-        """Return mask and pixel_weights, in 255ths: uint8 [2, height, width]."""
-        sides = self.image.shape[:2]
-        mask = np.zeros(sides, np.bool_) if self.mask is None else self.mask
-        target = mask if mask.dtype == np.uint8 else to_grey(mask.astype(np.bool_))
-        return np.stack([target, np.full(sides, 255, np.uint8) if self.pixel_weights is None else self.pixel_weights])
-
 
 ZOOM = (0.8, 1.25)
 """Side of a crop's field of view, over the side of the crop."""
@@ -138,6 +114,10 @@ def _quarter_turn(picture: Tensor) -> Tensor:
     return turned
 
 
+Place = tuple[Sequence[Example], int]
+"""An example, as a sequence and its place in it."""
+
+
 class Crops(TorchDataset[dict[str, Tensor]]):
     """A sequence of augmented crops; the i-th is the same whenever and wherever it is drawn.
 
@@ -166,10 +146,10 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         views: bool = False,
     ) -> None:
         rng = np.random.default_rng(seed)
-        columns: list[Iterator[Example]] = []
+        columns: list[Iterator[Place]] = []
         for examples, slots in groups:
             columns += [_in_turn(examples, rng)] * slots
-        self.examples = [next(column) for _ in range(steps) for column in columns]
+        self.places = [next(column) for _ in range(steps) for column in columns]
         self.batch = len(columns)
         self.crop = settings.short_side if wide else settings.crop_side
         self.any_orientation = settings.any_orientation
@@ -178,10 +158,11 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         self.views = views
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        example = self.examples[index]
+        group, place = self.places[index]
+        example = group[place]
         image = tv_tensors.Image(torch.from_numpy(example.image).permute(2, 0, 1))
         layers = tv_tensors.Mask(torch.from_numpy(example.layers()))
         cut = field_of_view(
@@ -206,19 +187,20 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         }
 
 
-def _endless(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[Example]:
+def _endless(places: Sequence[int], rng: np.random.Generator) -> Iterator[int]:
     while True:
-        for index in rng.permutation(len(examples)):
-            yield examples[index]
+        yield from rng.permutation(places).tolist()
 
 
-def _in_turn(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[Example]:
-    by_class: dict[int, list[Example]] = defaultdict(list)
-    for example in examples:
-        by_class[example.label].append(example)
+def _in_turn(examples: Sequence[Example], rng: np.random.Generator) -> Iterator[Place]:
+    """Draw examples by their places: only those that are looked at are made, each when it is looked at."""
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for place, label in enumerate(labels_of(examples)):
+        by_class[label].append(place)
     orders = [_endless(by_class[label], rng) for label in sorted(by_class)]
     while orders:
-        yield from (next(orders[place]) for place in rng.permutation(len(orders)))
+        for turn in rng.permutation(len(orders)):
+            yield examples, next(orders[turn])
 
 
 def pseudo_slots(settings: Settings, labelled: int, others: int) -> int:

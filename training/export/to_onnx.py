@@ -118,8 +118,9 @@ def choose_references(images: Sequence[Image], labels: Sequence[int], predict: P
     classes = sorted(set(labels))
     chosen = []
     for label in classes[:: -(-len(classes) // MAX_IMAGES)]:
-        members = [image for image, own in zip(images, labels, strict=True) if own == label]
-        pieces = [piece(image, predict(image)[1]) for image in members[:REFERENCE_CANDIDATES]]
+        members = [index for index, own in enumerate(labels) if own == label]
+        first = (images[index] for index in members[:REFERENCE_CANDIDATES])
+        pieces = [piece(image, predict(image)[1]) for image in first]
         worth = []
         for part in pieces:
             scores, mask = predict(part)

@@ -21,7 +21,7 @@ from typing import Any
 
 from alserve.terminal import say
 from training.learning.learner import Learner
-from training.learning.similarity import within_reach
+from training.learning.neighbours import within_reach
 from training.run.folder import Run
 from training.run.state import weights_of
 from training.settings import Settings
@@ -53,7 +53,7 @@ def learn(learner: Learner, run: Run, settings: Settings, done: Callable[[Record
         while state.passes < settings.passes_a_round:
             net = learner.train(state)  # 2a, 2b
             state.threshold, state.threshold_reason = learner.choose_threshold(net, state)  # 2c
-            if settings.makes_pseudo_masks:
+            if settings.learns_from_pseudo:
                 state.pool.add_pseudo(within_reach(state.pool.unlabelled, state.pool.labelled, nearest))  # 2e
                 state.pseudo = learner.pseudo_label(net, state)  # 2f
             state.weights = weights_of(net)

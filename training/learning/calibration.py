@@ -32,10 +32,10 @@ def choose_threshold(
         0.05 to 0.99; see `training.learning.threshold`.
     """
     if data.settings.mask_from_cams:
-        return otsu_threshold([probability for probability, _ in trainer.predict(net, data.images)])
+        return otsu_threshold(probability for probability, _ in trainer.predict(net, data.images))
     if data.valid:
-        images, truths = data.validation
-        return best_threshold([probability for probability, _ in trainer.predict(net, images)], truths)
+        images, truths = data.validation()
+        return best_threshold((probability for probability, _ in trainer.predict(net, images)), truths)
     last = state.passes + 1 == data.settings.passes_a_round
     if data.settings.folds and last and len(state.pool.labelled) > 1:
         return _cross_validate(state, data, trainer, start)
@@ -60,7 +60,7 @@ def _cross_validate(
         net = start()
         lesson = Lesson(data.with_masks(state.masks, set(order) - set(held_out)), others)
         trainer.train_segmenter(net, lesson, derive_seed(seed, fold), f"threshold, part {fold + 1} of {folds}")
-        predicted = trainer.predict(net, [data.images[index] for index in held_out])
+        predicted = trainer.predict(net, (data.images[index] for index in held_out))
         probabilities += [probability for probability, _ in predicted]
         truths += [state.masks[index] for index in held_out]
     return best_threshold(probabilities, truths)

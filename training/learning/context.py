@@ -40,7 +40,7 @@ class ModelContext:
 
     def features(self, images: Sequence[int]) -> Floats:
         """See `QueryContext.features`."""
-        return self._trainer.features(self._net, [self._data.images[index] for index in images])
+        return self._trainer.features(self._net, (self._data.images[index] for index in images))
 
     def probability(self, image: int) -> Floats:
         """See `QueryContext.probability`."""

@@ -1,7 +1,7 @@
 """The steps of Algorithm 1 on one data set: query, gather masks, train, choose a threshold, pseudo-label, publish."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,10 +15,11 @@ from training.annotate.oracle import NoMask, Oracle
 from training.learning import calibration, empty_masks, publication
 from training.learning.context import ModelContext
 from training.learning.data import TrainingData
+from training.learning.neighbours import Neighbours, neighbours
 from training.learning.pool import Pool
 from training.learning.pseudo import pseudo_mask
 from training.learning.shared import Shared
-from training.learning.similarity import describe_once, neighbours
+from training.learning.similarity import describe_once
 from training.learning.state import LearningState, fits
 from training.learning.threshold import Threshold
 from training.model.network import JointNet
@@ -96,13 +97,12 @@ class Learner:
             raise RunError(f"{self.run.folder}: {OTHER_STATE}") from None
         return net
 
-    def nearest(self) -> list[list[int]]:
+    def nearest(self) -> list[Neighbours]:
         """Find every image's neighbours within its class; only pseudo-labels need them, of classes with foreground."""
         if not self.settings.learns_from_pseudo:
             return []
-        members = [index for index in range(len(self.data)) if index not in self.data.known_empty]
-        labels = [self.data.labels[index] for index in members]
-        k, sizes = self.settings.k, Counter(labels)
+        k, classes = self.settings.k, self.data.foreground_classes
+        sizes = Counter(label for label in self.data.labels if label in classes)
         if small := [label for label in sorted(sizes) if sizes[label] <= k]:
             others = f", and so have {len(small) - 1} more classes" if small[1:] else ""
             say(
@@ -111,9 +111,8 @@ class Learner:
             )
         source = f"{self.run.fingerprint}, short side {self.settings.short_side}"
         counts = describe_once(self.data.images, self.run.cache, source)
-        found: list[list[int]] = [[] for _ in range(len(self.data))]
-        for index, nearest in zip(members, neighbours(counts[members], labels, k), strict=True):
-            found[index] = [members[other] for other in nearest]
+        seed = derive_seed(self.settings.seed, 5)
+        found = neighbours(counts, self.data.labels, k, seed, classes)
         self.run.note_time(0, "neighbours")
         return found
 
@@ -244,10 +243,11 @@ class Learner:
         self.run.note_time(state.round, "threshold")
         return threshold
 
-    def pseudo_label(self, net: JointNet, state: LearningState) -> dict[int, Grey]:
+    def pseudo_label(self, net: JointNet, state: LearningState) -> Mapping[int, Grey]:
         """Step 2f: return the model's mask of every image in P, as it is or as the mean over the image's flips."""
         members, flips = sorted(state.pool.pseudo), self.settings.pseudo_views
-        views = (np.flip(self.data.images[index], axes).copy() for index in members for axes in flips)
+        images = (self.data.images[index] for index in members)
+        views = (np.flip(image, axes).copy() for image in images for axes in flips)
         predicted = self.trainer.predict(net, views)
 
         def mean() -> Floats:
@@ -257,11 +257,13 @@ class Learner:
             found: Floats = np.stack(flipped_back).mean(axis=0)
             return found
 
-        found: dict[int, Grey] = {}
-        with progress(len(members), f"round {state.round}, pseudo-masks") as show:
-            for index in members:
-                found[index] = pseudo_mask(mean(), state.threshold)
-                show(len(found))
+        def masks() -> Iterator[Grey]:
+            with progress(len(members), f"round {state.round}, pseudo-masks") as show:
+                for done in range(1, len(members) + 1):
+                    yield pseudo_mask(mean(), state.threshold)
+                    show(done)
+
+        found = self.run.save_pseudo(state.round, state.passes + 1, members, masks())
         self.run.note_time(state.round, "pseudo-masks")
         return found
 

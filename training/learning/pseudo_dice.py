@@ -1,10 +1,11 @@
 """How good pseudo-masks are, where the data set has the true masks."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from alserve.arrays import Grey
 from alserve.geometry import resize_mask
-from alserve.measure.dataset import Sample
+from alserve.measure.dataset import Sample, read_mask
 from alserve.measure.metrics import dice
 from alserve.parallel import ordered_map
 from alserve.runtime.device import available_cores
@@ -25,10 +26,10 @@ def pseudo_dice(pseudo: Mapping[int, Grey], samples: Sequence[Sample]) -> float 
         0 to 1; None where the data set has none of these masks.
     """
     known = [index for index in sorted(pseudo) if samples[index].mask is not None]
-    truths = ordered_map(lambda index: samples[index].read()[1], known, available_cores())
-    found = [
-        dice(foreground(pseudo[index]), resize_mask(truth, pseudo[index].shape))
-        for index, truth in zip(known, truths, strict=True)
-        if truth is not None
-    ]
+
+    def compare(index: int) -> float:
+        levels = pseudo[index]
+        return dice(foreground(levels), resize_mask(read_mask(Path(samples[index].mask or "")), levels.shape))
+
+    found = list(ordered_map(compare, known, available_cores()))
     return sum(found) / len(found) if found else None

@@ -4,7 +4,7 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def describe(images: Iterable[Image]) -> Counts:
     Returns:
         uint32 [images, 3, 256], see `count_colours`.
     """
-    return np.stack(list(ordered_map(count_colours, images, available_cores())))
+    return np.fromiter(ordered_map(count_colours, images, available_cores()), np.dtype((np.uint32, (3, BINS))))
 
 
 def describe_once(images: Iterable[Image], folder: Path, source: str) -> Counts:
@@ -88,7 +88,7 @@ def histograms(counts: Counts) -> Float64:
 
 
 def distances(counts: Counts) -> Float64:
-    """Measure how different the images of one class are.
+    """Measure how different the images of one class are; memory grows with the square of their number.
 
     Per channel the Jensen-Shannon divergence (natural logarithm), divided by its sum over the class; the channels
     are added (Belharbi et al., WACV 2021).
@@ -105,36 +105,3 @@ def distances(counts: Counts) -> Float64:
         divergence = pdist(described[:, channel], "jensenshannon") ** 2  # SciPy returns the root
         total += divergence / max(2 * divergence.sum(), EPSILON)
     return np.asarray(squareform(total))
-
-
-def neighbours(counts: Counts, labels: Sequence[int], k: float) -> list[list[int]]:
-    """Find every image's k nearest neighbours of its own class, without itself.
-
-    Memory grows with the square of the largest class.
-
-    Args:
-        counts: uint32 [images, 3, 256], see `describe`.
-        labels: Class of every image.
-        k: Number of neighbours; below 1, a fraction of the class (at least one). In a class of fewer images it is all
-            the others.
-
-    Returns:
-        Indices of the neighbours, nearest first and equally near ones in their order, for every image.
-    """
-    found: list[list[int]] = [[] for _ in labels]
-    classes = np.asarray(labels)
-    for label in np.unique(classes):
-        members = np.flatnonzero(classes == label)
-        count = max(1, round(k * len(members))) if k < 1 else int(k)
-        between = distances(counts[members])
-        np.fill_diagonal(between, np.inf)
-        nearest = np.argsort(between, axis=1, kind="stable")[:, : min(count, len(members) - 1)]
-        for index, columns in zip(members, nearest, strict=True):
-            found[index] = members[columns].tolist()
-    return found
-
-
-def within_reach(unlabelled: Collection[int], labelled: Collection[int], nearest: Sequence[Sequence[int]]) -> list[int]:
-    """Select U'': every unlabelled image that has a labelled one among its nearest neighbours."""
-    known = set(labelled)
-    return sorted(index for index in unlabelled if known.intersection(nearest[index]))

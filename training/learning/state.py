@@ -7,6 +7,7 @@ import numpy as np
 from alserve.arrays import Mask
 from training.learning.data import TrainingData
 from training.learning.pool import Pool
+from training.run.pixels import MaskFile
 from training.run.state import State, Weights
 
 
@@ -40,8 +41,9 @@ class LearningState(State):
 
 def fits(state: State, data: TrainingData) -> bool:
     """Tell whether a saved state names images that there are, with pseudo-masks of their sizes."""
-    there = range(len(data))
-    return all(index in there for asked in state.asked for index in asked) and all(
-        index in there and mask.dtype == np.uint8 and mask.shape == data.images[index].shape[:2]
-        for index, mask in state.pseudo.items()
-    )
+    there, pseudo = range(len(data)), state.pseudo
+    if not all(index in there for indices in (*state.asked, pseudo) for index in indices):
+        return False
+    if isinstance(pseudo, MaskFile):
+        return all(pseudo.shape(index) == data.shape(index) for index in pseudo)
+    return all(mask.dtype == np.uint8 and mask.shape == data.shape(index) for index, mask in pseudo.items())

@@ -1,9 +1,8 @@
 """The mask threshold, from held-out images whose mask is known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -60,7 +59,7 @@ class Threshold(NamedTuple):
 MORE_LIKELY_THAN_NOT = Threshold(0.5, "foreground where that is more likely than not")
 
 
-def best_threshold(probabilities: Sequence[Float32], truths: Sequence[Mask]) -> Threshold:
+def best_threshold(probabilities: Iterable[Float32], truths: Iterable[Mask]) -> Threshold:
     """Choose the threshold nearest to one half that is no worse than the best by more than chance.
 
     An image with foreground counts with its `mean_ious`, one without as 1 - `FALSE_ALARM` where any pixel is above the
@@ -75,19 +74,20 @@ def best_threshold(probabilities: Sequence[Float32], truths: Sequence[Mask]) -> 
     Returns:
         One of `THRESHOLDS`; one half where fewer than two of the images have foreground.
     """
-    pairs = list(zip(probabilities, truths, strict=True))
-    scores = np.stack([_scores(probability, truth) for probability, truth in pairs])
-    objects = sum(bool(truth.any()) for truth in truths)
-    counted = f"{objects} held-out images with foreground, {len(pairs) - objects} without"
+    found = [
+        (_scores(probability, truth), truth.any()) for probability, truth in zip(probabilities, truths, strict=True)
+    ]
+    scores, objects = np.stack([each for each, _ in found]), sum(bool(has_any) for _, has_any in found)
+    counted = f"{objects} held-out images with foreground, {len(found) - objects} without"
     if objects < LEAST_OBJECTS:
         return Threshold(MORE_LIKELY_THAN_NOT.value, f"{counted}: too few to choose by")
     best = int(scores.mean(axis=0).argmax())
     lost = scores[:, [best]] - scores
-    error = lost.std(axis=0, ddof=1) / np.sqrt(len(pairs))
+    error = lost.std(axis=0, ddof=1) / np.sqrt(len(found))
     as_good = np.flatnonzero(lost.mean(axis=0) <= error + TOLERANCE)
     value = float(THRESHOLDS[as_good[np.abs(THRESHOLDS[as_good] - MORE_LIKELY_THAN_NOT.value).argmin()]])
-    found = f"{counted}: the best is {THRESHOLDS[best]:.2f}"
-    return Threshold(value, f"{found}, and {value:.2f} is as good within a standard error")
+    reason = f"{counted}: the best is {THRESHOLDS[best]:.2f}, and {value:.2f} is as good within a standard error"
+    return Threshold(value, reason)
 
 
 def _scores(probability: Float32, truth: Mask) -> Float64:
@@ -97,9 +97,33 @@ def _scores(probability: Float32, truth: Mask) -> Float64:
     return np.where(probability.max() > THRESHOLDS.astype(np.float32), 1 - FALSE_ALARM, 1.0)
 
 
-def otsu_threshold(probabilities: Sequence[Float32]) -> Threshold:
-    """Choose the threshold that parts the values best (Otsu, 1979), without any mask."""
-    values = np.concatenate([probability.ravel() for probability in probabilities])
-    level, _ = cv2.threshold(to_grey(values), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    value = float(np.clip(level / 255, THRESHOLDS[0], THRESHOLDS[-1]))
+def otsu_threshold(probabilities: Iterable[Float32]) -> Threshold:
+    """Choose the threshold that parts the values best (Otsu, 1979), without any mask.
+
+    Only the number of pixels of each grey level is kept. The level is that of OpenCV, which wants all pixels at once.
+    """
+    counts = np.zeros(256, np.int64)
+    for probability in probabilities:
+        counts += np.bincount(to_grey(probability).ravel(), minlength=256)
+    value = float(np.clip(_otsu_level(counts) / 255, THRESHOLDS[0], THRESHOLDS[-1]))
     return Threshold(value, "parts the values of all training images best (Otsu)")
+
+
+def _otsu_level(counts: npt.NDArray[np.int64]) -> int:
+    """Return the last level of the lower part that has the largest variance between both parts."""
+    shares = (counts * (1 / counts.sum())).tolist()
+    mean = sum(level * int(count) for level, count in enumerate(counts)) * (1 / int(counts.sum()))
+    least = float(np.finfo(np.float32).eps)
+    best, largest, lower, below = 0, 0.0, 0.0, 0.0
+    for level, share in enumerate(shares):
+        lower *= below
+        below += share
+        above = 1 - below
+        if min(below, above) < least or max(below, above) > 1 - least:
+            continue
+        lower = (lower + level * share) / below
+        upper = (mean - below * lower) / above
+        between = below * above * (lower - upper) * (lower - upper)
+        if between > largest:
+            best, largest = level, between
+    return best

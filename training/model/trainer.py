@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 
 from alserve.arrays import Float32, Image
 from alserve.errors import DeviceError
-from training.data.augmentation import Crops, Example, pseudo_slots
+from training.data.augmentation import Crops, pseudo_slots
+from training.data.examples import Example
 from training.model.network import JointNet, cam_mask
 from training.model.phases import ClassifierPhase, Phase, SegmenterPhase
 from training.model.progress import StepBar
@@ -156,7 +157,7 @@ class Trainer:
             net.cpu()
 
     @torch.no_grad()
-    def features(self, net: JointNet, images: Sequence[Image]) -> Float32:
+    def features(self, net: JointNet, images: Iterable[Image]) -> Float32:
         """Return the encoder's last feature map of each image, averaged over its area: float32 [images, channels]."""
         device = self._prepare(net)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):

@@ -5,11 +5,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from alserve.arrays import Floats
 from training.query import STRATEGIES, QueryContext, Strategy
 from training.query.ranking import highest
 
 NEIGHBOURS = 20
 """Nearest neighbours whose mean distance says how typical an image is, as published."""
+
+BLOCK = 512
+"""Images whose distances from all others of their cluster are in memory at once."""
+
+
+def _spread(distances: Floats) -> Floats:
+    """Return the mean distance from the nearest neighbours; of each image the first is its own, of 0."""
+    nearest = np.sort(np.partition(distances, min(NEIGHBOURS, distances.shape[1] - 1), axis=1)[:, : NEIGHBOURS + 1])
+    return np.asarray(nearest[:, 1:].mean(axis=1) if nearest.shape[1] > 1 else np.zeros(len(nearest)))
 
 
 def typical(
@@ -35,8 +45,9 @@ def typical(
         for name in order:
             members = [p for p in np.flatnonzero(cluster == name) if p >= len(labelled) and images[p] not in chosen]
             if members and len(chosen) < wanted:
-                distances = np.sort(cdist(features[members], features[members]), axis=1)[:, 1 : NEIGHBOURS + 1]
-                spread = distances.mean(axis=1) if distances.shape[1] else np.zeros(len(members))
+                own = features[members]
+                blocks = np.array_split(own, -(-len(own) // BLOCK))  # all at once, memory would grow with the square
+                spread = np.concatenate([_spread(cdist(block, own)) for block in blocks])
                 chosen += highest([images[p] for p in members], -spread, 1, rng)
     return sorted(chosen)
 

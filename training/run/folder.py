@@ -1,24 +1,28 @@
 """A run on disk: its settings, its state after every pass, its results. Every file is whole or not there."""
 
+import hashlib
 import json
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import torch
 from pydantic import ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from alserve.arrays import Grey
 from alserve.errors import RunError
-from alserve.files import locked, write_atomic
+from alserve.files import locked, remove_unfinished, write_atomic
 from training.model.weights import fingerprint as fingerprint_of
+from training.run.pixels import MaskFile, PixelFile
 from training.run.records import TIMINGS, Count, Share, Stored, read_config
 from training.run.state import State, Weights
 from training.settings import Settings
+
+IMAGES, PSEUDO = "images-", "pseudo-"
+"""How the names of files of pixels begin in the folder of the state."""
 
 
 class _Fields(Stored):
@@ -30,10 +34,13 @@ class _Fields(Stored):
     threshold: Share
     threshold_reason: str = ""
     records: list[dict[str, Any]]
+    pseudo: list[Count] = Field(default_factory=list)
+    """The images in P, in the order of their pseudo-masks in `pseudo_file`; older versions kept them in this file."""
+    pseudo_file: str | None = None
 
 
 class Run:
-    """The folder of one run; one process at a time works in it.
+    """The folder of one run; one process at a time works in it, from `begin` on.
 
     Args:
         folder: Where it is; made if it is not there.
@@ -68,9 +75,11 @@ class Run:
         self.folder = folder
         self._noted = time.monotonic() if started is None else started
         self._round = 0
+        self._begun = False
         self.shared = shared
         self.fingerprint = fingerprint
-        config = {
+        self._overwrite = overwrite
+        self._config = {
             "source": str(source.absolute()),
             "masks": str(masks.absolute()) if masks else None,
             "oracle": oracle,
@@ -90,18 +99,29 @@ class Run:
             if path.is_file():
                 before = read_config(folder)
                 if not overwrite:
-                    self._check_same(before, config)
-                else:
-                    self._clear()
-            write_atomic(path, json.dumps(config, indent=2).encode())
+                    self._check_same(before, self._config)
             self._opened = opened.pop_all()
+
+    def begin(self) -> Self:
+        """Write the configuration; what an earlier run left is removed first where it is to be overwritten."""
+        if self._overwrite:
+            self._clear()
+        write_atomic(self.folder / "config.json", json.dumps(self._config, indent=2).encode())
+        self._begun = True
+        return self
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is not None:
+        if error is not None and self._begun:
             self.note_time(self._round, "stopped")
+        if not self._begun:
+            for path in (self.folder / "state").glob(f"{IMAGES}*.lock"):
+                path.unlink()
+            for folder in (self.folder / "state", self.folder):
+                with suppress(OSError):  # a folder that holds something stays
+                    folder.rmdir()
         self._opened.close()
 
     @property
@@ -124,9 +144,29 @@ class Run:
         """Folder of what depends on the data alone, in files named by all that they depend on; runs may share it."""
         return self.shared or self.folder / "state"
 
+    def image_file(self, short_side: int) -> Path:
+        """Return where the training images are kept at the working size; those of other data or sizes are removed.
+
+        Runs that share a folder share the file, and none removes another's.
+        """
+        key = hashlib.sha256(repr((self.fingerprint, short_side)).encode()).hexdigest()
+        path = self.cache / f"{IMAGES}{key[:16]}.pixels"
+        if self.shared is None:
+            remove_images(self.cache, but=path)
+        return path
+
+    def remove_images(self) -> None:
+        """Remove the training images from the run's folder; where runs share them they stay."""
+        if self.shared is None:
+            remove_images(self.cache)
+
     def _clear(self) -> None:
-        """Remove the files of a run, and no others that may be in the folder."""
-        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        """Remove the files of a run, and no others that may be in the folder; the images are those of the new run."""
+        for path in (self.folder / "state").glob("*"):
+            if not path.name.startswith(IMAGES):
+                path.unlink()
+        with suppress(OSError):
+            (self.folder / "state").rmdir()
         for name in ("model.onnx", "rounds.jsonl", TIMINGS, "report.html"):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -179,23 +219,47 @@ class Run:
             tensors = load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             fields = _Fields.model_validate(json.loads(header["__metadata__"]["state"]))
-            state = State(**fields.model_dump())
+            state = State(**fields.model_dump(exclude={"pseudo", "pseudo_file"}))
+            pseudo: dict[int, Grey] = {}
             for key, tensor in tensors.items():
                 kind, _, name = key.partition("/")
                 if kind == "weights":
                     state.weights[name] = tensor
-                else:
-                    state.pseudo[int(name)] = tensor.numpy()
+                else:  # of an older version
+                    pseudo[int(name)] = tensor.numpy()
+            state.pseudo = pseudo
+            if fields.pseudo_file:
+                state.pseudo = MaskFile(fields.pseudo, PixelFile(self.latest.parent / Path(fields.pseudo_file).name))
         self._write_rounds(state)
         return state
 
     def save_state(self, state: State) -> None:
-        """Save the state in one file, and write the results from it."""
+        """Save the state, and write the results from it; pseudo-masks of an earlier state are removed."""
         tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
-        tensors |= {f"pseudo/{index}": torch.from_numpy(mask) for index, mask in state.pseudo.items()}
-        values = {name: getattr(state, name) for name in _Fields.model_fields}
+        pseudo = state.pseudo
+        if pseudo and not isinstance(pseudo, MaskFile):
+            pseudo = self.save_pseudo(state.round, state.passes, list(pseudo), pseudo.values())
+        name = pseudo.masks.path.name if isinstance(pseudo, MaskFile) else None
+        values = {field: getattr(state, field) for field in _Fields.model_fields if hasattr(state, field)}
+        values |= {"pseudo": list(pseudo), "pseudo_file": name}
         write_atomic(self.latest, save(tensors, metadata={"state": json.dumps(values)}))
+        for path in self.latest.parent.glob(f"{PSEUDO}*"):
+            if path.name != name:
+                path.unlink()
         self._write_rounds(state)
+
+    def save_pseudo(self, round_: int, pass_: int, images: Sequence[int], masks: Iterable[Grey]) -> MaskFile:
+        """Write the pseudo-masks of a pass into a file of their own; the next saved state names it.
+
+        Args:
+            round_: The round.
+            pass_: The pass, from 1.
+            images: The images.
+            masks: Their pseudo-masks, drawn one by one: uint8 [height, width].
+        """
+        path = self.latest.parent / f"{PSEUDO}{round_}-{pass_}.pixels"
+        remove_unfinished([path])
+        return MaskFile(images, PixelFile.write(path, masks))
 
     def _write_rounds(self, state: State) -> None:
         lines = "".join(json.dumps(record) + "\n" for record in state.records)
@@ -230,6 +294,13 @@ def _undamaged(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: is damaged; begin the run anew with --overwrite") from None
 
 
+def remove_images(folder: Path, but: Path | None = None) -> None:
+    """Remove training images at the working size from a folder, and what a kill left of them."""
+    for path in (*folder.glob(f"{IMAGES}*"), *folder.glob(f".{IMAGES}*")):
+        if but is None or not path.name.startswith(but.name):
+            path.unlink(missing_ok=True)
+
+
 def _kind(oracle: str) -> str:
     """Return what comes before the colon: a person's folder may be moved."""
     return oracle.partition(":")[0]
@@ -240,5 +311,5 @@ def _short(fingerprint: str | None) -> str:
 
 
 def _visible(path: Path) -> bool:
-    """Tell a user's file from what a killed `write_atomic` leaves."""
-    return not path.name.startswith(".")
+    """Tell a user's file from what is left where a run was killed while it read its images."""
+    return not path.name.startswith(".") and path.name != "state"

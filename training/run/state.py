@@ -14,7 +14,7 @@ Weights = Mapping[str, Tensor]
 
 @dataclass
 class State:
-    """What is saved of a run after every pass, in one file: a stopped run repeats one pass at most."""
+    """What is saved of a run after every pass: a stopped run repeats one pass at most."""
 
     round: int = 1
     """The present round, from 1."""
@@ -27,7 +27,7 @@ class State:
     """Why it is this one."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """The lines of `rounds.jsonl`."""
-    pseudo: dict[int, Grey] = field(default_factory=dict)
+    pseudo: Mapping[int, Grey] = field(default_factory=dict)
     """P with its pseudo-masks, see `training.learning.pseudo`: uint8 [height, width], of the working size."""
     weights: dict[str, Tensor] = field(default_factory=dict)
     """The network after the last pass."""
