@@ -12,11 +12,12 @@ from torchmetrics.functional.classification import binary_auroc
 
 from alserve import Predictor
 from alserve.files import write_atomic
-from alserve.images.codec import decode
+from alserve.images.codec import decode, read_image
 from alserve.measure.dataset import Sample, load_dataset
 from alserve.measure.evaluate import ClassFigures, Figures, measure
 from alserve.measure.metrics import dice, mean_interval, share_interval
 from alserve.measure.tables import describe_failures
+from alserve.modelfile import write_metadata
 from training.data.synthetic import draw_dataset
 
 PER_CLASS = 5
@@ -31,9 +32,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = list(csv.DictReader(path.open()))
     for label in ("irregular", "regular"):
         for number, line in enumerate([line for line in lines if line["label"] == label][:2]):
-            write_atomic(out / line["mask"], encoded(np.zeros(SIZE, np.uint8)))
+            shape = read_image(out / line["image"]).shape
+            write_atomic(out / line["mask"], encoded(np.zeros(shape[:2], np.uint8)))
             if number:
-                write_atomic(out / line["image"], encoded(np.full((*SIZE, 3), 255, np.uint8)))
+                write_atomic(out / line["image"], encoded(np.full(shape, 255, np.uint8)))
     for line in lines:
         line["split"] = "test"
     with path.open("w", newline="") as file:
@@ -118,8 +120,6 @@ def test_the_command_leads_with_images_that_have_foreground(
 
 def test_nothing_to_draw_is_said(cli: Cli, predictor: Predictor, tmp_path: Path) -> None:
     """One image, rightly empty, of a model that stays silent: a threshold that no probability is above."""
-    from alserve.modelfile import write_metadata  # noqa: PLC0415
-
     silent = tmp_path / "silent.onnx"
     spec = predictor.spec.model_copy(update={"threshold": 1.0})
     silent.write_bytes(write_metadata(predictor.engine.path.read_bytes(), spec))
