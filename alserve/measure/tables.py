@@ -81,24 +81,22 @@ def _rows(figures: Figures) -> list[tuple[str, float | None, str]]:
 
 
 def _by_class(figures: Figures) -> Table:
-    """Tabulate the classes; what concerns empty images has columns only where there are some."""
-    some_empty = bool(figures.empty)
-    lead = "Dice with foreground" if some_empty else "Dice"
-    table = Table("class", "images", "masks", lead, "95 %", "found")
-    for heading in [*(["false alarms", "Dice of all"] if some_empty else []), "IoU", "accuracy"]:
+    """Tabulate the classes; false alarms have a column only where images are empty."""
+    title = "Dice of images with foreground, by class" if figures.empty else "by class"
+    table = Table("class", "images", "Dice", "95 %", "found", title=title, title_justify="left")
+    for heading in (["false alarms"] if figures.empty else ["IoU"]) + ["accuracy"]:
         table.add_column(heading)
     for name, one in figures.classes.items():
-        cells = [
+        interval = one.foreground_dice_interval
+        table.add_row(
             name,
             str(one.images),
-            str(one.masks),
             _number(one.foreground_dice),
-            _interval(one.foreground_dice_interval) or "-",
+            f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "-",
             _of(one.found, one.with_foreground),
-        ]
-        if some_empty:
-            cells += [_of(one.false_alarms, one.empty), _number(one.dice)]
-        table.add_row(*cells, _number(one.iou), _number(one.accuracy))
+            _of(one.false_alarms, one.empty) if figures.empty else _number(one.iou),
+            _number(one.accuracy),
+        )
     return table
 
 
