@@ -24,8 +24,8 @@ CONFIDENCE = 0.95
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 """Standard deviations of the normal distribution on either side that hold that share: 1.96."""
 
-BLOCK = 1 << 20
-"""Numbers that the bootstrap draws at a time."""
+BLOCK = 1 << 13
+"""Numbers that the bootstrap draws at a time, so that memory does not grow."""
 
 
 def dice(first: Mask, second: Mask) -> float:

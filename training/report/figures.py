@@ -243,9 +243,10 @@ def _draw_curve(axes: Axes, curve: Curve, *, dark: bool, values: bool) -> None:
             reach = [[max(0.0, mean - 100 * interval[0])], [max(0.0, 100 * interval[1] - mean)]]
             axes.errorbar([place], [mean], reach, color=colour, elinewidth=1.2, capsize=3.5, capthick=1.2, alpha=0.75)
     axes.plot(masks, means, color=colour, marker=mark, markersize=6, linewidth=2.2, label=curve.name, clip_on=False)
-    for place, mean in zip(masks, means, strict=True) if values else ():
-        text = f"{mean:.1f}"
-        axes.annotate(text, (place, mean), (7, 6), textcoords="offset points", ha="left", weight="bold")
+    for place, mean, following in zip(masks, means, [*means[1:], 0.0], strict=True) if values else ():
+        beside = (8, -14 if following > mean else 6)  # clear of the bar and of the line to the next point
+        text, offset, side = f"{mean:.1f}", *((beside, "left") if any(curve.intervals) else ((0, 9), "center"))
+        axes.annotate(text, (place, mean), offset, textcoords="offset points", ha=side, weight="bold")
 
 
 def _draw_bounds(axes: Axes, bounds: Mapping[str, float], line: Any, *, at_right: bool) -> None:  # noqa: ANN401
