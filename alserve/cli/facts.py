@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from alserve.errors import AlserveError, DeviceError, ModelError
 from alserve.geometry import STRIDE
-from alserve.modelfile import default_model
+from alserve.modelfile import Provenance, default_model
 from alserve.runtime.device import AUTO, available_cores, choose_device, describe_cpu, int8_is_quick
 from alserve.runtime.engine import Engine
 from alserve.runtime.libraries import RUNTIMES
@@ -46,6 +46,7 @@ def print_model(path: Path) -> None:
                 "masks used",
                 f"{made.masks_used} (of {made.train_images} training images, {made.rounds} rounds)",
             ),
+            *(() if made.test_false_alarms is None else _detection(made)),
             ("test Dice", _measured(made.test_dice)),
             ("test IoU", _measured(made.test_iou)),
             ("test accuracy", _measured(made.test_accuracy)),
@@ -207,6 +208,15 @@ def _auto_device() -> str:
         chosen = choose_device(AUTO)
         return f"{chosen} ({chosen.reason})"
     return f"{engine.device} ({engine.device_reason})"
+
+
+def _detection(made: Provenance) -> list[tuple[str, str]]:
+    """Return what comes before the mean Dice where some test images have no foreground."""
+    return [
+        ("test Dice with foreground", _measured(made.test_foreground_dice)),
+        ("test images found", _measured(made.test_found)),
+        ("test false alarms", _measured(made.test_false_alarms)),
+    ]
 
 
 def _measured(value: float | None, form: str = ".3f") -> str:

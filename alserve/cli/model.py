@@ -22,23 +22,27 @@ def evaluate(
     worst: Annotated[
         Path | None,
         typer.Option(
-            help="Also draw the ten images of the lowest Dice, as a picture: .png or .jpg.", show_default="none"
+            help="Also draw the images of the lowest Dice and the largest false alarms, ten each: .png or .jpg.",
+            show_default="none",
         ),
     ] = None,
     no_self_check: NoSelfCheck = False,
 ) -> None:
     """Measure a model file on labelled images, at their own size.
 
-    Dice with its 95 % interval, IoU and accuracy, of all images and class by class; PxAP of mask and CAM, and how far
-    probabilities and scores are from the frequencies they claim to be (calibration error).
+    Dice of the images with foreground, how many of them are found, and how many of the empty ones have a false alarm,
+    with 95 % intervals, of all images and class by class; Dice of all images beside that of an empty mask and of a mask
+    of everything; IoU and accuracy; PxAP of mask and CAM, and how far probabilities and scores are from the frequencies
+    they claim to be (calibration error).
 
     Example: alserve evaluate tissue.onnx tissue.csv --json figures.json --worst worst.png
     """
     from alserve.files import write_atomic  # noqa: PLC0415
-    from alserve.measure import evaluate as measuring  # noqa: PLC0415
+    from alserve.measure.evaluate import evaluate as measure  # noqa: PLC0415
+    from alserve.measure.tables import print_figures  # noqa: PLC0415
 
-    figures = measuring.evaluate(model, data, masks=masks, split=split, worst=worst, self_check=not no_self_check)
-    measuring.print_figures(f"{model.name} on {figures.images} images of split '{split}'", figures)
+    figures = measure(model, data, masks=masks, split=split, worst=worst, self_check=not no_self_check)
+    print_figures(f"{model.name} on {figures.images} images of split '{split}'", figures)
     if json is not None:
         write_atomic(json, figures.model_dump_json(indent=2).encode())
 

@@ -5,6 +5,7 @@ success. Nothing is decoded before `alserve.images.header` has checked its kind,
 """
 
 import os
+from itertools import product
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,13 @@ NO_MEMORY = "the image takes more memory to decode than an image of its size may
 
 _BYTES_PER_PIXEL, _SPARE_BYTES = 8, 1 << 26
 """The most that a file takes: 4 channels of 16 bits, and its metadata."""
+
+
+MOST_LABELS, LEAST_SOFT, MOST_FLAT = 4, 128, 1 / 3
+"""What tells soft edges from labels, see `has_soft_edges`."""
+
+Levels = npt.NDArray[np.unsignedinteger]
+"""A mask as it is stored."""
 
 
 class Picture(NamedTuple):
@@ -90,10 +98,9 @@ def decode_picture(data: bytes, header: Header) -> Picture:
 
 
 def decode_mask(data: bytes) -> Mask:
-    """Decode a mask: every value that is not zero is foreground, in any channel but alpha.
+    """Decode a mask: the `foreground` of its levels, see `decode_levels`.
 
-    Of a layer that was painted on, which is transparent elsewhere, what is transparent is background; where nothing but
-    black was painted there, black is foreground.
+    A JPEG, which changes levels everywhere, keeps no labels: there it is always what has half of the largest level.
 
     Args:
         data: The bytes of an image file.
@@ -104,12 +111,80 @@ def decode_mask(data: bytes) -> Mask:
     Raises:
         ImageError: As for `decode`.
     """
-    values = _imdecode(data, read_header(data), cv2.IMREAD_UNCHANGED).astype(np.bool_)
-    if values.ndim == 2:  # noqa: PLR2004
-        return values
-    coloured = np.asarray(values[..., :3].any(axis=-1))
-    painted = np.asarray(values[..., 3:].all(axis=-1))  # without alpha: everywhere
-    return painted if not (coloured & painted).any() and not painted.all() else coloured & painted
+    levels = decode_levels(data)
+    return _upper_half(levels) if read_header(data).kind == "JPEG" else foreground(levels)
+
+
+def decode_levels(data: bytes) -> Levels:
+    """Decode the levels of a mask: of each pixel the largest colour channel, which is the grey level where it is grey.
+
+    Of a layer that was painted on, which is transparent elsewhere, what is transparent has level 0; where nothing but
+    black was painted there, the levels are the opacity. Transparent is what is no `foreground` of the opacity.
+
+    Args:
+        data: The bytes of an image file.
+
+    Returns:
+        uint8 or uint16 [height, width].
+
+    Raises:
+        ImageError: As for `decode`.
+    """
+    values = _imdecode(data, read_header(data), cv2.IMREAD_UNCHANGED)
+    levels = np.atleast_3d(values.astype(np.uint16 if values.dtype == np.uint16 else np.uint8, copy=False))
+    colour: Levels = levels[..., :3].max(axis=-1)
+    if levels.shape[2] <= 3:  # noqa: PLR2004
+        return colour
+    opacity = np.ascontiguousarray(levels[..., 3])
+    painted = foreground(opacity)
+    if not painted.all() and not colour[painted].any():
+        return opacity
+    return np.where(painted, colour, 0).astype(levels.dtype, copy=False)
+
+
+def foreground(levels: Levels) -> Mask:
+    """Return which pixels of a mask are foreground.
+
+    Those that are not 0; of a mask with soft edges those from half of its largest level on.
+
+    Args:
+        levels: uint8 or uint16 [height, width].
+
+    Returns:
+        bool [height, width].
+    """
+    return _upper_half(levels) if has_soft_edges(levels) else levels != 0
+
+
+def _upper_half(levels: Levels) -> Mask:
+    return levels >= max(1, (int(levels.max()) + 1) // 2)
+
+
+def has_soft_edges(levels: Levels) -> bool:
+    """Tell a mask whose edges fade from one whose levels are labels, such as 0 and 1, or 0, 1, 2, ... of instances.
+
+    Programs that smooth outlines, scale masks or save them as JPEG leave levels between 0 and the largest along the
+    edges. Edges are soft where all of this holds: more than `MOST_LABELS` levels beside 0 are used; the largest is at
+    least `LEAST_SOFT`; and of the pixels between 0 and the largest, less than `MOST_FLAT` lie in areas, which are at
+    least 2 x 2 pixels of one level. Labels fill areas.
+
+    Args:
+        levels: uint8 or uint16 [height, width].
+    """
+    largest = int(levels.max())
+    if largest < LEAST_SOFT:
+        return False
+    size = int(np.iinfo(levels.dtype).max) + 1
+    counts = cv2.calcHist([np.ascontiguousarray(levels)], [0], None, [size], [0, size]).ravel()
+    if np.count_nonzero(counts[1:]) <= MOST_LABELS:
+        return False
+    between = (levels > 0) & (levels < largest)
+    rows, columns = levels[1:] == levels[:-1], levels[:, 1:] == levels[:, :-1]
+    squares = rows[:, 1:] & rows[:, :-1] & columns[1:]
+    area = np.zeros(levels.shape, np.bool_)
+    for down, right in product((slice(None, -1), slice(1, None)), repeat=2):
+        area[down, right] |= squares
+    return int((area & between).sum()) < MOST_FLAT * int(between.sum())
 
 
 def decode_grey(data: bytes) -> UInt8:

@@ -1,21 +1,19 @@
 """Measure a model file as it is served: through ONNX Runtime, at the images' own size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
 
 from alserve.drawing import contact_sheet, panels
 from alserve.errors import DataError
 from alserve.files import write_atomic
 from alserve.images.codec import encode_jpeg, encode_png
 from alserve.measure.dataset import Dataset, Sample, load_dataset
-from alserve.measure.metrics import CONFIDENCE, BinnedScores, dice, iou, mean_interval
+from alserve.measure.metrics import BinnedScores, area_under_roc, dice, iou, mean_interval, share_interval
 from alserve.parallel import ordered_map
 from alserve.paths import printable
 from alserve.predictor import Predictor, load
@@ -23,41 +21,82 @@ from alserve.runtime.device import available_cores
 from alserve.terminal import progress, say
 
 WORST = 10
-"""So many images of the lowest Dice are named, and drawn."""
+"""So many images of the lowest Dice, and so many false alarms, are named, and drawn."""
 
 ENCODERS = {".png": encode_png, ".jpg": encode_jpeg, ".jpeg": encode_jpeg}
 """Kinds of picture that a contact sheet is written as, by suffix."""
 
 
 class ClassFigures(BaseModel):
-    """Means over the images of one class; None where there is nothing to take a mean of."""
+    """Measures over the images of one class, 0 to 1; None where there is nothing to take a mean of.
+
+    An image *with foreground* has a true mask with at least one pixel of foreground, an *empty* one a true mask with
+    none. Intervals are 95 % intervals: of means the bootstrap's (`mean_interval`), of shares Wilson's
+    (`share_interval`).
+    """
 
     images: int
     masks: int
+    """Images that have a mask; those without one count for accuracy and `ece_scores` only."""
+    with_foreground: int = 0
+    """Images with foreground."""
+    foreground_dice: float | None = None
+    """Mean Dice over the images with foreground; an empty mask has 0 there."""
+    foreground_dice_interval: tuple[float, float] | None = None
+    """None for fewer than two images."""
+    found: float | None = None
+    """Share of the images with foreground in which predicted and true mask have at least one pixel in common."""
+    found_interval: tuple[float, float] | None = None
+    empty: int = 0
+    """Empty images."""
+    false_alarms: float | None = None
+    """Share of the empty images in which at least one pixel is predicted as foreground."""
+    false_alarms_interval: tuple[float, float] | None = None
     accuracy: float | None
+    accuracy_interval: tuple[float, float] | None = None
     dice: float | None
+    """Mean over all images with a mask. Of an empty image an empty prediction counts 1, any other 0: where many images
+    are empty, a model that predicts nothing has a high one. Read `foreground_dice` and `false_alarms` instead."""
+    dice_interval: tuple[float, float] | None = None
+    """None for fewer than two masks."""
     iou: float | None
+    """Mean over all images with a mask, as `dice`."""
+    iou_interval: tuple[float, float] | None = None
 
 
 class Case(BaseModel):
-    """One image with a mask, and how well it was found."""
+    """One image with foreground, and how well it was segmented."""
 
     name: str
     dice: float
+    found: bool = True
+    """Whether predicted and true mask have a pixel in common."""
 
 
-class Figures(BaseModel):
-    """Measures over a set of images, 0 to 1; those of pixels over the images that have a mask, None where none has."""
+class FalseAlarm(BaseModel):
+    """One empty image in which foreground is predicted."""
 
-    dice: float | None
-    """Mean over images."""
-    dice_interval: tuple[float, float] | None
-    """95 % bootstrap interval of the mean; None for fewer than two masks."""
-    dice_of_everything: float | None
-    """What a mask of all pixels would have in place of the model's: where much is foreground, that is not little."""
-    iou: float | None
-    """Mean over images."""
+    name: str
+    area: float
+    """Share of its pixels that are predicted as foreground, 0 to 1."""
+
+
+class Figures(ClassFigures):
+    """Measures over a set of images, 0 to 1; those of masks over the images that have one, None where none has."""
+
     accuracy: float
+    auroc: float | None = None
+    """Area under the ROC curve by image: how often an image with foreground has a higher score than an empty one.
+
+    An image's score is the largest probability of its mask, so that it is above the threshold where a pixel is
+    predicted as foreground. None where all images have foreground, or all are empty. See `area_under_roc`.
+    """
+    foreground_dice_of_everything: float | None = None
+    """What a mask of all pixels would have as `foreground_dice`: where much is foreground, that is not little."""
+    dice_of_everything: float | None
+    """What a mask of all pixels would have as `dice`."""
+    dice_of_nothing: float | None = None
+    """What an empty mask would have as `dice`: the share of the images that are empty."""
     pxap_mask: float | None
     """Pixel-wise average precision of the mask's probability, see `BinnedScores.average_precision`."""
     pxap_cam: float | None
@@ -69,13 +108,12 @@ class Figures(BaseModel):
     """Expected calibration error of the mask's probability, pixel by pixel, see `BinnedScores.calibration_error`."""
     ece_scores: float | None
     """The same of the predicted class's score."""
-    images: int
-    masks: int
-    """Images that have a mask; those without one count for accuracy and `ece_scores` only."""
     classes: dict[str, ClassFigures]
     """By true class."""
     worst: list[Case]
-    """The ten of the lowest Dice, the worst first."""
+    """The ten images with foreground of the lowest Dice, the worst first."""
+    largest_false_alarms: list[FalseAlarm] = []
+    """The ten false alarms of the largest area, the largest first."""
 
 
 class _Row(NamedTuple):
@@ -86,6 +124,14 @@ class _Row(NamedTuple):
     dice: float | None = None
     iou: float | None = None
     dice_of_everything: float | None = None
+    foreground: bool | None = None
+    """Whether the true mask has any; None without a mask."""
+    found: bool = False
+    """Whether predicted and true mask have a pixel in common."""
+    area: float = 0.0
+    """Share of the pixels that are predicted as foreground."""
+    score: float = 0.0
+    """The largest probability of the mask."""
 
 
 def _compare(predictor: Predictor, sample: Sample) -> tuple[_Row, tuple[BinnedScores, BinnedScores, BinnedScores]]:
@@ -99,7 +145,17 @@ def _compare(predictor: Predictor, sample: Sample) -> tuple[_Row, tuple[BinnedSc
         return _Row(sample, right), (score, BinnedScores(), BinnedScores())
     probability = prediction.probability()
     mask = probability > prediction.spec.threshold
-    row = _Row(sample, right, dice(mask, truth), iou(mask, truth), dice(np.ones_like(truth), truth))
+    row = _Row(
+        sample,
+        right,
+        dice=dice(mask, truth),
+        iou=iou(mask, truth),
+        dice_of_everything=dice(np.ones_like(truth), truth),
+        foreground=bool(truth.any()),
+        found=bool((mask & truth).any()),
+        area=float(mask.mean()),
+        score=float(probability.max()),
+    )
     return row, (score, BinnedScores.of(probability, truth), BinnedScores.of(prediction.cam(), truth))
 
 
@@ -121,53 +177,89 @@ def measure(predictor: Predictor, samples: Sequence[Sample]) -> Figures:
             for tally, one in zip(tallies, counted, strict=True):
                 tally.add(one)
             show(len(rows))
-    cases = [Case(name=printable(row.sample.name), dice=row.dice) for row in rows if row.dice is not None]
+    whole, full = _class_figures(rows), [row for row in rows if row.foreground]
+    cases = [Case(name=printable(row.sample.name), dice=row.dice or 0.0, found=row.found) for row in full]
+    alarms = [FalseAlarm(name=printable(row.sample.name), area=row.area) for row in rows if _is_false_alarm(row)]
+    truths = [row for row in rows if row.foreground is not None]
     return Figures(
-        **_means(rows).model_dump(),
-        dice_interval=mean_interval([case.dice for case in cases]),
-        dice_of_everything=_mean([row.dice_of_everything for row in rows if row.dice_of_everything is not None]),
+        **whole.model_dump(),
+        auroc=area_under_roc([row.score for row in truths], [bool(row.foreground) for row in truths]),
+        foreground_dice_of_everything=_mean(row.dice_of_everything for row in full),
+        dice_of_everything=_mean(row.dice_of_everything for row in rows),
+        dice_of_nothing=whole.empty / whole.masks if whole.masks else None,
         pxap_mask=mask.average_precision(),
         pxap_cam=cam.average_precision(),
         ece_mask=mask.calibration_error(),
         ece_scores=score.calibration_error(),
         classes={
-            name: _means([row for row in rows if row.sample.label == label])
+            name: _class_figures([row for row in rows if row.sample.label == label])
             for label, name in enumerate(predictor.spec.classes)
         },
         worst=sorted(cases, key=lambda case: case.dice)[:WORST],
+        largest_false_alarms=sorted(alarms, key=lambda alarm: -alarm.area)[:WORST],
     )
 
 
-def _means(rows: Sequence[_Row]) -> ClassFigures:
+def _is_false_alarm(row: _Row) -> bool:
+    return row.foreground is False and row.area > 0
+
+
+def _class_figures(rows: Sequence[_Row]) -> ClassFigures:
+    full, empty = ([row for row in rows if row.foreground is wanted] for wanted in (True, False))
     dices = [row.dice for row in rows if row.dice is not None]
+    ious = [row.iou for row in rows if row.iou is not None]
+    foreground_dices = [row.dice for row in full if row.dice is not None]
+    right, found = sum(row.right for row in rows), sum(row.found for row in full)
+    alarms = sum(_is_false_alarm(row) for row in empty)
     return ClassFigures(
         images=len(rows),
         masks=len(dices),
-        accuracy=_mean([row.right for row in rows]),
+        with_foreground=len(full),
+        foreground_dice=_mean(foreground_dices),
+        foreground_dice_interval=mean_interval(foreground_dices),
+        found=_share(found, len(full)),
+        found_interval=share_interval(found, len(full)),
+        empty=len(empty),
+        false_alarms=_share(alarms, len(empty)),
+        false_alarms_interval=share_interval(alarms, len(empty)),
+        accuracy=_share(right, len(rows)),
+        accuracy_interval=share_interval(right, len(rows)),
         dice=_mean(dices),
-        iou=_mean([row.iou for row in rows if row.iou is not None]),
+        dice_interval=mean_interval(dices),
+        iou=_mean(ious),
+        iou_interval=mean_interval(ious),
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what is known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None
 
 
 def draw_worst(predictor: Predictor, samples: Sequence[Sample], figures: Figures, path: Path) -> None:
-    """Draw the images of the lowest Dice, the worst first: image, CAM, mask and truth in a row.
+    """Draw the images of the lowest Dice, then the largest false alarms: image, CAM, mask and truth in a row.
 
     Args:
         predictor: The model.
         samples: What was measured.
-        figures: What `measure` gave for them, with at least one mask.
+        figures: What `measure` gave for them, with at least one image in `worst` or `largest_false_alarms`.
         path: The picture to write; its suffix is one of `ENCODERS`.
     """
+    captions = [(case.name, f"Dice {case.dice:.3f}{'' if case.found else ', not found'}") for case in figures.worst]
+    captions += [
+        (alarm.name, f"false alarm on {100 * alarm.area:.2g} % of the pixels") for alarm in figures.largest_false_alarms
+    ]
     by_name = {printable(sample.name): sample for sample in samples}
     rows = []
-    for case in figures.worst:
-        image, truth = by_name[case.name].read()
+    for name, caption in captions:
+        image, truth = by_name[name].read()
         prediction = predictor.predict(image)
-        rows.append((f"{case.name}  Dice {case.dice:.3f}", panels(image, prediction.cam(), prediction.mask(), truth)))
+        rows.append((f"{name}  {caption}", panels(image, prediction.cam(), prediction.mask(), truth)))
     write_atomic(path, ENCODERS[path.suffix.lower()](contact_sheet(rows)))
 
 
@@ -195,7 +287,7 @@ def evaluate(
         ModelError: The file is no model.
 
     Example:
-        >>> alserve.evaluate("tissue.onnx", "tissue.csv").dice
+        >>> alserve.evaluate("tissue.onnx", "tissue.csv").foreground_dice
     """
     predictor = load(model, threads=1, self_check=self_check)
     dataset = load_dataset(Path(data), None if masks is None else Path(masks))
@@ -208,9 +300,19 @@ def evaluate(
             raise DataError(f"{data}: no image of split '{split}' has a mask, so none is the worst; give --masks")
     figures = measure(predictor, samples)
     if picture is not None:
-        draw_worst(predictor, samples, figures, picture)
-        say(f"{picture} shows the {len(figures.worst)} images of the lowest Dice")
+        _draw_worst_if_any(predictor, samples, figures, picture)
     return figures
+
+
+def _draw_worst_if_any(predictor: Predictor, samples: Sequence[Sample], figures: Figures, picture: Path) -> None:
+    shown = [f"the {len(figures.worst)} images of the lowest Dice"] if figures.worst else []
+    if alarms := len(figures.largest_false_alarms):
+        shown.append("a false alarm" if alarms == 1 else f"the {alarms} largest false alarms")
+    if shown:
+        draw_worst(predictor, samples, figures, picture)
+        say(f"{picture} shows {' and '.join(shown)}")
+    else:
+        say(f"{picture} is not written: no image has foreground, and there is no false alarm")
 
 
 def _samples(dataset: Dataset, split: str, classes: Sequence[str]) -> list[Sample]:
@@ -224,33 +326,3 @@ def _samples(dataset: Dataset, split: str, classes: Sequence[str]) -> list[Sampl
             f"{dataset.source}: its classes are {', '.join(dataset.classes)}, the model's are {', '.join(classes)}"
         )
     return [replace(sample, label=classes.index(dataset.classes[sample.label])) for sample in samples]
-
-
-def print_figures(title: str, figures: Figures) -> None:
-    """Print two tables: all images together, and class by class."""
-    interval = figures.dice_interval
-    spread = f"{CONFIDENCE:.0%} interval {_number(interval[0])} to {_number(interval[1])}" if interval else ""
-    rows = [
-        ("Dice", figures.dice, spread),
-        ("Dice of a mask of everything", figures.dice_of_everything, "what a model has to beat"),
-        ("IoU", figures.iou, ""),
-        ("accuracy", figures.accuracy, ""),
-        ("PxAP of the mask", figures.pxap_mask, "over all pixels together"),
-        ("PxAP of the CAM", figures.pxap_cam, "of the predicted class"),
-        ("calibration error of the mask", figures.ece_mask, "0 is best"),
-        ("calibration error of the scores", figures.ece_scores, "0 is best"),
-    ]
-    whole = Table("", "value", "", title=title, title_justify="left")
-    for name, value, note in rows:
-        whole.add_row(name, _number(value), note)
-    by_class = Table("class", "images", "masks", "accuracy", "Dice", "IoU")
-    for name, one in figures.classes.items():
-        numbers = (_number(one.accuracy), _number(one.dice), _number(one.iou))
-        by_class.add_row(name, str(one.images), str(one.masks), *numbers)
-    console = Console()
-    console.print(whole)
-    console.print(by_class)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -3,7 +3,16 @@
 import unicodedata
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from alserve.arrays import Float32
 from alserve.geometry import STRIDE
@@ -68,8 +77,24 @@ class Provenance(_Frozen):
     test_dice: float | None = None
     test_iou: float | None = None
     test_accuracy: float | None = None
+    test_foreground_dice: float | None = None
+    """Mean Dice of the test images with foreground; stored, as the next two, where some test images have none."""
+    test_found: float | None = None
+    """Share of the test images with foreground in which predicted and true mask overlap."""
+    test_false_alarms: float | None = None
+    """Share of the test images without foreground in which some is predicted."""
     data_fingerprint: Text
     versions: dict[Text, Text] = Field(max_length=100)
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out what is not known of the fields that alserve 0.2 refuses."""
+        values: dict[str, object] = write(self)
+        return {name: value for name, value in values.items() if name not in LATER_FIELDS or value is not None}
+
+
+LATER_FIELDS = ("test_foreground_dice", "test_found", "test_false_alarms")
+"""Of the provenance, what came after alserve 0.2, which reads no field that it does not know."""
 
 
 Precision = Literal["fp32", "fp16", "int8"]

@@ -201,6 +201,13 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def hole(height: int, width: int) -> np.ndarray:
+    """A mask of everything but an object of 10 x 10 pixels."""
+    mask = np.full((height, width), 255, np.uint8)
+    mask[10:20, 10:20] = 0
+    return mask
+
+
 def asked(data: Path) -> tuple[Sample, ...]:
     return load_dataset(data).samples[:1]
 
@@ -213,6 +220,10 @@ def asked(data: Path) -> tuple[Sample, ...]:
         ({"a/1.png": encoded(picture(40, 60), "JPEG")}, ["a/1.png: a JPEG blurs the outline", "PNG"]),
         ({"a/1.png": encoded(np.ones((40, 60), np.uint8))}, ["has no background", "an empty file 1.full"]),
         ({"a/1.png": encoded(picture(40, 60) | np.uint8(1))}, ["100.0 % of it are not black", "photograph", "1.full"]),
+        (
+            {"a/1.png": encoded(hole(40, 60))},
+            ["a/1.png: 96 % of it and nearly all of its border", "invert it", "1.full"],
+        ),
         ({"a/1.png": encoded(np.eye(40, 60, dtype=np.uint8)), "a/1.skip": b""}, ["marked as skipped", "remove"]),
         ({"a/1.png": b"", "a/1.tif": b""}, ["a second mask of the same name"]),
     ],

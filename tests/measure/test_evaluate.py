@@ -19,7 +19,7 @@ from alserve.drawing import contact_sheet, panels
 from alserve.files import write_atomic
 from alserve.images.codec import decode
 from alserve.measure.dataset import Sample, load_dataset
-from alserve.measure.evaluate import WORST, Figures, evaluate, measure
+from alserve.measure.evaluate import WORST, ClassFigures, Figures, evaluate, measure
 from alserve.measure.metrics import BINS, dice, iou
 from training.data.synthetic import draw_dataset
 
@@ -75,6 +75,10 @@ def test_means_over_images_and_over_each_class(
     assert figures.dice_of_everything == pytest.approx(np.mean([2 * share / (1 + share) for share in shares]))
     ranked = sorted((row[2][0], row[0].name) for row in rows if row[2] is not None)
     assert [(case.dice, case.name) for case in figures.worst] == ranked[:WORST]
+    assert (figures.foreground_dice, figures.with_foreground) == (figures.dice, figures.masks)  # none is empty
+    assert figures.foreground_dice_interval == figures.dice_interval
+    assert (figures.empty, figures.false_alarms, figures.auroc, figures.dice_of_nothing) == (0, None, None, 0)
+    assert figures.largest_false_alarms == []
 
 
 def test_pixels_are_those_of_all_images_together(
@@ -127,6 +131,7 @@ def test_the_command_prints_writes_and_draws(
     for value in (figures.dice, figures.pxap_mask, figures.pxap_cam, figures.ece_mask, figures.classes["regular"].iou):
         assert f"{value:.4f}" in said
     assert "95% interval" in said
+    assert not any(words in said for words in ("false alarms", "all images", "empty"))  # there are none
     assert "irregular" in said
     assert str(sheet) in noted
     rows = []
@@ -134,7 +139,8 @@ def test_the_command_prints_writes_and_draws(
         image, truth = samples[[sample.name for sample in samples].index(case.name)].read()
         prediction = predictor.predict(image)
         pictures = panels(image, prediction.cam(), prediction.mask(), truth)
-        rows.append((f"{case.name}  Dice {case.dice:.3f}", pictures))
+        missed = "" if case.found else ", not found"
+        rows.append((f"{case.name}  Dice {case.dice:.3f}{missed}", pictures))
     np.testing.assert_array_equal(decode(sheet.read_bytes()), contact_sheet(rows))
 
 
@@ -164,9 +170,8 @@ def test_one_class_of_the_models(cli: Cli, predictor: Predictor, table: Path, tm
     found = Figures.model_validate_json((tmp_path / "figures.json").read_text())
     assert found.classes["regular"] == figures.classes["regular"]
     assert found.classes["irregular"].model_dump() == {
-        **dict.fromkeys(("accuracy", "dice", "iou")),
-        "images": 0,
-        "masks": 0,
+        **dict.fromkeys(ClassFigures.model_fields),
+        **dict.fromkeys(("images", "masks", "with_foreground", "empty"), 0),
     }
 
 

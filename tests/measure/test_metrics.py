@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import bootstrap
-from torchmetrics.functional.classification import binary_average_precision, binary_calibration_error
+from scipy.stats import binomtest, bootstrap
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_calibration_error
 
-from alserve.measure.metrics import BINS, BinnedScores, dice, iou, mean_interval
+from alserve.measure import metrics
+from alserve.measure.metrics import BINS, BinnedScores, area_under_roc, dice, iou, mean_interval, share_interval
 
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float32]
@@ -126,3 +127,45 @@ def test_interval_of_few_values() -> None:
     assert mean_interval(values, seed=1) == mean_interval(values, seed=1)
     assert mean_interval([0.5, 0.5]) == (0.5, 0.5)
     assert mean_interval([0.5]) is mean_interval([]) is None
+
+
+def test_the_bootstrap_draws_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = list(np.random.default_rng(3).beta(8, 2, 60))
+    whole = mean_interval(values)
+    monkeypatch.setattr(metrics, "BLOCK", 700)
+    assert mean_interval(values) == pytest.approx(whole)
+
+
+@given(st.integers(1, 300), st.data())
+def test_interval_of_a_share_is_wilsons(total: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, total))
+    low, high = share_interval(count, total) or (1, 0)
+    expected = binomtest(count, total).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert 0 <= low <= count / total + 1e-12
+    assert count / total - 1e-12 <= high <= 1
+    assert low < high
+
+
+def test_interval_of_no_share() -> None:
+    assert share_interval(0, 0) is None
+
+
+SCORED = st.lists(st.tuples(st.integers(0, 6).map(lambda level: level / 6), st.booleans()), min_size=1, max_size=40)
+"""Scores with ties, and whether each is a positive."""
+
+
+@given(SCORED)
+def test_area_under_roc_is_the_share_of_pairs_in_order_and_torchmetrics(pairs: list[tuple[float, bool]]) -> None:
+    scores, positive = [score for score, _ in pairs], [truth for _, truth in pairs]
+    high, low = ([score for score, truth in pairs if truth is wanted] for wanted in (True, False))
+    found = area_under_roc(scores, positive)
+    if not high or not low:
+        assert found is None
+        return
+    won = [(one > other) + (one == other) / 2 for one in high for other in low]
+    assert found == pytest.approx(np.mean(won))
+    assert found == pytest.approx(float(binary_auroc(torch.tensor(scores), torch.tensor(positive).int())), abs=1e-6)
+    assert area_under_roc([-score for score in scores], positive) == pytest.approx(1 - found)
+    assert area_under_roc([score**3 for score in scores], positive) == pytest.approx(found)
+    assert area_under_roc([0.3] * len(scores), positive) == 0.5

@@ -187,3 +187,15 @@ def test_default_model_does_not_choose_between_two(tmp_path: Path, monkeypatch: 
         (tmp_path / "models" / name).touch()
     with pytest.raises(ModelError, match=r"several models \(a.onnx, b.onnx\)"):
         default_model()
+
+
+def test_figures_that_came_later_are_written_where_they_are_known(predictor: Predictor) -> None:
+    """alserve 0.2 refuses a field that it does not know."""
+    made = predictor.spec.provenance
+    plain = json.loads(to_metadata(predictor.spec)[METADATA_KEY])["provenance"]
+    assert not {"test_foreground_dice", "test_found", "test_false_alarms"} & plain.keys()
+    assert plain["test_dice"] == made.test_dice  # though it may be None
+    known = {"test_foreground_dice": 0.5, "test_found": 0.9, "test_false_alarms": 0.0}
+    spec = predictor.spec.model_copy(update={"provenance": made.model_copy(update=known)})
+    assert from_metadata(to_metadata(spec), "here") == spec
+    assert json.loads(to_metadata(spec)[METADATA_KEY])["provenance"] == plain | known

@@ -12,11 +12,11 @@ import numpy as np
 from alserve.arrays import Mask
 from alserve.errors import AlserveError, DataError, ImageError
 from alserve.files import write_atomic
-from alserve.images.codec import decode_grey, read_bytes
+from alserve.images.codec import Levels, decode_levels, read_bytes
 from alserve.measure.dataset import Dataset, Sample, find_pictures, stem
 from alserve.paths import below, check_name
 from alserve.registry import suggest
-from alserve.terminal import say
+from alserve.terminal import say, say_once
 from training.annotate.todo import write_drafts, write_page
 from training.settings import Settings
 
@@ -24,7 +24,10 @@ JPEG = b"\xff\xd8\xff"
 """How a JPEG file begins, whatever its name."""
 
 NEARLY_ALL, MOST_LEVELS = 0.99, 16
-"""A picture of more foreground and more grey levels is taken for a photograph."""
+"""A picture with a larger share of pixels that are not black, and of more levels, is taken for a photograph."""
+
+INVERTED_BORDER, INVERTED_SHARE = 0.95, 0.5
+"""A mask with more foreground along the image's border, and in all, is taken for one of the background."""
 
 MOST_SAID = 4
 """Largest number of faulty masks in one message."""
@@ -99,12 +102,12 @@ def is_marked(masks: Path, name: str, kind: str) -> bool:
 
 
 def check_drawn(path: Path, mask: Mask, masks: Path, name: str) -> None:
-    """Refuse a picture that is no drawn mask: a JPEG, or a photograph, in which hardly a pixel is black.
+    """Refuse what is no drawn mask: a JPEG, a photograph, in which hardly a pixel is black, or an inverted mask.
 
     Args:
         path: The picture.
         mask: What was read from it, bool [height, width].
-        masks: Folder in which NAME.full confirms a mask without background.
+        masks: Folder in which NAME.full confirms a mask with so much foreground.
         name: NAME, with the folders below `masks`.
 
     Raises:
@@ -113,17 +116,38 @@ def check_drawn(path: Path, mask: Mask, masks: Path, name: str) -> None:
     with path.open("rb") as file:
         if file.read(len(JPEG)) == JPEG:
             raise DataError(f"{path}: a JPEG blurs the outline; save the mask as PNG")
-    if mask.mean() > NEARLY_ALL and not is_marked(masks, name, "full") and _levels(path) > MOST_LEVELS:
+    levels = _levels(path)
+    drawn = float((levels > 0).mean())
+    if drawn > NEARLY_ALL and not is_marked(masks, name, "full") and len(np.unique(levels)) > MOST_LEVELS:
         raise DataError(
-            f"{path}: {100 * mask.mean():.1f} % of it are not black, as in a photograph; draw the mask on black, or if "
+            f"{path}: {100 * drawn:.1f} % of it are not black, as in a photograph; draw the mask on black, or if "
             f"that is right, put an empty file {path.with_suffix('.full').name} beside it"
+        )
+    if looks_inverted(mask) and not is_marked(masks, name, "full"):
+        raise DataError(
+            f"{path}: {100 * mask.mean():.0f} % of it and nearly all of its border are foreground, as where the "
+            "background was painted; invert it, or if that is right, put an empty file "
+            f"{path.with_suffix('.full').name} beside it"
         )
 
 
-def _levels(path: Path) -> int:
-    """Return how many grey levels a picture has."""
+def looks_inverted(mask: Mask) -> bool:
+    """Tell a mask in which the background was probably painted, and the objects were left out.
+
+    Objects seldom fill an image up to its border on all sides: a mask is taken for inverted where more than
+    `INVERTED_BORDER` of the pixels along the image's border are foreground, and more than `INVERTED_SHARE` of all, but
+    not all.
+
+    Args:
+        mask: bool [height, width].
+    """
+    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    return bool(border.mean() > INVERTED_BORDER and mask.mean() > INVERTED_SHARE and not mask.all())
+
+
+def _levels(path: Path) -> Levels:
     try:
-        return len(np.unique(decode_grey(read_bytes(path))))
+        return decode_levels(read_bytes(path))
     except ImageError as error:
         raise DataError(f"{path}: {error}") from None
 
@@ -186,6 +210,12 @@ class SimulatedOracle:
     def ask(self, samples: Sequence[Sample]) -> list[Mask | NoMask]:
         """Read the masks from the data set."""
         masks = [sample.read()[1] for sample in samples]
+        drawn = [looks_inverted(mask) for mask in masks if mask is not None]
+        if sum(drawn) > len(drawn) / 2:
+            say_once(
+                "most of the data set's masks are foreground along nearly all of the image's border, as where the "
+                "background was painted; if they are inverted, foreground has to be what the model is to find"
+            )
         return [NoMask.EVER if mask is None else mask for mask in masks]
 
     def request(self, samples: Sequence[Sample], model: Path | None) -> None:
@@ -198,8 +228,9 @@ class FolderOracle:
     `todo.html` lists what is to be drawn; `images/` holds copies of these images, `drafts/` the present model's masks
     of them, once there is a model: a class activation map, which is all there is before, is too coarse to correct.
     What the person saves is in `masks/` and is only ever read: NAME.png the mask, or an empty file NAME.skip where the
-    image cannot be drawn. NAME.empty and NAME.full confirm a mask without any foreground and without any background.
-    All mirror the data set's folders. What lies in the folder already is never replaced.
+    image cannot be drawn. NAME.empty confirms a mask without any foreground, NAME.full one that is foreground
+    everywhere or all along the image's border. All mirror the data set's folders. What lies in the folder already is
+    never replaced.
 
     Args:
         folder: Made when the first masks are wanted.

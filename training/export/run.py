@@ -69,7 +69,12 @@ def export_run(
 
     worst = max(figure.max_difference for figure in spec.parity)
     made = spec.provenance
-    figures = {"test Dice": made.test_dice, "test IoU": made.test_iou, "test accuracy": made.test_accuracy}
+    figures = {
+        "test Dice of images with foreground": made.test_foreground_dice,
+        "test Dice": made.test_dice,
+        "test IoU": made.test_iou,
+        "test accuracy": made.test_accuracy,
+    }
     measured = "".join(f"{name} {100 * value:.1f} %; " for name, value in figures.items() if value is not None)
     say(
         f"{out}: {', '.join(spec.classes)}; {made.masks_used} masks; {measured}"

@@ -70,13 +70,22 @@ def learn(learner: Learner, run: Run, settings: Settings, done: Callable[[Record
 
 
 def describe(record: Record) -> str:
-    """Return a round's figures in one line."""
-    measured = [(name, record.get(f"test_{name}")) for name in ("dice", "accuracy")]
+    """Return a round's figures in one line; where test images are empty, the Dice of those with foreground leads."""
     pseudo_dice = record.get("pseudo_dice")
     figures = [
         f"{record['masks_used']} masks",
         f"{record['pseudo_labels']} pseudo-masks{'' if pseudo_dice is None else f' (Dice {100 * pseudo_dice:.1f} %)'}",
         f"threshold {record['threshold']:.2f}",
-        *(f"test {name} {100 * value:.1f} %" for name, value in measured if value is not None),
     ]
+    if record.get("test_false_alarms") is None:
+        measured = [("test_dice", "test Dice {}")]
+    else:
+        measured = [
+            ("test_foreground_dice", "test Dice of images with foreground {}"),
+            ("test_found", "{} of them found"),
+            ("test_false_alarms", "false alarms on {} of the empty ones"),
+        ]
+    for key, words in (*measured, ("test_accuracy", "test accuracy {}")):
+        if (value := record.get(key)) is not None:
+            figures.append(words.format(f"{100 * value:.1f} %"))
     return f"round {record['round']}: {', '.join(figures)}"

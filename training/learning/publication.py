@@ -9,7 +9,7 @@ import numpy as np
 from alserve.arrays import Image
 from alserve.errors import ModelError
 from alserve.images.codec import peek_shape
-from alserve.measure.evaluate import measure
+from alserve.measure.evaluate import ClassFigures, measure
 from alserve.modelfile import ModelSpec, Provenance
 from alserve.predictor import load
 from alserve.terminal import progress, say
@@ -32,6 +32,9 @@ PARITY_IMAGES = 3
 
 PACKAGES = ("alserve", "torch", "timm", "segmentation-models-pytorch", "onnx")
 """Packages whose versions are stored in the file."""
+
+BY_CLASS = {name for name in ClassFigures.model_fields if not name.endswith("_interval")}
+"""What a round's record has of each class."""
 
 
 def publish(net: JointNet, state: LearningState, data: TrainingData, trainer: Trainer, run: Run) -> dict[str, object]:
@@ -63,8 +66,23 @@ def publish(net: JointNet, state: LearningState, data: TrainingData, trainer: Tr
     if tests := data.dataset.split("test"):
         figures = measure(load(run.model, device="cpu", threads=1, self_check=False), tests)
         known = {"test_dice": figures.dice, "test_iou": figures.iou, "test_accuracy": figures.accuracy}
-        stamp(run.model, spec.model_copy(update={"provenance": spec.provenance.model_copy(update=known)}))
-        record |= known
+        more = {
+            "test_foreground_dice": figures.foreground_dice,
+            "test_found": figures.found,
+            "test_false_alarms": figures.false_alarms,
+        }
+        stored = known | more if figures.empty else known
+        stamp(run.model, spec.model_copy(update={"provenance": spec.provenance.model_copy(update=stored)}))
+        record |= (
+            known
+            | more
+            | {
+                "test_auroc": figures.auroc,
+                "test_foreground_dice_interval": figures.foreground_dice_interval
+                and [*figures.foreground_dice_interval],
+                "test_classes": {name: one.model_dump(include=BY_CLASS) for name, one in figures.classes.items()},
+            }
+        )
         say(f"round {state.round}, {len(tests)} test images: {run.note_time(state.round, 'test'):.0f} s")
     return record
 

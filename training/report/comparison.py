@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from alserve.measure.evaluate import ClassFigures
 from training.report.groups import Group
+from training.report.measures import Measure, classes_of, mean_figures, measure_of
 from training.report.published import Points, Published
 from training.report.statistics import Paired, Spread, area_under, compare_paired, masks_to_reach, spread_of
 from training.run.result import RunResult, describe_method
@@ -21,7 +23,11 @@ class Row:
     masks: int
     """Masks used in its last round."""
     dice: Spread | None
-    """Test Dice with these."""
+    """Test Dice with these, see `Comparison.measure`."""
+    found: Spread | None
+    """Share of the images with foreground that is found."""
+    false_alarms: Spread | None
+    """Share of the images without foreground that has a false alarm."""
     accuracy: Spread | None
     area: Spread | None
     """Area under Dice against masks; None for a bound."""
@@ -58,6 +64,11 @@ class Comparison:
     published: Published | None = None
     between: tuple[int, int] | None = None
 
+    @cached_property
+    def measure(self) -> Measure:
+        """The Dice that areas, tests and goals are of: one for all runs, see `training.report.measures.measure_of`."""
+        return measure_of(record for group in self.groups for run in group.runs for record in run.rounds)
+
     @property
     def bounds(self) -> list[Group]:
         """Those without masks and those with all of them."""
@@ -73,7 +84,7 @@ class Comparison:
         """Range of masks over which areas are compared; None where finished runs have no range in common."""
         if self.between:
             return self.between
-        curves = [run.points("test_dice") for group in self.learners for run in group.runs if run.finished]
+        curves = [run.points(self.measure.key) for group in self.learners for run in group.runs if run.finished]
         curves = [curve for curve in curves if curve]
         start = max((curve[0][0] for curve in curves), default=0)
         stop = min((curve[-1][0] for curve in curves), default=0)
@@ -82,7 +93,7 @@ class Comparison:
     @cached_property
     def only_budget(self) -> int | None:
         """Masks of the one budget that all runs have; None where there are several, and areas are compared."""
-        budgets = {masks for group in self.learners for run in group.runs for masks, _ in run.points("test_dice")}
+        budgets = {masks for group in self.learners for run in group.runs for masks, _ in run.points(self.measure.key)}
         return budgets.pop() if len(budgets) == 1 and self.span is None else None
 
     @property
@@ -93,12 +104,21 @@ class Comparison:
     @cached_property
     def full(self) -> float | None:
         """Mean test Dice of full supervision, 0 to 1."""
-        curves = [group.mean_curve("test_dice") for group in self.bounds if group.method == "all-masks"]
+        curves = [group.mean_curve(self.measure.key) for group in self.bounds if group.method == "all-masks"]
         return max((value for curve in curves for _, value in curve), default=None)
 
     def rows(self) -> list[Row]:
         """Return the main table."""
         return [self._row(group) for group in self.groups]
+
+    def classes(self) -> dict[str, dict[str, ClassFigures]]:
+        """Return by class, and in it by group, what the last round of a group's runs has of it: sums and means."""
+        found: dict[str, dict[str, ClassFigures]] = {}
+        for group in self.groups:
+            runs = [classes_of(run.rounds[-1]) for run in group.runs if run.rounds]
+            for name in dict.fromkeys(name for classes in runs for name in classes):
+                found.setdefault(name, {})[group.name] = mean_figures([one[name] for one in runs if name in one])
+        return found
 
     def ablations(self) -> list[Ablation]:
         """Find what was varied within a way to ask and learn."""
@@ -120,26 +140,29 @@ class Comparison:
         return {name: value for name, value in self.groups[0].settings.items() if name not in varied}
 
     def area(self, run: RunResult) -> float | None:
-        """Return a run's area under test Dice over the common span; None where it does not reach over it."""
-        return area_under(run.points("test_dice"), *self.span) if self.span else None
+        """Return a run's area under its test Dice over the common span; None where it does not reach over it."""
+        return area_under(run.points(self.measure.key), *self.span) if self.span else None
 
     def _compared(self, group: Group) -> dict[int, float | None]:
         """Return by seed what methods are tested on: their areas, or the Dice of the only budget."""
         if self.only_budget is None:
             return {run.seed: self.area(run) for run in group.runs}
-        return {run.seed: dict(run.points("test_dice")).get(self.only_budget) for run in group.runs}
+        return {run.seed: dict(run.points(self.measure.key)).get(self.only_budget) for run in group.runs}
 
     def _row(self, group: Group) -> Row:
-        dices, accuracies = group.by_budget("test_dice"), group.by_budget("test_accuracy")
+        keys = (self.measure.key, "test_found", "test_false_alarms", "test_accuracy")
+        dice, found, false_alarms, accuracy = (next(reversed(group.by_budget(key).values()), None) for key in keys)
         areas = [] if group.is_bound else [self.area(run) for run in group.runs]
         against = self.random if self.random is not group and not group.is_bound else None
-        curve = group.mean_curve("test_dice")
+        curve = group.mean_curve(self.measure.key)
         goals = [share * self.full for share in SHARES] if self.full and not group.is_bound else []
         return Row(
             group=group,
             masks=max(record["masks_used"] for run in group.runs for record in run.rounds),
-            dice=next(reversed(dices.values()), None),
-            accuracy=next(reversed(accuracies.values()), None),
+            dice=dice,
+            found=found,
+            false_alarms=false_alarms,
+            accuracy=accuracy,
             area=spread_of(areas),
             published=self._published(group),
             over_random=compare_paired(self._compared(group), self._compared(against)) if against else None,

@@ -14,6 +14,12 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 DICE = "Test Dice (%)"
 
+LEAST_SPAN = 20.0
+"""Percentage points that the axis of a measure spans at least."""
+
+OVER_FULL = 101.0
+"""Where the axis of a measure ends at most: a mark at 100 % is whole."""
+
 MOST_TICKS = 12
 """Largest number of budgets that are each marked on the axis."""
 
@@ -45,14 +51,36 @@ class Curve:
 
     name: str
     points: Sequence[tuple[int, float, float]]
+    intervals: Sequence[tuple[float, float] | None] = ()
+    """Of each point, (low, high), 0 to 1: drawn as a bar. Empty for none."""
     published: Sequence[tuple[int, float]] = ()
     look: int = 0
 
     @classmethod
-    def of_rounds(cls, name: str, rounds: Sequence[Mapping[str, Any]], look: int = 0) -> Self:
-        """Take the test Dice of one run's rounds, and pass over those where it was not measured."""
-        measured = [record for record in rounds if record.get("test_dice") is not None]
-        return cls(name, [(record["masks_used"], record["test_dice"], 0.0) for record in measured], look=look)
+    def of_rounds(cls, name: str, rounds: Sequence[Mapping[str, Any]], key: str = "test_dice", look: int = 0) -> Self:
+        """Take the test Dice of one run's rounds, with its interval, and pass over those where it was not measured.
+
+        Args:
+            name: What the legend calls it.
+            rounds: What `rounds.jsonl` holds.
+            key: Name of the Dice there.
+            look: See `Curve`.
+        """
+        measured = [record for record in rounds if record.get(key) is not None]
+        return cls(
+            name,
+            [(record["masks_used"], record[key], 0.0) for record in measured],
+            [_interval(record, key) for record in measured],
+            look=look,
+        )
+
+
+def _interval(record: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    """Return the interval of a round's Dice: that of the images with foreground, which is all where none is empty."""
+    if key == "test_dice" and record.get("test_false_alarms") is not None:
+        return None
+    found = record.get("test_foreground_dice_interval")
+    return (found[0], found[1]) if found else None
 
 
 @dataclass(frozen=True)
@@ -101,6 +129,7 @@ def draw_curves(
         _draw_bounds(axes, published_bounds or {}, DOTS, at_right=True)
         axes.set(xlabel="Masks used", ylabel=measure)
         axes.margins(x=0.06, y=0.22 if len(curves) == 1 else 0.08)
+        axes.set_ylim(*_at_least(LEAST_SPAN, *axes.get_ylim()))
         used = sorted({point[0] for curve in curves for point in curve.points})
         axes.xaxis.set_major_locator(FixedLocator(used) if len(used) <= MOST_TICKS else MaxNLocator(integer=True))
         _clear(axes, "y", dark=dark)
@@ -141,8 +170,22 @@ def draw_dots(
         axes.set(xlabel=measure, yticks=range(len(rows)), yticklabels=[row.name for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.08)
+        axes.set_xlim(*_at_least(LEAST_SPAN, *axes.get_xlim()))
         _clear(axes, "x", dark=dark)
         return _save(figure, dark=dark, kind=kind)
+
+
+def _at_least(span: float, low: float, high: float) -> tuple[float, float]:
+    """Return an axis's range within 0 to 100 where the values are, and widened to a span about its middle.
+
+    A narrow one would show noise as a collapse.
+    """
+    low, high = max(low, 0.0), min(high, OVER_FULL)
+    if high - low >= span:
+        return low, high
+    middle = (low + high) / 2
+    low = min(max(middle - span / 2, 0.0), OVER_FULL - span)
+    return low, low + span
 
 
 @contextmanager
@@ -195,10 +238,15 @@ def _draw_curve(axes: Axes, curve: Curve, *, dark: bool, values: bool) -> None:
     if curve.published:
         behind = [(place, 100 * value) for place, value in curve.published]
         axes.plot(*zip(*behind, strict=True), color=colour, linestyle=DOTS, linewidth=1.6, alpha=0.85, zorder=1.5)
+    for place, mean, interval in zip(masks, means, curve.intervals, strict=False):
+        if interval is not None:
+            reach = [[max(0.0, mean - 100 * interval[0])], [max(0.0, 100 * interval[1] - mean)]]
+            axes.errorbar([place], [mean], reach, color=colour, elinewidth=1.2, capsize=3.5, capthick=1.2, alpha=0.75)
     axes.plot(masks, means, color=colour, marker=mark, markersize=6, linewidth=2.2, label=curve.name, clip_on=False)
-    for place, mean in zip(masks, means, strict=True) if values else ():
-        text = f"{mean:.1f}"
-        axes.annotate(text, (place, mean), (0, 9), textcoords="offset points", ha="center", weight="bold")
+    for place, mean, following in zip(masks, means, [*means[1:], 0.0], strict=True) if values else ():
+        beside = (8, -14 if following > mean else 6)  # clear of the bar and of the line to the next point
+        text, offset, side = f"{mean:.1f}", *((beside, "left") if any(curve.intervals) else ((0, 9), "center"))
+        axes.annotate(text, (place, mean), offset, textcoords="offset points", ha=side, weight="bold")
 
 
 def _draw_bounds(axes: Axes, bounds: Mapping[str, float], line: Any, *, at_right: bool) -> None:  # noqa: ANN401

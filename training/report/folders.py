@@ -9,6 +9,7 @@ from alserve.files import write_atomic
 from alserve.paths import printable
 from training.report.figures import Curve, draw_curves
 from training.report.groups import find_runs
+from training.report.measures import measure_of
 from training.report.several import report_several
 from training.report.single import report_run
 
@@ -38,9 +39,10 @@ def report_folders(folders: Sequence[Path], out: Path | None = None, *, between:
     title = printable(out.absolute().name)
     if len(runs) > 1:
         return report_several(runs, out, title=title, between=_range(between) if between else None)
-    curve = Curve.of_rounds(title, runs[0].rounds)
+    measure = measure_of(runs[0].rounds)
+    curve = Curve.of_rounds(title, runs[0].rounds, measure.key)
     for kind in ("svg", "png") if curve.points else ():
-        write_atomic(out / "figures" / f"dice.{kind}", draw_curves([curve], kind=kind))
+        write_atomic(out / "figures" / f"dice.{kind}", draw_curves([curve], measure=f"{measure.name} (%)", kind=kind))
     report_run(runs[0].folder, out / "report.html")
     return out / "report.html"
 

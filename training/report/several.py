@@ -11,13 +11,16 @@ from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, asked_rounds, open_dataset
 from training.report.comparison import SHARES, Comparison
-from training.report.figures import DICE, Curve, Dots, draw_curves, draw_dots
+from training.report.figures import Curve, Dots, draw_curves, draw_dots
 from training.report.groups import Group, group_runs
 from training.report.published import Points, published_for
 from training.report.values import write_filled_report
 from training.run.result import RunResult
 
 PSEUDO_DICE = "Dice of the pseudo-masks (%)"
+
+MOST_CLASSES = 20
+"""Largest number of classes that are each shown in a table."""
 
 MOST_ASKED = 24
 """Number of the images that the oracle was asked for that are shown at most, of each group."""
@@ -52,6 +55,8 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
         "train_images": spec.provenance.train_images,
         "comparison": comparison,
         "shares": SHARES,
+        "failures": list(_failures(comparison)),
+        "most_classes": MOST_CLASSES,
         "notes": notes,
     }
     page = out / "report.html"
@@ -66,20 +71,30 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
     return page
 
 
+def _failures(comparison: Comparison) -> Iterator[str]:
+    """Say in words in which classes no run of any group finds anything."""
+    for name, by_group in comparison.classes().items():
+        images = max(one.with_foreground for one in by_group.values())
+        if images and not any(one.found for one in by_group.values()):
+            yield f"{name}: none of {images} images with foreground is found, whatever the method."
+
+
 def _figures(comparison: Comparison) -> dict[str, Callable[..., bytes]]:
     """Return a function that draws each figure, by the figure's name; what was not measured has none."""
     found: dict[str, Callable[..., bytes]] = {}
+    dice = comparison.measure
     if comparison.only_budget is not None:
-        for name, key, measure in (("dice", "test_dice", DICE), ("pseudo", "pseudo_dice", PSEUDO_DICE)):
+        for name, key, measure in (("dice", dice.key, f"{dice.name} (%)"), ("pseudo", "pseudo_dice", PSEUDO_DICE)):
             if dots := _dots(comparison, key):
                 found[name] = partial(draw_dots, dots, measure=measure)
         return found
-    if dice := _measured(comparison, "test_dice"):
-        ends = {group: group.mean_curve("test_dice") for group in comparison.bounds}
+    if curves := _measured(comparison, dice.key):
+        ends = {group: group.mean_curve(dice.key) for group in comparison.bounds}
         behind = {group: comparison.published_points(group) for group in comparison.bounds}
         found["dice"] = partial(
             draw_curves,
-            [replace(curve, published=_up_to(curve, points)) for curve, points in dice],
+            [replace(curve, published=_up_to(curve, points)) for curve, points in curves],
+            measure=f"{dice.name} (%)",
             bounds={group.name: points[-1][1] for group, points in ends.items() if points},
             published_bounds={f"{group.name}, published": points[0][1] for group, points in behind.items() if points},
         )

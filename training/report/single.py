@@ -4,15 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alserve.measure.tables import describe_failures
 from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, ReportCase, asked_rounds, choose_cases, open_dataset
 from training.report.figures import Curve, draw_curves
+from training.report.measures import classes_of, has_empty, measure_of
 from training.report.values import write_filled_report
 from training.run.result import Round, RunResult
 
 MOST_CASES = 12
 """Number of test images that are shown at most."""
+
+MOST_CLASSES = 20
+"""Number of classes that are named at most: the weakest."""
 
 MOST_ASKED = 32
 """Number of the images that the oracle was asked for that are shown at most."""
@@ -44,16 +49,28 @@ def write_report(
         asked: What the oracle was asked for.
         model: The model file, as it is to be named in the commands shown.
     """
-    curve = Curve.of_rounds("this run", rounds)
+    measure = measure_of(rounds)
+    axis = f"{measure.name} (%)"
+    curve = Curve.of_rounds("this run", rounds, measure.key)
+    last = rounds[-1] if rounds else {}
+    classes = classes_of(last)
+    failures = describe_failures(classes)
+    weakest = sorted(classes.items(), key=lambda item: item[1].foreground_dice or 0.0)[:MOST_CLASSES]
     write_filled_report(
         path,
         "run.html.jinja",
         title=title,
         rounds=rounds,
-        last=rounds[-1] if rounds else {},
+        last=last,
+        measure=measure,
+        some_empty=any(has_empty(record) for record in rounds),
+        detected=any(record.get("test_found") is not None for record in rounds),
+        classes=dict(item for item in classes.items() if item in weakest),
+        all_classes=len(classes),
+        failures=failures if len(failures) <= MOST_CLASSES else _shortened(failures),
         seconds=seconds or {},
         total=_total(rounds, seconds or {}),
-        curve=[draw_curves([curve], dark=dark) for dark in (False, True)] if curve.points else None,
+        curve=[draw_curves([curve], measure=axis, dark=dark) for dark in (False, True)] if curve.points else None,
         pseudo_measured=any(record.get("pseudo_dice") is not None for record in rounds),
         spec=spec,
         settings=settings,
@@ -85,6 +102,10 @@ def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
         asked=asked_rounds(predictor, dataset, run, MOST_ASKED) if dataset else (),
         model=str(run.model),
     )
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    return [*lines[: MOST_CLASSES - 1], f"And {len(lines) - MOST_CLASSES + 1} more."]
 
 
 def _total(rounds: Sequence[Round], seconds: Mapping[int, float]) -> float | None:

@@ -19,7 +19,9 @@ COLOURS = {"predicted": PREDICTED, "true": TRUE}
 def write_filled_report(path: Path, template: str, **values: object) -> None:
     """Fill in a report's template and write the result; see `training.page.write_filled`."""
     filters: Filters = {
+        "count_of": count_of,
         "duration": _duration,
+        "lower_first": _lower_first,
         "method": describe_method,
         "number": _number,
         "percent": _percent,
@@ -41,6 +43,18 @@ def _points(spread: Spread | float | None) -> str:
         return f"{100 * spread:.1f}"
     deviation = "" if spread.std is None else f" \N{PLUS-MINUS SIGN} {100 * spread.std:.1f}"
     return f"{100 * spread.mean:.1f}{deviation}"
+
+
+def count_of(share: float | None, total: int) -> str:
+    """Return a share as a count, such as "3 of 46"; with a decimal where it is a mean that is no whole number."""
+    if share is None:
+        return DASH
+    count = share * total
+    return f"{count:.0f} of {total}" if abs(count - round(count)) < 1e-6 else f"{count:.1f} of {total}"  # noqa: PLR2004
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _number(value: object) -> str:

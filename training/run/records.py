@@ -44,6 +44,19 @@ class _Config(Stored):
     settings: _Settings
 
 
+class _Class(Stored):
+    images: Count
+    masks: Count
+    accuracy: Share | None = None
+    dice: Share | None = None
+    iou: Share | None = None
+    with_foreground: Count
+    foreground_dice: Share | None = None
+    found: Share | None = None
+    empty: Count
+    false_alarms: Share | None = None
+
+
 class _Round(Stored):
     round: Count
     masks_used: Count
@@ -55,6 +68,12 @@ class _Round(Stored):
     test_dice: Share | None = None
     test_iou: Share | None = None
     test_accuracy: Share | None = None
+    test_foreground_dice: Share | None = None
+    test_foreground_dice_interval: list[Share] | None = None
+    test_found: Share | None = None
+    test_false_alarms: Share | None = None
+    test_auroc: Share | None = None
+    test_classes: dict[str, _Class] = {}
 
 
 class _Time(Stored):
