@@ -70,8 +70,8 @@ def train(
         decoder: Name of a segmentation-models-pytorch decoder.
         encoder_lr: Learning rate of the encoder while it learns masks; 0 keeps it frozen.
         empty_classes: Names of classes without foreground, such as "normal": no mask is asked for, all are known.
-        validation_masks: Choose thresholds on the masks of split "valid", counted in the budget, not by
-            cross-validation.
+        validation_masks: Choose the threshold on the masks of split "valid", which count in the budget; else it is one
+            half.
         seed: Determines everything that is random.
         device: "auto", "cpu" or "cuda".
         overwrite: Replace an earlier run in `out`.

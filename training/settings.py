@@ -64,7 +64,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    method: Method = "label-propagation"
+    method: Method = "consistency"
     """What is learned from, see `METHODS`; the paper's names `random`, `wsl` and `full` are understood as well."""
     query: str = "random"
     """Which images the oracle is asked for, see `training.query`."""
@@ -90,23 +90,23 @@ class Settings(BaseModel):
     short_side: int = Field(256, ge=2 * STRIDE, le=MOST_SIDE, multiple_of=STRIDE)
     """Working size in pixels."""
     crop: int | None = Field(None, ge=STRIDE, multiple_of=STRIDE)
-    """Side of the square crops that are trained on, in working pixels; 224, or the short side if that is less."""
-    batch: int = Field(8, ge=2, le=MOST)
+    """Side of the square crops that masks are learned from, in working pixels; 224, or the short side if less."""
+    batch: int = Field(6, ge=2, le=MOST)
     """Images of a training step; where the encoder learns masks, those that have one."""
     class_batch: int = Field(4, ge=1, le=MOST)
     """Further images of a step, of D, where the encoder learns masks: their classes are taught on."""
     any_orientation: bool = True
     """Images have no up and down (tissue, materials): flip and rotate them in all directions while training."""
 
-    classifier_steps: int = Field(250, ge=1, le=MOST)
-    classifier_lr: float = Field(1e-3, gt=0)
-    """Learning rate of the encoder while it learns the classes; the CAM head's is three times that."""
+    classifier_steps: int = Field(300, ge=1, le=MOST)
+    classifier_lr: float = Field(5e-4, gt=0)
+    """Learning rate of the encoder while it learns the classes; the CAM head's is four times that."""
     classifier_after: Stride = 4
     """Only layers after the encoder's feature map of this stride learn the classes: 1 is all, 16 the last stage."""
-    steps: int = Field(250, ge=1, le=MOST)
+    steps: int = Field(300, ge=1, le=MOST)
     """Training steps of the segmentation phase, in each pass."""
     lr: float = Field(2e-3, gt=0)
-    encoder_lr: float = Field(5e-4, ge=0)
+    encoder_lr: float = Field(2e-4, ge=0)
     """Learning rate of encoder and CAM head in the segmentation phase; 0 keeps them frozen."""
     encoder_after: Stride = 4
     """Only layers after the encoder's feature map of this stride learn masks."""
@@ -116,11 +116,11 @@ class Settings(BaseModel):
     object_crops: float = Field(0.5, ge=0, le=1)
     """Share of the crops of images with a mask that are cut around one of its objects."""
 
-    consistency_weight: float = Field(0.5, ge=0)
+    consistency_weight: float = Field(1.0, ge=0)
     """Weight of the loss between a strong view and the teacher's mask of the weak one."""
-    certainty: float = Field(0.95, ge=0.5, le=1)
+    certainty: float = Field(0.85, ge=0.5, le=1)
     """The teacher's probability, of either side, from which on a pixel teaches."""
-    teacher_momentum: float = Field(0.99, ge=0, lt=1)
+    teacher_momentum: float = Field(0.95, ge=0, lt=1)
     """Share of the teacher's weights that stays in each step, once more than 1 / (1 - momentum) steps are done."""
     cut_mix: float = Field(0.5, ge=0, le=1)
     """Share of the strong views that get a piece of another image."""
@@ -142,7 +142,7 @@ class Settings(BaseModel):
     references: bool = True
     """Store pieces of training images in the model file, one a class up to four: it checks itself by them."""
     validation_masks: bool = False
-    """Estimate the threshold on split 'valid' instead; its masks count in the budget."""
+    """Choose the threshold on split 'valid'; its masks count in the budget."""
 
     @model_validator(mode="before")
     @classmethod

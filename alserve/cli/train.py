@@ -133,7 +133,7 @@ def train(
         bool,
         typer.Option(
             "--validation-masks",
-            help="Choose thresholds on the masks of split 'valid', counted in the budget, not by cross-validation.",
+            help="Choose the threshold on the masks of split 'valid', which count in the budget; else it is one half.",
         ),
     ] = False,
     others: Annotated[

@@ -250,7 +250,7 @@ class FolderOracle:
         if settings.uses_validation_masks:
             raise DataError(
                 "--validation-masks takes the data set's masks, not a person's; leave it out, and the threshold "
-                "is cross-validated"
+                "is one half"
             )
         if dataset.source.is_dir() and self.folder.resolve().is_relative_to(dataset.source.resolve()):
             raise DataError(f"{self.folder}: lies in the data set, where it would be taken for a class; name another")

@@ -62,7 +62,7 @@ class ClassifierPhase(Phase):
     def __init__(self, net: JointNet, settings: Settings) -> None:
         rate = settings.classifier_lr
         encoder = nn.ModuleList(net.layers_after(settings.classifier_after))
-        rates = [(encoder, rate), (net.cam_head, 3 * rate)]
+        rates = [(encoder, rate), (net.cam_head, 4 * rate)]
         super().__init__(net, rates, settings.classifier_steps, settings.weight_decay)
         self.accuracy = MulticlassAccuracy(net.classes, average="micro")
 
@@ -86,7 +86,7 @@ class SegmenterPhase(Phase):
             (net.decoder, settings.lr),
             (net.mask_head, settings.lr),
             (nn.ModuleList(net.layers_after(settings.encoder_after)), settings.encoder_lr),
-            (net.cam_head, settings.encoder_lr),
+            (net.cam_head, 4 * settings.encoder_lr),
         ]
         super().__init__(net, rates, settings.steps, settings.weight_decay)
         self.settings = settings
