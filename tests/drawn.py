@@ -10,6 +10,7 @@ from training.data.examples import Example
 from training.settings import Settings
 
 SMALL: dict[str, Any] = {
+    "method": "label-propagation",
     "short_side": 64,
     "batch": 4,
     "classifier_steps": 3,

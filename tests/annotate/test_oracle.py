@@ -329,7 +329,7 @@ def test_links_out_of_the_folder_are_not_followed(data: Path, tmp_path: Path, pl
     [
         ({"method": "all-masks"}, ["--method all-masks", "--masks"]),
         ({"method": "cams-only"}, ["--method cams-only", "leave --oracle out"]),
-        ({"validation_masks": True}, ["--validation-masks", "cross-validated"]),
+        ({"validation_masks": True}, ["--validation-masks", "one half"]),
         ({"initial": 3, "rounds": 1}, ["class a has 2 training images, but the budget is 3", "--initial"]),
     ],
 )

@@ -30,7 +30,20 @@ OTHERS: dict[str, Any] = {
 }
 """Of every setting that is said not to bear on a training on L alone, another value."""
 
-OTHERS_LATER: dict[str, Any] = {"steps": 5, "lr": 0.5, "encoder_lr": 0.1, "empty_classes": ("free",)}
+OTHERS_LATER: dict[str, Any] = {
+    "steps": 5,
+    "lr": 0.5,
+    "encoder_lr": 0.1,
+    "encoder_after": 16,
+    "empty_classes": ("free",),
+    "class_batch": 2,
+    "dice_weight": 0.5,
+    "object_crops": 0.1,
+    "consistency_weight": 0.3,
+    "certainty": 0.6,
+    "teacher_momentum": 0.5,
+    "cut_mix": 0.1,
+}
 """Of those that bear on it, but not on theta0."""
 
 
@@ -95,7 +108,7 @@ def test_what_is_shared_is_filed_by_all_else(tmp_path: Path) -> None:
         "any_orientation": False,
         "classifier_steps": 5,
         "classifier_lr": 0.5,
-        "classifier_depth": "encoder",
+        "classifier_after": 16,
         "weight_decay": 0.5,
     }
     (tmp_path / "weights").write_bytes(b"some")

@@ -113,13 +113,13 @@ class Trainer:
 
     def _fit(self, phase: Phase, crops: Crops | Mapping[str, Crops], seed: int, what: str) -> None:
         lightning.seed_everything(seed, workers=True, verbose=False)
-        loader = (
-            self._loader(crops)
-            if isinstance(crops, Crops)
-            else CombinedLoader({name: self._loader(one) for name, one in crops.items()}, "min_size")
-        )
         phase.to(memory_format=torch.channels_last)
         with _quiet():
+            loader = (
+                self._loader(crops)
+                if isinstance(crops, Crops)
+                else CombinedLoader({name: self._loader(one) for name, one in crops.items()}, "min_size")
+            )
             trainer = lightning.Trainer(
                 accelerator=self.accelerator,
                 devices=1,
