@@ -162,7 +162,7 @@ def test_train_refuses_bad_input(
         (["--empty-class", "a"], ["masks/a/1.png: has foreground", "(2 such masks in split 'train')", "correct"]),
         (["--set", "folds"], ["--set folds", "NAME=VALUE"]),
         (["--set", "fold=3"], ["unknown setting 'fold'", "did you mean folds"]),
-        (["--set", "folds=1"], ["--set folds=1: should be greater than or equal to 2"]),
+        (["--set", "folds=1"], ["folds 1: nothing would be left to train on"]),
         (["--device", "tpu"], ["--device tpu: is not one of 'auto', 'cpu', 'cuda'"]),
         (["--initial", 1, "--rounds", 1, "--encoder", "resnet99"], ["encoder 'resnet99'", "timm.list_models()"]),
         (["--initial", 1, "--rounds", 1, "--decoder", "unett"], ["decoder 'unett'", "did you mean unet"]),

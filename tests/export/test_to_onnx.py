@@ -23,7 +23,7 @@ from alserve.modelfile import INPUT, ModelSpec, Provenance
 from alserve.runtime.engine import Engine
 from training.export.to_onnx import TOLERANCE, Served, cam_mask, export_model
 from training.model.network import JointNet
-from training.model.trainer import Trainer
+from training.model.trainer import Lesson, Trainer
 
 IMAGES = [picture(50, 70, seed) for seed in range(2)]
 
@@ -126,7 +126,10 @@ def test_a_transformer_learns_and_is_exported_for_any_size(spec: ModelSpec, tmp_
     """Its first weights from a file, as where no model hub can be reached; 14 pixels a patch, as DINOv2 has them."""
     stored = timm.create_model("little_dinov2").state_dict()
     save_file(stored, tmp_path / "weights")
-    trainer = Trainer(settings(encoder="little_dinov2", encoder_weights=tmp_path / "weights"), "cpu")
+    trainer = Trainer(
+        settings(encoder="little_dinov2", encoder_weights=tmp_path / "weights", classifier_after=16, encoder_lr=0),
+        "cpu",
+    )
     net = trainer.new_network(2, 5)
     examples = [example(seed) for seed in range(4)]
     trainer.train_classifier(net, examples, 5)
@@ -134,7 +137,7 @@ def test_a_transformer_learns_and_is_exported_for_any_size(spec: ModelSpec, tmp_
     learned = {name for name, tensor in found.items() if not torch.equal(tensor, stored[name])}
     assert learned
     assert all(name.startswith("blocks.3.") for name in learned)
-    trainer.train_segmenter(net, examples, [], 6, "a pass")
+    trainer.train_segmenter(net, Lesson(examples), 6, "a pass")
     assert all(torch.equal(tensor, found[name]) for name, tensor in net.encoder.model.state_dict().items())
     path = tmp_path / "model.onnx"
     parity = export_model(net, spec, path, IMAGES).parity

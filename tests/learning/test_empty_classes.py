@@ -103,7 +103,7 @@ def test_its_images_are_examples_with_an_empty_mask(make: Callable[..., Path]) -
     assert example.mask is not None
     assert example.mask.shape == example.image.shape[:2]
     assert not example.mask.any()
-    (mask,) = data.validation[1]
+    (mask,) = data.validation()[1]
     assert not mask.any()
 
 
