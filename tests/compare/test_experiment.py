@@ -25,7 +25,7 @@ def test_a_run_that_is_killed_stops_no_other_and_continues(outcome: Outcome) -> 
     assert "alserve: spread-0: round 1: 2 masks" in outcome.said[1]
     assert "alserve: spread-1: round 1: 2 masks" not in outcome.said[1]
     assert "| spread (label-propagation) | 2 |" in (outcome.out / "results.md").read_text()
-    assert "round 1, pass 1: " in log.read_text()
+    assert "round 1, export: " in log.read_text()
 
 
 def test_what_runs_share_is_what_each_would_have_made(outcome: Outcome) -> None:
