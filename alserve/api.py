@@ -60,7 +60,7 @@ def train(
             that of `training.settings.Settings`.
         per_round: Number of masks asked for in every further round, per class.
         rounds: Number of rounds; each is one training at one budget.
-        passes: Number of trainings a round; each further one learns from fresh pseudo-masks.
+        passes: Number of trainings a round of label-propagation; each further one learns from fresh pseudo-masks.
         steps: Training steps of one pass.
         classifier_steps: Training steps on the class labels.
         short_side: Working size: short side in pixels, a multiple of 32, 64 or more.

@@ -42,6 +42,10 @@ _RENAMED_VALUES: Mapping[str, Mapping[Any, Any]] = {
 """Values of settings under their earlier names, with their present ones."""
 
 
+BEFORE_0_3: Mapping[str, Any] = {"encoder_after": 1, "dice_weight": 0.0, "object_crops": 0.0}
+"""What runs of earlier versions did, whose settings did not say so, where that is not the present default."""
+
+
 def our_name(method: str) -> str:
     """Return our name of a method, whether it is called by ours or by the paper's."""
     return _OUR_NAMES.get(method, method)
@@ -183,6 +187,15 @@ class Settings(BaseModel):
     def learns_from_pseudo(self) -> bool:
         """Whether the method uses pseudo-masks."""
         return self.method == "label-propagation"
+
+    def with_foreground(self, classes: Iterable[str]) -> tuple[int, ...]:
+        """Return which classes may have foreground, by their index: those that are not said to have none."""
+        return tuple(label for label, name in enumerate(classes) if name not in self.empty_classes)
+
+    @property
+    def looks_at_all_images(self) -> bool:
+        """Whether all images are looked at while masks are learned: for their classes, or for their views."""
+        return self.encoder_lr > 0 or self.uses_consistency
 
     @property
     def uses_consistency(self) -> bool:

@@ -93,7 +93,10 @@ def train(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Number of rounds; each is one training at one budget.")] = None,
     passes: Annotated[
-        int | None, typer.Option(help="Number of trainings a round; each further one learns from fresh pseudo-masks.")
+        int | None,
+        typer.Option(
+            help="Number of trainings a round of label-propagation; each further one learns from fresh pseudo-masks."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of one pass.")] = None,
     classifier_steps: Annotated[int | None, typer.Option(help="Training steps on the class labels.")] = None,

@@ -31,8 +31,7 @@ MAX_SPEC = 1_000_000
 
 def to_metadata(spec: ModelSpec) -> dict[str, str]:
     """Return the metadata entry of a contract."""
-    exclude = None if spec.empty_classes else {"empty_classes"}  # which readers before 0.3.0 do not know
-    return {METADATA_KEY: spec.model_dump_json(exclude=exclude)}
+    return {METADATA_KEY: spec.model_dump_json()}
 
 
 def from_metadata(metadata: Mapping[str, str], where: str) -> ModelSpec:

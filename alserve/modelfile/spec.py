@@ -1,7 +1,7 @@
 """What serving needs to know of a model, and where the model comes from: the JSON object in a model file's metadata."""
 
 import unicodedata
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -54,6 +54,15 @@ ClassNames = Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_CLAS
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came after alserve 0.2, which refuses a file with a field that it does not know."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out what came later where it says nothing."""
+        values: dict[str, object] = write(self)
+        return {name: value for name, value in values.items() if name not in self.later or value not in (None, (), [])}
+
 
 class Parity(_Frozen):
     """Largest absolute difference between the exported and the trained network on real images."""
@@ -86,15 +95,7 @@ class Provenance(_Frozen):
     data_fingerprint: Text
     versions: dict[Text, Text] = Field(max_length=100)
 
-    @model_serializer(mode="wrap")
-    def _leave_out(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out what is not known of the fields that alserve 0.2 refuses."""
-        values: dict[str, object] = write(self)
-        return {name: value for name, value in values.items() if name not in LATER_FIELDS or value is not None}
-
-
-LATER_FIELDS = ("test_foreground_dice", "test_found", "test_false_alarms")
-"""Of the provenance, what came after alserve 0.2, which reads no field that it does not know."""
+    later = frozenset({"test_foreground_dice", "test_found", "test_false_alarms"})
 
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -158,6 +159,8 @@ class ModelSpec(_Frozen):
     """Known of reduced precisions only."""
     empty_classes: Annotated[tuple[Name, ...], Field(max_length=MAX_CLASSES)] = ()
     """Classes that were said to have no foreground; a file without such classes does not have this field."""
+
+    later = frozenset({"empty_classes"})
 
     @field_validator("cam_range")
     @classmethod

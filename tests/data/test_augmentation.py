@@ -10,7 +10,7 @@ from drawn import example, settings
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from training.data.augmentation import Crops, pseudo_slots
+from training.data.augmentation import Crops, object_pixel, pseudo_slots
 from training.data.examples import Example
 from training.seeds import derive_seed
 
@@ -123,3 +123,38 @@ def test_belief_and_soft_masks_are_augmented_with_the_image() -> None:
 def test_seeds_of_different_places_differ() -> None:
     places = list(product(range(3), (1, 2), (1, 2), (0, 1)))
     assert len({derive_seed(*place) for place in places}) == len(places)
+
+
+SPECK = np.zeros((200, 300), np.bool_)
+SPECK[150:152, 20:22] = SPECK[10:14, 280:290] = True
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(1.0, 1.0, 1.0), (0.0, 0.0, 0.6)])
+def test_crops_around_an_object_hold_one_however_small(share: float, least: float, most: float) -> None:
+    group = [Example(np.zeros((200, 300, 3), np.uint8), 0, SPECK)]
+    chosen = settings(short_side=128, crop=64, object_crops=share)
+    held = [bool(item["mask"].any()) for item in Crops([(group, 4)], chosen, 15, seed=0)]
+    assert least <= sum(held) / len(held) <= most
+
+
+def test_every_object_is_as_likely_as_any_other() -> None:
+    drawn = [object_pixel(SPECK) for _ in range(200)]
+    assert 70 < sum(row >= 150 for row, _ in drawn) < 130
+
+
+def test_an_image_without_objects_is_cut_anywhere() -> None:
+    group = [Example(np.zeros((64, 96, 3), np.uint8), 0, np.zeros((64, 96), np.bool_))]
+    assert not any(item["mask"].any() for item in Crops([(group, 4)], settings(object_crops=1.0), 3, seed=0))
+
+
+def test_both_views_have_one_field_of_view() -> None:
+    for item in Crops([(EXAMPLES, 4)], settings(), 5, seed=0, wide=True, views=True):
+        assert item["weak"].shape == item["image"].shape == (3, 64, 64)
+        assert agreement({"image": item["weak"], "mask": item["mask"]}) > 0.93
+    pairs = list(Crops([(EXAMPLES, 4)], settings(), 5, seed=0, wide=True, views=True))
+    assert any(not torch.equal(item["weak"], item["image"]) for item in pairs)
+
+
+def test_a_rare_class_is_seen_as_often() -> None:
+    drawn = Crops([([example(0)] + [example(2 * seed + 1) for seed in range(9)], 4)], settings(), steps=10, seed=0)
+    assert Counter(group[place].label for group, place in drawn.places) == {0: 20, 1: 20}

@@ -1,6 +1,5 @@
 """Classes without foreground: what the data set must be, and whole runs with such a class."""
 
-import csv
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from drawn import UNTRAINED, settings
 from pictures import encoded, picture
+from tables import rewrite
 
 from alserve import load
 from alserve.errors import DataError
@@ -111,13 +111,7 @@ def test_its_images_are_examples_with_an_empty_mask(make: Callable[..., Path]) -
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn data set whose second class has no masks for training."""
     drawn = draw_dataset(tmp_path_factory.mktemp("data"), seed=1, train_per_class=6, test_per_class=1, size=(64, 96))
-    lines = list(csv.DictReader(drawn.open()))
-    path = drawn.with_name("half.csv")
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows({**line, "mask": "" if line["label"] == "regular" else line["mask"]} for line in lines)
-    return path
+    return rewrite(drawn, "half.csv", lambda line: {**line, "mask": "" if line["label"] == "regular" else line["mask"]})
 
 
 def test_a_run_asks_for_the_masks_of_the_other_classes_only_and_continues_after_a_kill(

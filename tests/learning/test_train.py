@@ -1,6 +1,5 @@
 """Whole runs on a small drawn data set: budgets, sets, bounds, and a run that is killed again and again."""
 
-import csv
 import io
 import json
 import re
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn import UNTRAINED, settings
+from tables import rewrite
 
 from alserve import load
 from alserve.errors import DataError, RunError
@@ -95,17 +95,6 @@ def spec_of(run: Path) -> ModelSpec:
 def what_took_time(run: Path) -> list[tuple[int, str]]:
     lines = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
     return [(line["round"], line["what"]) for line in lines]
-
-
-def rewrite(table: Path, name: str, change: Callable[[dict[str, str]], dict[str, str]]) -> Path:
-    """Write a CSV beside the data set's, with every line changed."""
-    lines = [change(line) for line in csv.DictReader(table.open())]
-    path = table.with_name(name)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-    return path
 
 
 def test_a_round_is_one_budget(rounds: list[dict[str, Any]]) -> None:
@@ -259,23 +248,40 @@ def kill_when(there: Callable[[], bool], words: Sequence[str]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+def continue_until_finished(words: Sequence[str], landmarks: Sequence[Callable[[], bool]]) -> None:
+    """Kill the run at every landmark, and start it once more."""
+    for landmark in landmarks:
+        assert not landmark()
+        kill_when(landmark, words)
+    subprocess.run(words, check=True, capture_output=True)
+
+
 def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(table: Path, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    words = command(table, out, PROPAGATION.model_dump_json())
     latest = out / "state" / "latest.safetensors"
-    landmarks: list[Callable[[], bool]] = [
+    landmarks = [
         (out / "state" / "theta0.safetensors").exists,
         latest.exists,  # what is asked for
         lambda: latest.stat().st_size > 1_000_000,  # the network after a pass
         (out / "model.onnx").exists,
     ]
-    for landmark in landmarks:
-        assert not landmark()
-        kill_when(landmark, words)
-    subprocess.run(words, check=True, capture_output=True)
+    continue_until_finished(command(table, out, PROPAGATION.model_dump_json()), landmarks)
     for name in (*RESULTS, "state/theta0.safetensors"):
         assert (out / name).read_bytes() == (run / name).read_bytes(), name
     assert {path.name for path in (out / "state").iterdir()} == {path.name for path in (run / "state").iterdir()}
+
+
+def test_a_run_by_consistency_has_one_training_a_round_and_may_be_killed(table: Path, tmp_path: Path) -> None:
+    chosen = settings(UNTRAINED, method="consistency", class_batch=2, rounds=1)
+    whole, out = train_run(table, tmp_path / "whole", chosen).folder, tmp_path / "killed"
+    (record,) = read_rounds(whole)
+    assert (record["masks_used"], record["pseudo_labels"], record["threshold"]) == (2, 0, 0.5)
+    assert record["threshold_reason"] == "foreground where that is more likely than not"
+    assert [what for round_, what in what_took_time(whole) if round_ == 1 and what.startswith("pass")] == ["pass 1"]
+    landmarks = [(out / "state" / "latest.safetensors").exists, (out / "model.onnx").exists]
+    continue_until_finished(command(table, out, chosen.model_dump_json()), landmarks)
+    for name in ("rounds.jsonl", "model.onnx", "state/latest.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_a_run_whose_images_are_in_a_file_learns_the_same(

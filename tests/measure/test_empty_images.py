@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from command import Cli
 from pictures import encoded
+from tables import rewrite
 from torch import tensor
 from torchmetrics.functional.classification import binary_auroc
 
@@ -36,13 +37,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_atomic(out / line["mask"], encoded(np.zeros(shape[:2], np.uint8)))
             if number:
                 write_atomic(out / line["image"], encoded(np.full(shape, 255, np.uint8)))
-    for line in lines:
-        line["split"] = "test"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-    return path
+    return rewrite(path, path.name, lambda line: line | {"split": "test"})
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from command import Cli, assert_refused
 from pictures import encoded, picture
+from tables import rewrite
 from torchmetrics.functional.classification import binary_average_precision, multiclass_calibration_error
 
 from alserve import Predictor
@@ -31,15 +32,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn tissue, all of it in split "test"; one image of each class has no mask."""
     out = tmp_path_factory.mktemp("data")
     path = draw_dataset(out, seed=4, train_per_class=PER_CLASS - 1, test_per_class=1, size=(96, 128))
-    lines = list(csv.DictReader(path.open()))
-    for line in lines:
-        line["mask"] = "" if line["split"] == "test" else line["mask"]
-        line["split"] = "test"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-    return path
+    bare = {"mask": "", "split": "test"}
+    return rewrite(path, path.name, lambda line: line | (bare if line["split"] == "test" else {"split": "test"}))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from drawn import pixels
+from torch import Tensor
 
 from training.model.network import JointNet
 
@@ -29,3 +30,13 @@ def test_inputs_are_normalised_as_the_weights_want_it(net: JointNet) -> None:
     hook.remove()
     expected = torch.tensor([-127 / 128, 0, 1]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
     torch.testing.assert_close(seen[0], expected)
+
+
+def test_a_class_without_foreground_silences_the_mask() -> None:
+    net = JointNet(3, "resnet18", pretrained=False, empty_classes=[0, 2])
+    logits = torch.tensor([[0.0, 0.0, 0.0], [9.0, -9.0, 0.0], [-9.0, 9.0, -9.0]])
+    presence = net.presence(logits)
+    assert isinstance(presence, Tensor)
+    assert presence.shape == (3, 1, 1)
+    torch.testing.assert_close(presence.flatten(), logits.softmax(dim=1)[:, 1])
+    assert JointNet(3, "resnet18", pretrained=False).presence(logits) == 1

@@ -149,3 +149,19 @@ def test_both_phases_learn() -> None:
     trainer.train_segmenter(net, Lesson(EXAMPLES), 0, "test")
     assert class_loss_now() < 0.8 * class_before
     assert mask_loss_now() < 0.8 * mask_before
+
+
+def test_consistency_teaches_a_frozen_encoders_decoder() -> None:
+    def train(weight: float) -> dict[str, Tensor]:
+        chosen = settings(
+            UNTRAINED, method="consistency", encoder_lr=0, steps=4, certainty=0.5, consistency_weight=weight
+        )
+        trainer = Trainer(chosen, "cpu")
+        net = trainer.new_network(2, seed=0)
+        before = weights(net)
+        trainer.train_segmenter(net, Lesson(EXAMPLES[:2], (), UNLABELLED), 1, "test")
+        assert parts(changed(net, before)) == {"decoder", "mask_head"}
+        return weights(net)
+
+    without, taught = train(0), train(1)
+    assert not all(torch.equal(without[name], taught[name]) for name in without if not is_statistic(name))

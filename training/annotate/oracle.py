@@ -93,7 +93,7 @@ def open_oracle(name: str) -> Oracle:
 
 def classes_to_ask_for(dataset: Dataset, settings: Settings) -> list[tuple[int, str]]:
     """Return index and name of the classes whose masks are asked for: those that are not said to be empty."""
-    return [(label, name) for label, name in enumerate(dataset.classes) if name not in settings.empty_classes]
+    return [(label, dataset.classes[label]) for label in settings.with_foreground(dataset.classes)]
 
 
 def is_marked(masks: Path, name: str, kind: str) -> bool:

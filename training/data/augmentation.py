@@ -50,14 +50,14 @@ class ObjectCrop(v2.RandomResizedCrop):  # type: ignore[misc]  # of a library wi
         if layers and self.around_object and torch.rand(()) < self.around_object:
             objects = (layers[0][0] >= HALF).numpy()
             if objects.any():
-                row, column = _object_pixel(objects)
+                row, column = object_pixel(objects)
                 window["top"] = _start(row, int(window["height"]), objects.shape[0])
                 window["left"] = _start(column, int(window["width"]), objects.shape[1])
         return window
 
 
-def _object_pixel(objects: Mask) -> tuple[int, int]:
-    """Draw a pixel of an object, drawn as well."""
+def object_pixel(objects: Mask) -> tuple[int, int]:
+    """Return row and column of a pixel of an object, both drawn, of a mask: bool [height, width], not empty."""
     count, numbers = cv2.connectedComponents(objects.astype(np.uint8))
     rows, columns = np.nonzero(numbers == int(torch.randint(1, count, ())))
     place = int(torch.randint(len(rows), ()))
@@ -131,7 +131,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         settings: Crop size, kinds of augmentation.
         steps: Length of the sequence, in batches.
         seed: Drives the order and the augmentation.
-        wide: Take squares as wide as the image's short side, of which none loses much of what shows the class.
+        wide: Take squares about as wide as the image's short side, which lose little of what shows the class.
         views: Return a weak and a strong view.
     """
 

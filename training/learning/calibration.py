@@ -58,7 +58,7 @@ def _cross_validate(
     for fold in range(folds):
         held_out = order[fold::folds]
         net = start()
-        lesson = Lesson(data.with_masks(state.masks, set(order) - set(held_out)), others)
+        lesson = Lesson(data.with_masks(state.masks, set(order) - set(held_out)), others, data.with_classes())
         trainer.train_segmenter(net, lesson, derive_seed(seed, fold), f"threshold, part {fold + 1} of {folds}")
         predicted = trainer.predict(net, (data.images[index] for index in held_out))
         probabilities += [probability for probability, _ in predicted]

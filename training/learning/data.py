@@ -122,9 +122,7 @@ class TrainingData:
         self.samples = dataset.split("train")
         self.labels = tuple(sample.label for sample in self.samples)
         self.images = images
-        self.foreground_classes = tuple(
-            label for label, name in enumerate(dataset.classes) if name not in settings.empty_classes
-        )
+        self.foreground_classes = settings.with_foreground(dataset.classes)
         self.known_empty = frozenset(
             index for index, label in enumerate(self.labels) if label not in self.foreground_classes
         )
@@ -159,6 +157,10 @@ class TrainingData:
     def with_masks(self, masks: Mapping[int, Mask], indices: Iterable[int]) -> Examples:
         """Return images of L with their masks, and all images known to be empty with theirs, by rising index."""
         return self._examples({*indices, *self.known_empty}, partial(self._with_mask, masks))
+
+    def with_classes(self) -> Examples:
+        """Return all images of D, with their class alone."""
+        return self.with_pseudo({}, range(len(self)))
 
     def _examples(self, indices: Iterable[int], make: Callable[[int], Example]) -> Examples:
         return Examples([(index, self.labels[index]) for index in sorted(indices)], make)

@@ -79,7 +79,7 @@ class Learner:
     def _train_classifier(self) -> Weights:
         seed = derive_seed(self.settings.seed, 0)
         net = self._new_network(seed)
-        self.trainer.train_classifier(net, self.data.with_pseudo({}, range(len(self.data))), seed)
+        self.trainer.train_classifier(net, self.data.with_classes(), seed)
         self.run.note_time(0, "classifier")
         return weights_of(net)
 
@@ -221,7 +221,7 @@ class Learner:
         lesson = Lesson(
             self.data.with_masks(state.masks, pool.labelled),
             self.data.with_pseudo(state.pseudo, pseudo),
-            self.data.with_pseudo({}, range(len(self.data)) if self.settings.encoder_lr else ()),
+            self.data.with_classes(),
         )
         seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
 

@@ -26,7 +26,7 @@ def mean_teacher(net: JointNet, momentum: float) -> AveragedModel:
 
     def follow(mean: Tensor, now: Tensor, updates: Tensor | int) -> Tensor:
         share = min(1 - 1 / (int(updates) + 1), momentum)
-        return mean * share + now * (1 - share)
+        return torch.lerp(now, mean, share)  # what does not change stays as it is, to the bit
 
     teacher = AveragedModel(net, avg_fn=follow)
     return teacher.eval().requires_grad_(requires_grad=False)

@@ -118,7 +118,7 @@ class SegmenterPhase(Phase):
             logits = self.net.segment(features).float()
             weight = self.settings.consistency_weight * ramp_up(step, self.steps)
             loss = loss + weight * consistency_loss(logits, taught, self.settings.certainty)
-        return loss + self._of_classes(features, everything["label"], ~mixed)
+        return loss + self._of_classes(features, everything["label"], ~mixed) if self.encoder_learns else loss
 
     def _of_masks(self, features: list[Tensor], batch: Batch) -> Tensor:
         known = batch["mask"], batch["weight"], batch["pixel_weights"]

@@ -32,11 +32,11 @@ class Lesson:
     """What the segmentation phase learns from."""
 
     labelled: Sequence[Example]
-    """Images with an expert's mask: L."""
+    """Images whose mask is known: L, and those of classes without foreground."""
     pseudo: Sequence[Example] = ()
     """Images with a pseudo-mask: P."""
     everything: Sequence[Example] = ()
-    """All images with their class alone: D; learned from where the encoder learns along."""
+    """All images with their class alone: D; looked at where the encoder learns along, and by consistency."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,16 @@ class Trainer:
         return "bf16-mixed" if capable else "32-true"
 
     def new_network(self, classes: int, seed: int, empty_classes: Sequence[int] = ()) -> JointNet:
-        """Build a network; its new layers are drawn from the seed."""
+        """Build a network; its new layers are drawn from the seed.
+
+        Args:
+            classes: Number of classes.
+            seed: Of the weights.
+            empty_classes: Those without foreground, by their index.
+
+        Raises:
+            DataError: See `JointNet`.
+        """
         lightning.seed_everything(seed, workers=True, verbose=False)
         settings = self.settings
         return JointNet(
@@ -93,7 +102,7 @@ class Trainer:
         self._fit(ClassifierPhase(net, self.settings), crops, seed, "classifier")
 
     def train_segmenter(self, net: JointNet, lesson: Lesson, seed: int, what: str) -> None:
-        """Phase 2, in place: the decoder, on L and P; on all of D as well where the encoder learns along.
+        """Phase 2, in place: the decoder, on L and P; where `Settings.looks_at_all_images`, on all of D as well.
 
         Args:
             net: theta0.
@@ -105,7 +114,7 @@ class Trainer:
         slots = pseudo_slots(settings, len(lesson.labelled), len(lesson.pseudo))
         groups = [(lesson.labelled, settings.batch - slots), (lesson.pseudo, slots)]
         crops = {"labelled": Crops(groups, settings, settings.steps, seed)}
-        if lesson.everything and settings.encoder_lr:
+        if lesson.everything and settings.looks_at_all_images:
             group = [(lesson.everything, settings.class_batch)]
             views = settings.uses_consistency
             crops["everything"] = Crops(group, settings, settings.steps, derive_seed(seed, 1), wide=True, views=views)

@@ -19,7 +19,7 @@ from training.model.weights import fingerprint as fingerprint_of
 from training.run.pixels import MaskFile, PixelFile
 from training.run.records import TIMINGS, Count, Share, Stored, read_config
 from training.run.state import State, Weights
-from training.settings import Settings
+from training.settings import BEFORE_0_3, Settings
 
 IMAGES, PSEUDO = "images-", "pseudo-"
 """How the names of files of pixels begin in the folder of the state."""
@@ -182,7 +182,8 @@ class Run:
                 f"{_short(now['encoder_weights'])}); give the file that it began with, {instead}"
             )
         new = now["settings"]
-        old = {**Settings().model_dump(mode="json"), **before["settings"]}  # a setting that was added later
+        # What is not among the stored settings was added later.
+        old = {**Settings().model_dump(mode="json"), **BEFORE_0_3, **before["settings"]}
         # "references" decides what the model file holds, not what is learned; the file of weights may be moved.
         same = {"references", "encoder_weights"}
         if changed := sorted(name for name in {*old, *new} - same if old.get(name) != new.get(name)):
