@@ -197,7 +197,7 @@ async function show() {
   find("detail").classList.toggle("bare", !layers.image);
   find("detail").hidden = false;
   if (drawable) fillResult(answer);
-  redraw();
+  paint(); // at once: no figure of the picture before stays beside this one's name
 }
 
 function fillResult({ label, scores, threshold: own }) {
@@ -222,25 +222,27 @@ function scoreRow(name, score) {
 /** Draws once a frame, however fast a slider moves. */
 function redraw() {
   cancelAnimationFrame(drawing);
-  drawing = requestAnimationFrame(() => {
-    if (!shown) return;
-    for (const id of ["fill", "opacity"]) find(`${id}-value`).textContent = `${Math.round(100 * find(id).value)} %`;
-    if (shown.counts) {
-      find("threshold").value = level();
-      find("threshold-value").textContent = level().toFixed(3);
-      find("foreground").textContent = percent(shareAbove(shown.counts, level()));
-      find("reset").disabled = threshold === null;
-    }
-    const opacity = find("opacity").valueAsNumber;
-    draw(find("picture"), shown, PICTURE_SHARE, {
-      outline: find("outline").checked,
-      fill: find("fill").valueAsNumber,
-      heat: find("heat").checked,
-      opacity,
-      threshold: shown.counts ? level() : 1,
-    });
-    if (shown.counts) draw(find("map"), shown, MAP_SHARE, { outline: false, heat: true, opacity });
+  drawing = requestAnimationFrame(paint);
+}
+
+function paint() {
+  if (!shown) return;
+  for (const id of ["fill", "opacity"]) find(`${id}-value`).textContent = `${Math.round(100 * find(id).value)} %`;
+  if (shown.counts) {
+    find("threshold").value = level();
+    find("threshold-value").textContent = level().toFixed(3);
+    find("foreground").textContent = percent(shareAbove(shown.counts, level()));
+    find("reset").disabled = threshold === null;
+  }
+  const opacity = find("opacity").valueAsNumber;
+  draw(find("picture"), shown, PICTURE_SHARE, {
+    outline: find("outline").checked,
+    fill: find("fill").valueAsNumber,
+    heat: find("heat").checked,
+    opacity,
+    threshold: shown.counts ? level() : 1,
   });
+  if (shown.counts) draw(find("map"), shown, MAP_SHARE, { outline: false, heat: true, opacity });
 }
 
 /* ---- downloads ---- */
