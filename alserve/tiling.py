@@ -2,7 +2,7 @@
 
 Every tile is seen as an image of its own, at the model's working size. Masks and CAMs of neighbouring tiles fade into
 each other over their overlap; the scores of an image are the mean of its tiles' scores. Tiles start at whole cells of
-the class activation map, so that everything blends in place; past its last row and column an image is mirrored.
+`STRIDE` working pixels, so that everything blends in place; past its last row and column an image is mirrored.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ AUTO_FROM = 1.5
 """With automatic tiles, an image is cut when its short side is at least this many times that of the training images."""
 
 CAM_SCALE = 8
-"""Pixels, a side, of the blended CAM for each cell of a tile's CAM."""
+"""Pixels, a side, of the blended CAM for each cell of a tile."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Tiling:
     side: int
     """Side of a tile, in pixels of the image; the network sees it scaled to its working size."""
     overlap: int
-    """Pixels that neighbours share, at most half a tile; in effect, the nearest whole cells of the CAM."""
+    """Pixels that neighbours share, at most half a tile; in effect, the nearest whole cells."""
     automatic: bool = False
     """Leave images alone that are little larger than what the model was trained on."""
     on_tiles: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
@@ -84,7 +84,7 @@ class Tiling:
 
 @dataclass(frozen=True)
 class _Axis:
-    """The tiles along rows or columns, measured in cells of the CAM."""
+    """The tiles along rows or columns, measured in cells."""
 
     cells: int
     """Cells of a tile."""
@@ -126,7 +126,7 @@ def run_tiled(engine: Engine, image: UInt8, tiling: Tiling, batch: int) -> Outpu
 
     Returns:
         Outputs of one image, without the batch axis: scores [classes]; cams [classes, h, w], `CAM_SCALE` pixels for
-        every cell of a tile's CAM; mask [height, width] at the model's working scale.
+        every cell of a tile; mask [height, width] at the model's working scale.
     """
     height, width = image.shape[:2]
     short_side, cells = engine.spec.short_side, engine.spec.short_side // STRIDE
@@ -141,7 +141,10 @@ def run_tiled(engine: Engine, image: UInt8, tiling: Tiling, batch: int) -> Outpu
         outputs = engine.run(np.stack([resize(tile, (short_side, short_side)) for tile in tiles]))
         for (y, x), tile_scores, tile_cams, tile_mask in zip(chosen, *outputs, strict=True):
             scores += tile_scores
-            for canvas, tile, unit in ((mask, tile_mask, STRIDE), (cams, _scaled(tile_cams), CAM_SCALE)):
+            for canvas, tile, unit in (
+                (mask, tile_mask, STRIDE),
+                (cams, _scaled(tile_cams, cells * CAM_SCALE), CAM_SCALE),
+            ):
                 top, left = rows.step * y * unit, columns.step * x * unit
                 weights = rows.weights(y, unit)[:, None] * columns.weights(x, unit)
                 canvas[..., top : top + cells * unit, left : left + cells * unit] += weights * tile
@@ -165,7 +168,6 @@ def _cut(image: UInt8, side: int, row: int, column: int, cells: int) -> UInt8:
     return tile
 
 
-def _scaled(cams: Float32) -> Float32:
-    """Enlarge a tile's CAMs [classes, h, w] by `CAM_SCALE`."""
-    size = (cams.shape[1] * CAM_SCALE, cams.shape[2] * CAM_SCALE)
-    return np.stack([resize(cam, size) for cam in cams])
+def _scaled(cams: Float32, side: int) -> Float32:
+    """Enlarge a tile's CAMs [classes, h, w] to this side."""
+    return np.stack([resize(cam, (side, side)) for cam in cams])

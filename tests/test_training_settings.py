@@ -76,3 +76,12 @@ def test_an_earlier_name_of_a_setting_is_understood() -> None:
     for value in ("no", False):
         assert Settings.of(None, {"upside_down": value}) == Settings(any_orientation=False)
     assert Settings.of("cub", {"upside_down": True}).any_orientation is True  # not the preset's
+
+
+def test_whole_numbers_out_of_a_few_are_read_from_text() -> None:
+    chosen = Settings.of(None, parse_assignments(["classifier_after=16", "cam_stride=32"]))
+    assert (chosen.classifier_after, chosen.cam_stride) == (16, 32)
+    with pytest.raises(DataError, match=r"^cam_stride=8: unknown; there are 16, 32$"):
+        Settings.of(None, parse_assignments(["cam_stride=8"]))
+    with pytest.raises(DataError, match=r"^encoder_after=3: unknown; there are 1, 2, 4, 8, 16$"):
+        Settings.of(None, parse_assignments(["encoder_after=3"]))

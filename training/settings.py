@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from alserve.errors import DataError, describe_fault
 from alserve.geometry import STRIDE
+from alserve.modelfile import CamStride
 from alserve.registry import suggest
 from training.query import STRATEGIES
 
@@ -16,7 +17,10 @@ MOST, MOST_SIDE = 1_000_000, 4096
 
 Targets = Literal["hard", "soft"]
 PixelWeighting = Literal["all", "weighted", "certain"]
-Stride = Literal[1, 2, 4, 8, 16]
+Written = BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdecimal() else value)
+"""Reads a whole number that is written as text, as on the command line."""
+
+Stride = Annotated[Literal[1, 2, 4, 8, 16], Written]
 Method = Literal["consistency", "label-propagation", "masks-only", "cams-only", "all-masks"]
 
 METHODS: Mapping[Method, str] = {
@@ -42,7 +46,12 @@ _RENAMED_VALUES: Mapping[str, Mapping[Any, Any]] = {
 """Values of settings under their earlier names, with their present ones."""
 
 
-BEFORE_0_3: Mapping[str, Any] = {"encoder_after": 1, "dice_weight": 0.0, "object_crops": 0.0}
+BEFORE_0_3: Mapping[str, Any] = {
+    "encoder_after": 1,
+    "dice_weight": 0.0,
+    "object_crops": 0.0,
+    "cam_stride": 32,
+}
 """What runs of earlier versions did, whose settings did not say so, where that is not the present default."""
 
 
@@ -102,6 +111,8 @@ class Settings(BaseModel):
     any_orientation: bool = True
     """Images have no up and down (tissue, materials): flip and rotate them in all directions while training."""
 
+    cam_stride: Annotated[CamStride, Written] = 16
+    """Pixels, a side, of a cell of the class activation maps; the paper's 32 is too coarse for small objects."""
     classifier_steps: int = Field(300, ge=1, le=MOST)
     classifier_lr: float = Field(5e-4, gt=0)
     """Learning rate of the encoder while it learns the classes; the CAM head's is four times that."""
@@ -269,7 +280,8 @@ class Settings(BaseModel):
         if first["type"] == "extra_forbidden":
             raise DataError(f"unknown setting '{name}'; {suggest(name, cls.model_fields)}")
         if first["type"] == "literal_error":
-            raise DataError(f"{where}unknown; {suggest(first['input'], get_args(cls.model_fields[name].annotation))}")
+            allowed = [str(each) for each in get_args(cls.model_fields[name].annotation)]
+            raise DataError(f"{where}unknown; {suggest(str(first['input']), allowed)}")
         raise DataError(f"{where}{describe_fault(first['msg'])}")
 
 

@@ -8,8 +8,8 @@ from rich.table import Table
 from alserve.measure.evaluate import ClassFigures, Figures
 from alserve.measure.metrics import CONFIDENCE
 
-HALF = 0.5
-"""A class of which less is found, or with more false alarms, is named."""
+HALF, QUARTER = 0.5, 0.25
+"""A class is named of which less than half is found, or with more than half false alarms or a quarter mistaken."""
 
 Interval = tuple[float, float] | None
 
@@ -101,7 +101,9 @@ def _by_class(figures: Figures) -> Table:
 
 
 def describe_failures(classes: Mapping[str, ClassFigures]) -> list[str]:
-    """Say in words in which classes a model finds less than half, or gives false alarms on more than half.
+    """Say in words in which classes a model finds less than half, gives many false alarms, or mistakes the class.
+
+    Many are more than half of the empty images; the class is mistaken in more than a quarter of the images.
 
     Args:
         classes: Their measures, by name.
@@ -109,7 +111,7 @@ def describe_failures(classes: Mapping[str, ClassFigures]) -> list[str]:
     Returns:
         One sentence each, those of which nothing is found first.
     """
-    none, some, alarms = [], [], []
+    none, some, alarms, mistaken = [], [], [], []
     for name, one in classes.items():
         found = round((one.found or 0.0) * one.with_foreground)
         if one.with_foreground and not found:
@@ -118,7 +120,9 @@ def describe_failures(classes: Mapping[str, ClassFigures]) -> list[str]:
             some.append(f"{name}: {found} of {one.with_foreground} images with foreground are found.")
         if (one.false_alarms or 0.0) > HALF:
             alarms.append(f"{name}: false alarms on {_of(one.false_alarms, one.empty)} empty images.")
-    return [*none, *some, *alarms]
+        if one.accuracy is not None and 1 - one.accuracy > QUARTER:
+            mistaken.append(f"{name}: {_of(1 - one.accuracy, one.images)} images are taken for another class.")
+    return [*none, *some, *alarms, *mistaken]
 
 
 def _notes(interval: Interval, *notes: str) -> str:

@@ -25,6 +25,7 @@ from alserve.modelfile.references import MAX_IMAGES, SIDE, Reference
 from alserve.modelfile.spec import (
     FORMAT_VERSION,
     MAX_SHORT_SIDE,
+    CamStride,
     ClassNames,
     Cost,
     ModelSpec,
@@ -43,6 +44,7 @@ __all__ = [
     "OUTPUTS",
     "REFERENCES_KEY",
     "SIDE",
+    "CamStride",
     "ClassNames",
     "Contract",
     "Cost",

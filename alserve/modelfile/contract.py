@@ -120,7 +120,7 @@ def read_metadata(data: bytes, where: str) -> Contract:
     if needy:
         raise ModelError(f"{where}: has weights in another file, which is not read; export it as one file")
     text = metadata.get(REFERENCES_KEY)
-    return Contract(spec, read_references(text, len(spec.classes), where) if text else ())
+    return Contract(spec, read_references(text, len(spec.classes), spec.cam_stride, where) if text else ())
 
 
 def _digest(network: Iterable[memoryview], metadata: Mapping[str, str]) -> str:

@@ -37,7 +37,7 @@ class Reference(NamedTuple):
     scores: Float32
     """[classes], softmax, 0 to 1."""
     cams: Float32
-    """[classes, height / 32, width / 32], activations without a bound."""
+    """[classes, height / s, width / s], see `alserve.modelfile.spec.Outputs`."""
     mask: Float32
     """[height, width], foreground probability, 0 to 1, in steps of 1/255 once it was stored."""
 
@@ -77,12 +77,13 @@ def write_references(references: Sequence[Reference]) -> str:
     return _StoredList(images=tuple(stored)).model_dump_json()
 
 
-def read_references(text: str, classes: int, where: str) -> tuple[Reference, ...]:
+def read_references(text: str, classes: int, cam_stride: int, where: str) -> tuple[Reference, ...]:
     """Read what `write_references` wrote.
 
     Args:
         text: The JSON text.
         classes: Classes of the model.
+        cam_stride: See `alserve.modelfile.spec.ModelSpec`.
         where: The file, for messages.
 
     Raises:
@@ -90,18 +91,19 @@ def read_references(text: str, classes: int, where: str) -> tuple[Reference, ...
     """
     try:
         images = _StoredList.model_validate_json(text[:_MAX_TEXT]).images
-        return tuple(_unpacked(stored, classes) for stored in images)
+        return tuple(_unpacked(stored, classes, cam_stride) for stored in images)
     except (ValueError, zlib.error, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise ModelError(f"{where}: its reference images do not fit ({reason}); export the model again") from None
 
 
-def _unpacked(stored: _Stored, classes: int) -> Reference:
+def _unpacked(stored: _Stored, classes: int, cam_stride: int) -> Reference:
     height, width = stored.height, stored.width
     image = np.cumsum(_unpack(stored.image, np.uint8, (height, width, 3)), axis=0, dtype=np.uint8)
     mask = np.cumsum(_unpack(stored.mask, np.uint8, (height, width)), axis=0, dtype=np.uint8)
     scores = _unpack(stored.scores, np.dtype("<f4"), (classes,)).astype(np.float32)
-    cams = _unpack(stored.cams, np.dtype("<f4"), (classes, height // STRIDE, width // STRIDE)).astype(np.float32)
+    cells = (classes, height // cam_stride, width // cam_stride)
+    cams = _unpack(stored.cams, np.dtype("<f4"), cells).astype(np.float32)
     if not (np.isfinite(scores).all() and np.isfinite(cams).all()):
         raise ValueError("answers that are not finite")
     return Reference(image, scores, cams, mask.astype(np.float32) / np.float32(255))

@@ -59,9 +59,14 @@ class _Frozen(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out what came later where it says nothing."""
+        """Leave out what came later where it is as before."""
         values: dict[str, object] = write(self)
-        return {name: value for name, value in values.items() if name not in self.later or value not in (None, (), [])}
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in self.later or value not in ([], fields[name].default)
+        }
 
 
 class Parity(_Frozen):
@@ -99,6 +104,8 @@ class Provenance(_Frozen):
 
 
 Precision = Literal["fp32", "fp16", "int8"]
+
+CamStride = Literal[16, 32]
 
 Pair = tuple[float, float]
 
@@ -159,8 +166,10 @@ class ModelSpec(_Frozen):
     """Known of reduced precisions only."""
     empty_classes: Annotated[tuple[Name, ...], Field(max_length=MAX_CLASSES)] = ()
     """Classes that were said to have no foreground; a file without such classes does not have this field."""
+    cam_stride: CamStride = 32
+    """Pixels, a side, that a cell of a class activation map stands for; a file does not have this field if it is 32."""
 
-    later = frozenset({"empty_classes"})
+    later = frozenset({"empty_classes", "cam_stride"})
 
     @field_validator("cam_range")
     @classmethod
@@ -183,6 +192,6 @@ class Outputs(NamedTuple):
     scores: Float32
     """[batch, classes], softmax, 0 to 1."""
     cams: Float32
-    """[batch, classes, height / 32, width / 32], activations without a bound."""
+    """[batch, classes, height / s, width / s], s being `ModelSpec.cam_stride`; activations without a bound."""
     mask: Float32
     """[batch, height, width], foreground probability, 0 to 1."""

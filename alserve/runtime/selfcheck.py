@@ -19,7 +19,7 @@ import numpy as np
 
 from alserve.arrays import UInt8
 from alserve.errors import ModelError
-from alserve.geometry import STRIDE, working_shape
+from alserve.geometry import working_shape
 from alserve.modelfile import ModelSpec, Outputs, Reference
 
 
@@ -76,20 +76,20 @@ class Deviation(NamedTuple):
 Run = Callable[[UInt8], Outputs]
 
 
-def check_outputs(outputs: Outputs, shape: tuple[int, int, int], classes: int, where: str) -> None:
+def check_outputs(outputs: Outputs, shape: tuple[int, int, int], spec: ModelSpec, where: str) -> None:
     """Check what no model of ours gets wrong: shapes, and that probabilities are probabilities.
 
     Args:
         outputs: What came out.
         shape: (batch, height, width) of what went in.
-        classes: Classes of the model.
+        spec: The model's contract.
         where: Model and device, for messages.
 
     Raises:
         ModelError: The outputs have other shapes than they should, or are not finite, or no probabilities.
     """
-    batch, height, width = shape
-    expected = ((batch, classes), (batch, classes, height // STRIDE, width // STRIDE), (batch, height, width))
+    (batch, height, width), classes, cell = shape, len(spec.classes), spec.cam_stride
+    expected = ((batch, classes), (batch, classes, height // cell, width // cell), (batch, height, width))
     shapes = tuple(output.shape for output in outputs)
     if shapes != expected:
         raise ModelError(f"{where}: gives outputs of shapes {shapes}, not {expected}; export the model again")
@@ -116,7 +116,7 @@ def measure(run: Run, spec: ModelSpec, references: Sequence[Reference], where: s
     labels, scores, cams, common, union, pixels = 0, [], [], 0, 0, 0
     for image, *answers in references:
         outputs = run(image[None])
-        check_outputs(outputs, (1, *image.shape[:2]), len(spec.classes), where)
+        check_outputs(outputs, (1, *image.shape[:2]), spec, where)
         expected = Outputs(*answers)
         difference = float(np.abs(outputs.scores[0] - expected.scores).max())
         best, second = np.sort(expected.scores)[:-3:-1]
@@ -169,7 +169,7 @@ def try_drawn_image(run: Run, spec: ModelSpec, where: str) -> None:
     height, width = working_shape(96, 128, spec.short_side)
     rows, columns = np.indices((height, width))
     image = np.stack([rows % 256, columns % 256, (rows + columns) % 256], axis=-1).astype(np.uint8)
-    check_outputs(run(image[None]), (1, height, width), len(spec.classes), where)
+    check_outputs(run(image[None]), (1, height, width), spec, where)
 
 
 class PassedCheck:

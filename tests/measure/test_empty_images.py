@@ -139,9 +139,12 @@ def test_where_a_model_fails_is_said_in_words() -> None:
         "none": one(with_foreground=7, found=0),
         "empty": one(empty=10, false_alarms=0.6),
         "quiet": one(empty=10, false_alarms=0.5),
+        "mistaken": one(accuracy=6 / 9),
+        "seldom": one(accuracy=7 / 9),
     }
     assert describe_failures(classes) == [
         "none: none of 7 images with foreground is found.",
         "few: 3 of 46 images with foreground are found.",
         "empty: false alarms on 6 of 10 empty images.",
+        "mistaken: 3 of 9 images are taken for another class.",
     ]

@@ -42,7 +42,7 @@ def test_other_encoders(name: str) -> None:
     with torch.inference_mode():
         found = net(pixels(1, 3, 64, 96))
     assert net.encoder not in net.layers_after(16)
-    assert found.cams.shape == (1, 2, 2, 3)
+    assert found.cams.shape == (1, 2, 4, 6)
     assert found.mask.shape == (1, 64, 96)
 
 
@@ -55,7 +55,7 @@ def test_transformers_see_any_size(name: str) -> None:
         found = net(pixels(1, 3, 64, 96))
         maps = [tuple(features.shape[2:]) for features in net.encode(pixels(1, 3, 64, 96))]
     assert maps == [(64, 96), (4, 6), (4, 6), (4, 6), (2, 3)]
-    assert found.cams.shape == (1, 2, 2, 3)
+    assert found.cams.shape == (1, 2, 4, 6)
     assert found.mask.shape == (1, 64, 96)
 
 

@@ -19,7 +19,7 @@ def test_shapes(net: JointNet, height: int, width: int) -> None:
     with torch.inference_mode():
         found = net(pixels(2, 3, height, width))
     assert found.logits.shape == (2, 3)
-    assert found.cams.shape == (2, 3, height // 32, width // 32)
+    assert found.cams.shape == (2, 3, height // 16, width // 16)
     assert found.mask.shape == (2, height, width)
 
 

@@ -235,7 +235,7 @@ def test_references_are_small_and_come_back(predictor: Predictor) -> None:
     assert 1 < len(references) <= MAX_IMAGES
     text = write_references(references)
     assert len(text) < 150_000
-    again = read_references(text, len(predictor.spec.classes), "here")
+    again = read_references(text, len(predictor.spec.classes), predictor.spec.cam_stride, "here")
     for one, other in zip(references, again, strict=True):
         for before, after in zip(one, other, strict=True):
             np.testing.assert_array_equal(before, after)
@@ -269,14 +269,14 @@ def test_references_that_do_not_fit_are_refused(predictor: Predictor, change: di
     found["images"][0] |= change
     text = json.dumps(found, default=lambda _: found["images"][0]["cams"])
     with pytest.raises(ModelError, match="here: its reference images do not fit") as caught:
-        read_references(text, len(predictor.spec.classes), "here")
+        read_references(text, len(predictor.spec.classes), predictor.spec.cam_stride, "here")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"images": []}', "null", '{"images": [1e400]}', "9" * 10**7])
 def test_references_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ModelError, match="here: its reference images do not fit") as caught:
-        read_references(text, 2, "here")
+        read_references(text, 2, 32, "here")
     assert len(str(caught.value)) < 300
 
 
@@ -284,7 +284,7 @@ def test_a_piece_that_inflates_too_far_takes_no_memory(predictor: Predictor) -> 
     found = json.loads(write_references(predictor.engine.references))
     found["images"][0]["image"] = base64.b64encode(zlib.compress(bytes(10**7), 9)).decode()
     with pytest.raises(ModelError, match="not of shape"):
-        read_references(json.dumps(found), len(predictor.spec.classes), "here")
+        read_references(json.dumps(found), len(predictor.spec.classes), predictor.spec.cam_stride, "here")
 
 
 def test_one_image_a_class_and_four_at_most(predictor: Predictor) -> None:

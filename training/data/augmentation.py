@@ -24,6 +24,9 @@ from training.settings import Settings
 ZOOM = (0.8, 1.25)
 """Side of a crop's field of view, over the side of the crop."""
 
+SQUEEZE = 2.0
+"""Longest side of what is squeezed into a square, over its shortest."""
+
 HALF = 128
 """Grey level of a mask from which on a pixel is of an object."""
 
@@ -83,17 +86,30 @@ def field_of_view(
     """
     share = crop * crop / (shape[0] * shape[1])
     scale = (min(1, share * ZOOM[0] ** 2), min(1, share * ZOOM[1] ** 2))
-    around = [
-        v2.RandomVerticalFlip(),
-        v2.RandomChoice([v2.Identity(), v2.Lambda(_quarter_turn)]),
-    ]
-    return v2.Compose(
-        [
-            ObjectCrop(crop, around_object=around_object, scale=scale, ratio=(0.9, 1.1), antialias=True),
-            v2.RandomHorizontalFlip(),
-            *(around if any_orientation else []),
-        ]
-    )
+    cut = ObjectCrop(crop, around_object=around_object, scale=scale, ratio=(0.9, 1.1), antialias=True)
+    return v2.Compose([cut, *_orientations(any_orientation=any_orientation)])
+
+
+@cache
+def whole_view(side: int, shape: tuple[int, int], *, any_orientation: bool) -> v2.Transform:
+    """Return the joint transform of image and mask that keeps all of them: squeezed to a square, flips, quarter turns.
+
+    A crop may miss the only object that makes an image of its class. Of images longer than `SQUEEZE` to one it is a
+    part, so long.
+
+    Args:
+        side: Of the result, in pixels.
+        shape: (height, width) of the images, in pixels.
+        any_orientation: Flip and turn every way, not only left and right.
+    """
+    longest = round(SQUEEZE * min(shape))
+    part = v2.RandomCrop([min(length, longest) for length in shape])
+    return v2.Compose([part, v2.Resize((side, side), antialias=True), *_orientations(any_orientation=any_orientation)])
+
+
+def _orientations(*, any_orientation: bool) -> list[v2.Transform]:
+    around = [v2.RandomVerticalFlip(), v2.RandomChoice([v2.Identity(), v2.Lambda(_quarter_turn)])]
+    return [v2.RandomHorizontalFlip(), *(around if any_orientation else [])]
 
 
 LIGHT = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.04)
@@ -131,7 +147,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         settings: Crop size, kinds of augmentation.
         steps: Length of the sequence, in batches.
         seed: Drives the order and the augmentation.
-        wide: Take squares about as wide as the image's short side, which lose little of what shows the class.
+        whole: Show images as a whole, see `whole_view`, in squares of the working size.
         views: Return a weak and a strong view.
     """
 
@@ -142,7 +158,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         steps: int,
         seed: int,
         *,
-        wide: bool = False,
+        whole: bool = False,
         views: bool = False,
     ) -> None:
         rng = np.random.default_rng(seed)
@@ -151,9 +167,8 @@ class Crops(TorchDataset[dict[str, Tensor]]):
             columns += [_in_turn(examples, rng)] * slots
         self.places = [next(column) for _ in range(steps) for column in columns]
         self.batch = len(columns)
-        self.crop = settings.short_side if wide else settings.crop_side
-        self.any_orientation = settings.any_orientation
-        self.around_object = 0.0 if wide else settings.object_crops
+        self.whole = whole
+        self.settings = settings
         self.seed = seed
         self.views = views
 
@@ -165,12 +180,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         example = group[place]
         image = tv_tensors.Image(torch.from_numpy(example.image).permute(2, 0, 1))
         layers = tv_tensors.Mask(torch.from_numpy(example.layers()))
-        cut = field_of_view(
-            self.crop,
-            (layers.shape[1], layers.shape[2]),
-            any_orientation=self.any_orientation,
-            around_object=self.around_object,
-        )
+        cut = self._cut((layers.shape[1], layers.shape[2]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, index))
             weak, layers = cut(image, layers)
@@ -185,6 +195,13 @@ class Crops(TorchDataset[dict[str, Tensor]]):
             "pixel_weights": pixel_weights,
             "weight": torch.tensor(weight),
         }
+
+    def _cut(self, shape: tuple[int, int]) -> v2.Transform:
+        settings, turns = self.settings, self.settings.any_orientation
+        if self.whole:
+            return whole_view(settings.short_side, shape, any_orientation=turns)
+        around = settings.object_crops
+        return field_of_view(settings.crop_side, shape, any_orientation=turns, around_object=around)
 
 
 def _endless(places: Sequence[int], rng: np.random.Generator) -> Iterator[int]:

@@ -101,6 +101,7 @@ def _spec(net: JointNet, state: LearningState, data: TrainingData, trainer: Trai
         classes=data.dataset.classes,
         empty_classes=data.settings.empty_classes,
         threshold=state.threshold,
+        cam_stride=data.settings.cam_stride,
         short_side=data.settings.short_side,
         training_short_side=int(np.median([min(shape) for shape in shapes if shape])),
         cam_range=_cam_range(net, trainer, data.images[:: 1 + len(data) // CAM_IMAGES]),

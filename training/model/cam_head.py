@@ -1,15 +1,24 @@
 """The CAM head: class maps, and a score for each class pooled from them (WILDCAT)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+from torch.nn import functional
+
+ONE_IN = {16: 50, 32: 10}
+"""By the stride of the class maps: the number of places over that of the highest, or lowest, that are pooled."""
 
 
 class CamHead(nn.Module):
     """WILDCAT (Durand et al., CVPR 2017): class maps, pooled over their highest and lowest places.
 
-    s_c = mean of the top k+ activations + alpha * mean of the lowest k- activations of class map c.
+    s_c = mean of the top k+ activations + alpha * mean of the lowest k- activations of class map c. The class maps are
+    those of the last feature map, as published; with a second one they are added, enlarged, to those of that finer map
+    (FCN-16s, Long et al., CVPR 2015), so that small objects have a place of their own.
 
     Args:
-        channels: Channels of the encoder's last feature map.
+        channels: Channels of the encoder's last feature maps that are read, fine to coarse; each is half the one before
+            in size.
         classes: Number of classes.
         modalities: Maps per class, averaged to one.
         one_in: k+ and k- are the number of positions over this, rounded up.
@@ -19,11 +28,11 @@ class CamHead(nn.Module):
 
     def __init__(
         self,
-        channels: int,
+        channels: Sequence[int],
         classes: int,
         *,
         modalities: int = 5,
-        one_in: int = 10,
+        one_in: int = ONE_IN[16],
         alpha: float = 0.6,
         dropout: float = 0.1,
     ) -> None:
@@ -32,11 +41,21 @@ class CamHead(nn.Module):
         self.one_in = one_in
         self.alpha = alpha
         self.dropout = nn.Dropout2d(dropout)
-        self.maps = nn.Conv2d(channels, classes * modalities, kernel_size=1)
+        *finer, last = (nn.Conv2d(width, classes * modalities, kernel_size=1) for width in channels)
+        self.maps = last
+        self.finer = nn.ModuleList(reversed(finer))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features [batch, channels, h, w] to logits [batch, classes] and CAMs [batch, classes, h, w]."""
-        maps = self.maps(self.dropout(features))
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return logits [batch, classes] and CAMs [batch, classes, h, w], h and w being those of the finest map read.
+
+        Args:
+            features: The encoder's feature maps, fine to coarse: [batch, channels, height, width] each.
+        """
+        last, *others = reversed(features)
+        maps = self.maps(self.dropout(last))
+        for layer, finer in zip(self.finer, others, strict=False):
+            enlarged = functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+            maps = enlarged + layer(self.dropout(finer))
         cams = maps.unflatten(1, (-1, self.modalities)).mean(dim=2)
         return self.pool(cams), cams
 

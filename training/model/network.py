@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alserve.geometry import STRIDE
-from training.model.cam_head import CamHead
+from alserve.modelfile import CamStride
+from training.model.cam_head import ONE_IN, CamHead
 from training.model.decoders import DEFAULT_DECODER, build_decoder
 from training.model.encoders import DEFAULT_ENCODER, build_encoder
 
@@ -21,7 +22,7 @@ class JointOutput(NamedTuple):
     logits: Tensor
     """[batch, classes], class scores before softmax."""
     cams: Tensor
-    """[batch, classes, height / 32, width / 32], class activation maps."""
+    """[batch, classes, height / cam_stride, width / cam_stride], class activation maps."""
     mask: Tensor
     """[batch, height, width], foreground logits."""
 
@@ -37,6 +38,7 @@ class JointNet(nn.Module):
         encoder_weights: File of the weights to start from in their place, see `training.model.weights`.
         mask_dropout: Dropout of whole channels before the mask head, 0 to 1.
         empty_classes: Classes without foreground, by their index.
+        cam_stride: Pixels, a side, of a cell of the class activation maps: 16 or 32.
 
     Raises:
         DataError: There is no such encoder or decoder, they do not fit together, or the weights cannot be had.
@@ -55,13 +57,14 @@ class JointNet(nn.Module):
         encoder_weights: Path | None = None,
         mask_dropout: float = 0.0,
         empty_classes: Sequence[int] = (),
+        cam_stride: CamStride = 16,
     ) -> None:
         super().__init__()
         self.classes = classes
         self.empty_classes = list(empty_classes)
         self.encoder, mean, std = build_encoder(encoder, pretrained=pretrained, weights=encoder_weights)
         channels: list[int] = self.encoder.out_channels
-        self.cam_head = CamHead(channels[-1], classes)
+        self.cam_head = CamHead(channels[-2 if cam_stride < STRIDE else -1 :], classes, one_in=ONE_IN[cam_stride])
         self.decoder, self.decoder_inputs, mask_channels, self.mask_stride = build_decoder(
             decoder, self.encoder, encoder
         )
@@ -94,7 +97,7 @@ class JointNet(nn.Module):
 
     def classify(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return logits [batch, classes] and CAMs [batch, classes, h, w]."""
-        logits, cams = self.cam_head(features[-1])
+        logits, cams = self.cam_head(features)
         return logits, cams
 
     def segment(self, features: list[Tensor]) -> Tensor:
