@@ -45,7 +45,9 @@ def spec() -> ModelSpec:
         data_fingerprint="0",
         versions={},
     )
-    return ModelSpec(classes=("a", "b"), threshold=0.5, short_side=64, cam_range=(0, 1), provenance=provenance)
+    return ModelSpec(
+        classes=("a", "b"), threshold=0.5, short_side=64, cam_range=(0, 1), cam_stride=16, provenance=provenance
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def test_other_decoders(decoder: str, spec: ModelSpec, tmp_path: Path) -> None:
     stored = export_model(JointNet(2, UNTRAINED["encoder"], decoder, pretrained=False), spec, path, IMAGES)
     assert all(figure.max_difference <= TOLERANCE for figure in stored.parity)
     found = Engine(path, device="cpu", self_check=False).run(np.stack([picture(32, 96, seed) for seed in range(2)]))
-    assert [part.shape for part in found] == [(2, 2), (2, 2, 1, 3), (2, 32, 96)]
+    assert [part.shape for part in found] == [(2, 2), (2, 2, 2, 6), (2, 32, 96)]
 
 
 @register_model
@@ -146,7 +148,7 @@ def test_a_transformer_learns_and_is_exported_for_any_size(spec: ModelSpec, tmp_
     for height, width in ((32, 96), (160, 64)):
         pixels = np.stack([picture(height, width, seed) for seed in range(2)])
         sizes = [part.shape for part in session.run(None, {INPUT: pixels})]
-        assert sizes == [(2, 2), (2, 2, height // 32, width // 32), (2, height, width)]
+        assert sizes == [(2, 2), (2, 2, height // 16, width // 16), (2, height, width)]
 
 
 def test_a_file_that_computes_something_else_is_refused(
