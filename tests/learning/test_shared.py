@@ -106,6 +106,7 @@ def test_what_is_shared_is_filed_by_all_else(tmp_path: Path) -> None:
         "crop": 32,
         "batch": 6,
         "any_orientation": False,
+        "cam_stride": 32,
         "classifier_steps": 5,
         "classifier_lr": 0.5,
         "classifier_after": 16,

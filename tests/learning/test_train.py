@@ -308,7 +308,7 @@ def test_without_any_mask_and_with_another_seed(table: Path, run: Path, tmp_path
     assert predictor.spec.provenance.masks_used == 0
     (prediction,) = predictor.predict([load_dataset(bare).samples[0].read()[0]])
     assert prediction.working_probability.min() == pytest.approx(0, abs=0.01)
-    assert prediction.working_probability.max() == pytest.approx(1, abs=0.01)
+    assert prediction.working_probability.max() == pytest.approx(1, abs=0.05)  # no pixel is in the middle of a cell
     theta0s = [path / "state" / "theta0.safetensors" for path in (run, tmp_path / "run")]
     seeds = [np.frombuffer(path.read_bytes(), np.uint8) for path in theta0s]
     assert np.mean(seeds[0] != seeds[1]) > 0.5

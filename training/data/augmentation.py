@@ -24,8 +24,14 @@ from training.settings import Settings
 ZOOM = (0.8, 1.25)
 """Side of a crop's field of view, over the side of the crop."""
 
+WIDE = (0.5, 1.0)
+"""Share of the image that a wide view shows, of an image no longer than `SQUEEZE` to one."""
+
 SQUEEZE = 2.0
-"""Longest side of what is squeezed into a square, over its shortest."""
+"""Long side of what a wide view squeezes into a square, over its short side, at most, but for `STRETCH`."""
+
+STRETCH = 1.25
+"""Largest change of a wide view's aspect ratio."""
 
 HALF = 128
 """Grey level of a mask from which on a pixel is of an object."""
@@ -91,11 +97,10 @@ def field_of_view(
 
 
 @cache
-def whole_view(side: int, shape: tuple[int, int], *, any_orientation: bool) -> v2.Transform:
-    """Return the joint transform of image and mask that keeps all of them: squeezed to a square, flips, quarter turns.
+def wide_view(side: int, shape: tuple[int, int], *, any_orientation: bool) -> v2.Transform:
+    """Return the joint transform of image and mask to a square that shows most of the image, squeezed; flips and turns.
 
-    A crop may miss the only object that makes an image of its class. Of images longer than `SQUEEZE` to one it is a
-    part, so long.
+    A smaller crop may miss the only object that makes an image of its class.
 
     Args:
         side: Of the result, in pixels.
@@ -103,8 +108,15 @@ def whole_view(side: int, shape: tuple[int, int], *, any_orientation: bool) -> v
         any_orientation: Flip and turn every way, not only left and right.
     """
     longest = round(SQUEEZE * min(shape))
-    part = v2.RandomCrop([min(length, longest) for length in shape])
-    return v2.Compose([part, v2.Resize((side, side), antialias=True), *_orientations(any_orientation=any_orientation)])
+    height, width = (min(length, longest) for length in shape)
+    ratio = (width / height / STRETCH, width / height * STRETCH)
+    return v2.Compose(
+        [
+            v2.RandomCrop((height, width)),
+            v2.RandomResizedCrop(side, scale=WIDE, ratio=ratio, antialias=True),
+            *_orientations(any_orientation=any_orientation),
+        ]
+    )
 
 
 def _orientations(*, any_orientation: bool) -> list[v2.Transform]:
@@ -117,12 +129,11 @@ LIGHT = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.04)
 
 STRONG = v2.Compose(
     [
-        v2.RandomApply([v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.15)], p=0.8),
-        v2.RandomGrayscale(p=0.2),
-        v2.RandomApply([v2.GaussianBlur(9, sigma=(0.1, 2.0))], p=0.5),
+        v2.RandomApply([v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.04)], p=0.8),
+        v2.RandomGrayscale(p=0.1),
     ]
 )
-"""Colours of the strong view (Yang et al., UniMatch V2, 2024; hue less, for stains)."""
+"""Colours of the strong view (Sohn et al., FixMatch, 2020; without blur, which wipes out small objects)."""
 
 
 def _quarter_turn(picture: Tensor) -> Tensor:
@@ -147,7 +158,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         settings: Crop size, kinds of augmentation.
         steps: Length of the sequence, in batches.
         seed: Drives the order and the augmentation.
-        whole: Show images as a whole, see `whole_view`, in squares of the working size.
+        wide: Show most of an image, in squares of the working size, see `wide_view`.
         views: Return a weak and a strong view.
     """
 
@@ -158,7 +169,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         steps: int,
         seed: int,
         *,
-        whole: bool = False,
+        wide: bool = False,
         views: bool = False,
     ) -> None:
         rng = np.random.default_rng(seed)
@@ -167,7 +178,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
             columns += [_in_turn(examples, rng)] * slots
         self.places = [next(column) for _ in range(steps) for column in columns]
         self.batch = len(columns)
-        self.whole = whole
+        self.wide = wide
         self.settings = settings
         self.seed = seed
         self.views = views
@@ -198,8 +209,8 @@ class Crops(TorchDataset[dict[str, Tensor]]):
 
     def _cut(self, shape: tuple[int, int]) -> v2.Transform:
         settings, turns = self.settings, self.settings.any_orientation
-        if self.whole:
-            return whole_view(settings.short_side, shape, any_orientation=turns)
+        if self.wide:
+            return wide_view(settings.short_side, shape, any_orientation=turns)
         around = settings.object_crops
         return field_of_view(settings.crop_side, shape, any_orientation=turns, around_object=around)
 

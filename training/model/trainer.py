@@ -99,9 +99,7 @@ class Trainer:
 
     def train_classifier(self, net: JointNet, examples: Sequence[Example], seed: int) -> None:
         """Phase 1, in place: encoder and CAM head, on every training image with its class."""
-        crops = Crops(
-            [(examples, self.settings.batch)], self.settings, self.settings.classifier_steps, seed, whole=True
-        )
+        crops = Crops([(examples, self.settings.batch)], self.settings, self.settings.classifier_steps, seed, wide=True)
         self._fit(ClassifierPhase(net, self.settings), crops, seed, "classifier")
 
     def train_segmenter(self, net: JointNet, lesson: Lesson, seed: int, what: str) -> None:
@@ -120,7 +118,7 @@ class Trainer:
         if lesson.everything and settings.looks_at_all_images:
             group = [(lesson.everything, settings.class_batch)]
             views = settings.uses_consistency
-            crops["everything"] = Crops(group, settings, settings.steps, derive_seed(seed, 1), whole=True, views=views)
+            crops["everything"] = Crops(group, settings, settings.steps, derive_seed(seed, 1), wide=True, views=views)
         self._fit(SegmenterPhase(net, settings), crops, seed, what)
 
     def _fit(self, phase: Phase, crops: Crops | Mapping[str, Crops], seed: int, what: str) -> None:
