@@ -1,0 +1,94 @@
+"""Measure what the classifier learns before any mask; write the table to benchmarks/results/cams-NAME.md.
+
+    python benchmarks/cams.py tiles.csv --variant cam_stride=32 --variant cam_stride=16
+
+For every variant of the settings and every seed the classifier is trained as a run trains it. Measured are its accuracy
+on the test images and the pointing game (Zhang et al., Excitation Backprop, ECCV 2016): the share of the images with
+foreground in which the CAM of the true class is highest inside the mask.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from common import RESULTS, machine, options, table, write_report
+
+from alserve.arrays import Float32, Image, Mask
+from alserve.geometry import resize, resize_mask, working_shape
+from alserve.measure.dataset import Dataset, load_dataset
+from training.learning.data import TrainingData, read_images
+from training.model.network import JointNet
+from training.model.trainer import Trainer
+from training.seeds import derive_seed
+from training.settings import Settings, parse_assignments
+
+
+class Found(NamedTuple):
+    """What one classifier reaches, 0 to 1."""
+
+    accuracy: float
+    pointing: float
+
+
+def main() -> None:
+    """Train, measure, write the table."""
+    parser = options(__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--variant", action="append", metavar="NAME=VALUE,...", help="settings; may be repeated")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    dataset = load_dataset(arguments.data)
+    rows = []
+    for variant in arguments.variant or [""]:
+        chosen = parse_assignments(variant.split(",")) if variant else {}
+        found = [measure(dataset, Settings.of(None, {**chosen, "seed": seed})) for seed in range(arguments.seeds)]
+        rows.append(
+            [variant or "as they are", *(_shares([getattr(one, what) for one in found]) for what in Found._fields)]
+        )
+    how = (
+        f"`python benchmarks/cams.py {arguments.data.name}`, seeds 0 to {arguments.seeds - 1}; mean, and each seed; "
+        f"{len(dataset.split('train'))} training and {len(dataset.split('test'))} test images; {machine()}."
+    )
+    titles = ("settings", "accuracy, %", "CAM highest inside the mask, % of the images with foreground")
+    write_report(RESULTS / f"cams-{arguments.data.stem}.md", "What the classifier learns", how, table(titles, rows))
+
+
+def measure(dataset: Dataset, settings: Settings) -> Found:
+    """Train a classifier as a run does, and look at the test images."""
+    data = TrainingData(dataset, read_images(dataset, settings.short_side), settings)
+    trainer, seed = Trainer(settings), derive_seed(settings.seed, 0)
+    net = trainer.new_network(len(dataset.classes), seed)
+    trainer.train_classifier(net, data.with_classes(), seed)
+    right, inside = [], []
+    for sample in dataset.split("test"):
+        image, mask = sample.read()
+        shape = working_shape(*image.shape[:2], settings.short_side)
+        scores, cams = look(net, resize(image, shape))
+        right.append(scores.argmax() == sample.label)
+        if mask is not None and mask.any():
+            inside.append(points_inside(cams, sample.label, resize_mask(mask, shape)))
+    return Found(float(np.mean(right)), float(np.mean(inside)))
+
+
+@torch.inference_mode()
+def look(net: JointNet, image: Image) -> tuple[Float32, Float32]:
+    """Return class scores [classes] and CAMs [classes, h, w] of an image at the working size."""
+    logits, cams = net.classify(net.encode(torch.from_numpy(image).permute(2, 0, 1)[None]))
+    return logits[0].numpy(), cams[0].numpy()
+
+
+def points_inside(cams: Float32, label: int, mask: Mask) -> bool:
+    """Tell whether the CAM of a class is highest at a pixel of the mask."""
+    cam = resize(np.ascontiguousarray(cams[label]), mask.shape)
+    return bool(mask[np.unravel_index(cam.argmax(), cam.shape)])
+
+
+def _shares(values: Sequence[float]) -> str:
+    return f"{100 * mean(values):.1f} ({', '.join(f'{100 * value:.1f}' for value in values)})"
+
+
+if __name__ == "__main__":
+    main()
