@@ -27,7 +27,7 @@ METHODS: Mapping[Method, str] = {
     "consistency": "masks, and agreement on different views of all other images",
     "label-propagation": "masks, and pseudo-masks of similar images",
     "masks-only": "masks alone",
-    "cams-only": "no mask at all: the mask is the class activation map",
+    "cams-only": "no mask at all: class activation maps in their place",
     "all-masks": "all masks there are, at once",
 }
 """What each method learns from."""
@@ -214,8 +214,8 @@ class Settings(BaseModel):
         return self.method == "consistency"
 
     @property
-    def mask_from_cams(self) -> bool:
-        """Whether the mask is taken from the CAMs, no pixel mask being used at all."""
+    def without_masks(self) -> bool:
+        """Whether no pixel mask is used at all: class activation maps teach the mask."""
         return self.method == "cams-only"
 
     @property
@@ -237,12 +237,12 @@ class Settings(BaseModel):
     @property
     def uses_validation_masks(self) -> bool:
         """Whether the masks of split 'valid' are asked for; never where no mask is used at all."""
-        return self.validation_masks and not self.mask_from_cams
+        return self.validation_masks and not self.without_masks
 
     @property
     def schedule(self) -> list[int]:
         """Number of masks to ask for in each round, per class; for the two bounds a single round, of 0."""
-        if self.mask_from_cams or self.all_masks_at_once:
+        if self.without_masks or self.all_masks_at_once:
             return [0]
         return [self.initial] + [self.per_round] * (self.rounds - 1)
 

@@ -243,7 +243,7 @@ class FolderOracle:
 
     def check(self, dataset: Dataset, settings: Settings) -> None:
         """Refuse methods that a person has no part in, a budget larger than the images, and names that clash."""
-        if settings.mask_from_cams:
+        if settings.without_masks:
             raise DataError(f"--method {settings.method} asks for no masks; leave --oracle out")
         if settings.all_masks_at_once:
             raise DataError("--method all-masks learns from all masks at once; draw them, and name them with --masks")

@@ -17,7 +17,7 @@ from alserve.geometry import resize, resize_mask, working_shape
 from alserve.measure.dataset import Dataset, Sample, read_mask
 from alserve.terminal import progress, say
 from training.data.examples import Example, Examples
-from training.learning.pseudo import pixel_weights, target
+from training.learning.pseudo import foreground, pixel_weights, target
 from training.run.pixels import PixelFile, Shape
 from training.settings import Settings
 
@@ -168,6 +168,16 @@ class TrainingData:
     def with_pseudo(self, pseudo: Mapping[int, Grey], indices: Iterable[int]) -> Examples:
         """Return images by rising index, those of P with their pseudo-masks and the others with their class alone."""
         return self._examples(indices, partial(self._with_pseudo, pseudo))
+
+    def with_seeds(self, seeds: Mapping[int, Grey]) -> Examples:
+        """Return images with their seeds, and all images known to be empty with their mask, by rising index."""
+        return self._examples({*seeds, *self.known_empty}, partial(self._with_seed, seeds))
+
+    def _with_seed(self, seeds: Mapping[int, Grey], index: int) -> Example:
+        if (levels := seeds.get(index)) is None:
+            return self._with_mask({}, index)
+        weights = pixel_weights(levels, "certain")
+        return Example(self.images[index], self.labels[index], foreground(levels), pixel_weights=weights)
 
     def _with_mask(self, masks: Mapping[int, Mask], index: int) -> Example:
         mask = np.broadcast_to(np.False_, self.shape(index)) if index in self.known_empty else masks[index]

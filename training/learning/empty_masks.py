@@ -1,9 +1,8 @@
 """Masks without foreground after a round: those that an expert gave, and those that the model predicts."""
 
-import numpy as np
-
 from alserve.terminal import say
 from training.learning.data import TrainingData
+from training.learning.pool import evenly
 from training.learning.state import LearningState
 from training.model.network import JointNet
 from training.model.trainer import Trainer
@@ -45,7 +44,7 @@ def warn_of_empty_masks(net: JointNet, state: LearningState, data: TrainingData,
             shares[names[label]] = empty / len(images)
         if empty > MOST * len(images):
             advice = (
-                "a larger --short-side" if trainer.settings.mask_from_cams else "more masks, or a larger --short-side"
+                "a larger --short-side" if trainer.settings.without_masks else "more masks, or a larger --short-side"
             )
             say(
                 f"class {names[label]}: {empty} of {len(images)} training images get an empty mask; the model does not "
@@ -71,5 +70,5 @@ def _some(label: int, state: LearningState, data: TrainingData) -> list[int]:
         for index in state.pool.of_class(label, range(len(data)))
         if index not in state.masks or state.masks[index].any()
     ]
-    count = min(len(members), PER_CLASS, max(LEAST_PER_CLASS, IN_ALL // len(data.foreground_classes)))
-    return [members[place] for place in np.linspace(0, len(members) - 1, count).round().astype(int)]
+    count = min(PER_CLASS, max(LEAST_PER_CLASS, IN_ALL // len(data.foreground_classes)))
+    return evenly(members, count)

@@ -1,7 +1,7 @@
 """The steps of Algorithm 1 on one data set: query, gather masks, train, choose a threshold, pseudo-label, publish."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,10 +13,11 @@ from alserve.measure.dataset import Dataset
 from alserve.terminal import progress, say
 from training.annotate.oracle import NoMask, Oracle
 from training.learning import calibration, empty_masks, publication
+from training.learning.cam_seeds import seeds
 from training.learning.context import ModelContext
 from training.learning.data import TrainingData
 from training.learning.neighbours import Neighbours, neighbours
-from training.learning.pool import Pool
+from training.learning.pool import Pool, evenly
 from training.learning.pseudo import pseudo_mask
 from training.learning.shared import Shared
 from training.learning.similarity import describe_once
@@ -211,18 +212,19 @@ class Learner:
 
         The first of several passes learns from L alone, so that errors in P do not reinforce themselves. Where the
         encoder learns as well, all of D is trained on with its class labels, and by consistency if that is the method.
+        Without masks the class activation maps of theta0 are learned from in their place.
         """
         net = self.network(state.theta0)
         pool = state.pool
-        if not pool.labelled:
-            return net
         alone = state.passes == 0 and self.settings.passes_a_round > 1
         pseudo = set() if alone or not self.settings.learns_from_pseudo else pool.pseudo
-        lesson = Lesson(
-            self.data.with_masks(state.masks, pool.labelled),
-            self.data.with_pseudo(state.pseudo, pseudo),
-            self.data.with_classes(),
-        )
+        if self.settings.without_masks:
+            state.pseudo = self.draw_seeds(net, state)
+            pool.add_pseudo(state.pseudo.keys())
+            known = self.data.with_seeds(state.pseudo)
+        else:
+            known = self.data.with_masks(state.masks, pool.labelled)
+        lesson = Lesson(known, self.data.with_pseudo(state.pseudo, pseudo), self.data.with_classes())
         seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
 
         def train() -> Weights:
@@ -235,6 +237,20 @@ class Learner:
         else:
             train()
         return net
+
+    def draw_seeds(self, net: JointNet, state: LearningState) -> Mapping[int, Grey]:
+        """Draw the seeds of as many images of every class as a training looks at, see `training.learning.cam_seeds`."""
+        data, classes = self.data, self.data.foreground_classes
+        most = -(-self.settings.steps * self.settings.batch // len(data.dataset.classes))
+        members = sorted(
+            index for label in classes for index in evenly(state.pool.of_class(label, range(len(data))), most)
+        )
+        labels = [data.labels[index] for index in members]
+        rivals = sorted({*range(len(data.dataset.classes))} - {*classes}) or classes
+        drawn = seeds(net, (data.images[index] for index in members), labels, rivals, self.trainer)
+        found = self.run.save_pseudo(1, 1, members, _shown(drawn, members, "class activation maps"))
+        self.run.note_time(1, "class activation maps")
+        return found
 
     def choose_threshold(self, net: JointNet, state: LearningState) -> Threshold:
         """Step 2c: see `training.learning.calibration`."""
@@ -257,13 +273,10 @@ class Learner:
             found: Floats = np.stack(flipped_back).mean(axis=0)
             return found
 
-        def masks() -> Iterator[Grey]:
-            with progress(len(members), f"round {state.round}, pseudo-masks") as show:
-                for done in range(1, len(members) + 1):
-                    yield pseudo_mask(mean(), state.threshold)
-                    show(done)
-
-        found = self.run.save_pseudo(state.round, state.passes + 1, members, masks())
+        masks = _shown(
+            (pseudo_mask(mean(), state.threshold) for _ in members), members, f"round {state.round}, pseudo-masks"
+        )
+        found = self.run.save_pseudo(state.round, state.passes + 1, members, masks)
         self.run.note_time(state.round, "pseudo-masks")
         return found
 
@@ -274,3 +287,11 @@ class Learner:
         record |= empty_masks.warn_of_empty_masks(net, state, self.data, self.trainer)
         self.run.note_time(state.round, "empty masks")
         return record
+
+
+def _shown(masks: Iterable[Grey], images: Sequence[int], what: str) -> Iterator[Grey]:
+    """Return the masks of images as they are, with a progress bar."""
+    with progress(len(images), what) as show:
+        for done, mask in enumerate(masks, start=1):
+            yield mask
+            show(done)

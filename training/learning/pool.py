@@ -4,8 +4,10 @@ Images of classes without foreground, whose masks are known without being asked 
 U = D - L - known_empty.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from alserve.errors import DataError
 
@@ -73,3 +75,9 @@ class Pool:
         if not self.unlabelled.issuperset(images):
             raise ValueError("an image in L, or known to be empty, cannot have a pseudo-mask")
         self.pseudo |= set(images)
+
+
+def evenly(members: Sequence[int], most: int) -> list[int]:
+    """Return that many of the images, or all if they are fewer, at even steps from the first to the last."""
+    places = np.linspace(0, len(members) - 1, min(most, len(members)))
+    return [members[place] for place in places.round().astype(int)]

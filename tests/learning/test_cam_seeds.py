@@ -1,0 +1,58 @@
+"""Seeds: foreground where a CAM is high, background where it is low, and nothing known between the two."""
+
+import numpy as np
+import pytest
+import torch
+from drawn import UNTRAINED, settings
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pictures import picture
+
+from alserve.arrays import Float32
+from training.learning.cam_seeds import HIGH, LOW, UNKNOWN, seed, seeds
+from training.learning.pseudo import foreground, pixel_weights
+from training.model.trainer import Trainer
+
+
+@given(arrays(np.float32, (6, 7), elements=st.floats(-50, 50, width=32)))
+def test_a_seed_follows_its_cam(cam: Float32) -> None:
+    levels = seed(cam)
+    assert set(np.unique(levels)) <= {0, UNKNOWN, 255}
+    order = np.argsort(cam.ravel(), kind="stable")
+    assert (np.diff(levels.ravel()[order].astype(int)) >= 0).all()  # no higher place has a lower level
+    assert (levels.ravel()[order[: cam.size // 2]] == 0).all()
+    weights = pixel_weights(levels, "certain")
+    assert weights is not None
+    assert ((weights == 0) == (levels == UNKNOWN)).all()
+    assert (foreground(levels) == (levels == 255)).all()
+
+
+def test_a_flat_cam_has_no_foreground() -> None:
+    assert (seed(np.full((4, 5), 3.0, np.float32)) == 0).all()
+
+
+def test_a_peak() -> None:
+    cam = np.zeros((1, 100), np.float32)
+    cam[0, 90:] = np.linspace(0.1, 1, 10)
+    levels = seed(cam)[0]
+    assert (levels == 255).sum() == sum(value > HIGH for value in cam[0])
+    assert (levels == 0).sum() == sum(value <= LOW for value in cam[0])
+
+
+@pytest.mark.parametrize("rivals", [(2,), (0, 1)])
+def test_the_cams_of_rivals_count_against_that_of_the_image(rivals: tuple[int, ...]) -> None:
+    trainer = Trainer(settings(UNTRAINED), "cpu")
+    net = trainer.new_network(3, seed=0)
+    images = [picture(64, 96, 0), picture(96, 64, 1)]
+    found = list(seeds(net, images, [0, 1], rivals, trainer))
+    assert [levels.shape for levels in found] == [(64, 96), (96, 64)]
+    with torch.no_grad():
+        for rival in rivals:
+            first = slice(5 * rival, 5 * rival + 5)  # five maps a class
+            net.cam_head.maps.weight[first] = net.cam_head.maps.weight[:5]
+            net.cam_head.maps.bias[first] = net.cam_head.maps.bias[:5]
+            for layer in net.cam_head.finer:
+                layer.weight[first], layer.bias[first] = layer.weight[:5], layer.bias[:5]
+    (same,) = seeds(net, images[:1], [0], [rival for rival in rivals if rival], trainer)
+    assert (same == 0).all()  # a rival's CAM is its own

@@ -1,0 +1,82 @@
+"""Seeds: pseudo-masks from class activation maps, where no image has a mask.
+
+Where the CAM of an image's class is high is foreground, where it is low background, and between the two nothing is
+known (Kolesnikov and Lampert, Seed, expand and constrain, ECCV 2016). A network that learns masks from seeds finds the
+edges that a CAM does not have.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from alserve.arrays import Float32, Grey, Image
+from alserve.geometry import resize
+from training.learning.pseudo import MIDDLE
+from training.model.network import JointNet
+from training.model.trainer import Trainer
+
+SCALES = (1, 2)
+"""Sizes at which an image is looked at, over the working size: small objects have more places in a larger one."""
+
+FLIPS: tuple[tuple[int, ...], ...] = ((), (1,))
+"""Axes along which it is flipped."""
+
+HIGH, LOW = 0.8, 0.4
+"""Shares of a CAM's height above its median, over which a pixel is foreground, and below which it is background."""
+
+UNKNOWN = MIDDLE - 1
+"""Grey level of a pixel of which nothing is known."""
+
+
+def seeds(
+    net: JointNet, images: Iterable[Image], labels: Sequence[int], rivals: Sequence[int], trainer: Trainer
+) -> Iterator[Grey]:
+    """Draw the seeds of images.
+
+    Args:
+        net: A network that knows the classes.
+        images: At the working size: uint8 [height, width, 3].
+        labels: Their classes.
+        rivals: Classes whose CAMs are taken off that of the image's class, but for itself.
+        trainer: Predicts.
+
+    Yields:
+        uint8 [height, width], see `training.learning.pseudo`: 255, 0, or `UNKNOWN`.
+    """
+    shapes: list[tuple[int, int]] = []
+
+    def views() -> Iterator[Image]:
+        for image in images:
+            height, width = image.shape[:2]
+            shapes.append((height, width))
+            for scale in SCALES:
+                larger = resize(image, (scale * height, scale * width))
+                yield from (np.flip(larger, axes).copy() for axes in FLIPS)
+
+    predicted = trainer.predict(net, views())
+    for label in labels:
+        others = [rival for rival in rivals if rival != label]
+        found = []
+        for axes in FLIPS * len(SCALES):
+            _, cams = next(predicted)
+            own = np.flip(cams[label] - cams[others].mean(axis=0), axes)
+            found.append(resize(np.ascontiguousarray(own), shapes[-1]))
+        yield seed(np.mean(found, axis=0))
+
+
+def seed(cam: Float32) -> Grey:
+    """Turn a CAM into a seed.
+
+    Args:
+        cam: float32 [height, width], without bounds; what lies above its median counts.
+
+    Returns:
+        uint8 [height, width]: 255, 0, or `UNKNOWN`; all 0 where no place is higher than another.
+    """
+    above = np.maximum(cam - np.median(cam), 0)
+    highest = float(above.max())
+    levels = np.full(cam.shape, UNKNOWN, np.uint8)
+    levels[above <= LOW * highest] = 0
+    if highest > 0:
+        levels[above > HIGH * highest] = 255
+    return levels
