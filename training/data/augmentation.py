@@ -24,14 +24,8 @@ from training.settings import Settings
 ZOOM = (0.8, 1.25)
 """Side of a crop's field of view, over the side of the crop."""
 
-WIDE = (0.5, 1.0)
-"""Share of the image that a wide view shows, of an image no longer than `SQUEEZE` to one."""
-
-SQUEEZE = 2.0
-"""Long side of what a wide view squeezes into a square, over its short side, at most, but for `STRETCH`."""
-
-STRETCH = 1.25
-"""Largest change of a wide view's aspect ratio."""
+SQUEEZE = 2
+"""Long side of what is squeezed into a square, over its short side, at most."""
 
 HALF = 128
 """Grey level of a mask from which on a pixel is of an object."""
@@ -97,23 +91,22 @@ def field_of_view(
 
 
 @cache
-def wide_view(side: int, shape: tuple[int, int], *, any_orientation: bool) -> v2.Transform:
-    """Return the joint transform of image and mask to a square that shows most of the image, squeezed; flips and turns.
+def whole_view(side: int, shape: tuple[int, int], *, any_orientation: bool) -> v2.Transform:
+    """Return the joint transform of image and mask that keeps all of them: squeezed to a square, flips, quarter turns.
 
-    A smaller crop may miss the only object that makes an image of its class.
+    A crop may miss the only object that makes an image of its class. Of images longer than `SQUEEZE` to one it is a
+    part, so long.
 
     Args:
         side: Of the result, in pixels.
         shape: (height, width) of the images, in pixels.
         any_orientation: Flip and turn every way, not only left and right.
     """
-    longest = round(SQUEEZE * min(shape))
-    height, width = (min(length, longest) for length in shape)
-    ratio = (width / height / STRETCH, width / height * STRETCH)
+    part = [min(length, SQUEEZE * min(shape)) for length in shape]
     return v2.Compose(
         [
-            v2.RandomCrop((height, width)),
-            v2.RandomResizedCrop(side, scale=WIDE, ratio=ratio, antialias=True),
+            v2.RandomCrop(part),
+            v2.Resize((side, side), antialias=True),
             *_orientations(any_orientation=any_orientation),
         ]
     )
@@ -158,7 +151,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         settings: Crop size, kinds of augmentation.
         steps: Length of the sequence, in batches.
         seed: Drives the order and the augmentation.
-        wide: Show most of an image, in squares of the working size, see `wide_view`.
+        whole: Show images as a whole, in squares of the working size, see `whole_view`.
         views: Return a weak and a strong view.
     """
 
@@ -169,7 +162,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         steps: int,
         seed: int,
         *,
-        wide: bool = False,
+        whole: bool = False,
         views: bool = False,
     ) -> None:
         rng = np.random.default_rng(seed)
@@ -178,7 +171,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
             columns += [_in_turn(examples, rng)] * slots
         self.places = [next(column) for _ in range(steps) for column in columns]
         self.batch = len(columns)
-        self.wide = wide
+        self.whole = whole
         self.settings = settings
         self.seed = seed
         self.views = views
@@ -209,8 +202,8 @@ class Crops(TorchDataset[dict[str, Tensor]]):
 
     def _cut(self, shape: tuple[int, int]) -> v2.Transform:
         settings, turns = self.settings, self.settings.any_orientation
-        if self.wide:
-            return wide_view(settings.short_side, shape, any_orientation=turns)
+        if self.whole:
+            return whole_view(settings.short_side, shape, any_orientation=turns)
         around = settings.object_crops
         return field_of_view(settings.crop_side, shape, any_orientation=turns, around_object=around)
 

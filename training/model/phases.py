@@ -64,7 +64,14 @@ class ClassifierPhase(Phase):
         encoder = nn.ModuleList(net.layers_after(settings.classifier_after))
         rates = [(encoder, rate), (net.cam_head, 4 * rate)]
         super().__init__(net, rates, settings.classifier_steps, settings.weight_decay)
+        self.from_scratch = not settings.pretrained and settings.encoder_weights is None
         self.accuracy = MulticlassAccuracy(net.classes, average="micro")
+
+    def on_fit_start(self) -> None:
+        """Keep the batch-norm statistics of pretrained weights: of a few images they would tell the classes."""
+        super().on_fit_start()
+        if not self.from_scratch:
+            self.net.encoder.eval()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the cross-entropy of one batch."""

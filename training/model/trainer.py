@@ -99,8 +99,9 @@ class Trainer:
 
     def train_classifier(self, net: JointNet, examples: Sequence[Example], seed: int) -> None:
         """Phase 1, in place: encoder and CAM head, on every training image with its class."""
-        crops = Crops([(examples, self.settings.batch)], self.settings, self.settings.classifier_steps, seed, wide=True)
-        self._fit(ClassifierPhase(net, self.settings), crops, seed, "classifier")
+        settings = self.settings
+        crops = Crops([(examples, settings.batch)], settings, settings.classifier_steps, seed, whole=True)
+        self._fit(ClassifierPhase(net, settings), crops, seed, "classifier")
 
     def train_segmenter(self, net: JointNet, lesson: Lesson, seed: int, what: str) -> None:
         """Phase 2, in place: the decoder, on L and P; where `Settings.looks_at_all_images`, on all of D as well.
@@ -118,7 +119,7 @@ class Trainer:
         if lesson.everything and settings.looks_at_all_images:
             group = [(lesson.everything, settings.class_batch)]
             views = settings.uses_consistency
-            crops["everything"] = Crops(group, settings, settings.steps, derive_seed(seed, 1), wide=True, views=views)
+            crops["everything"] = Crops(group, settings, settings.steps, derive_seed(seed, 1), whole=True, views=views)
         self._fit(SegmenterPhase(net, settings), crops, seed, what)
 
     def _fit(self, phase: Phase, crops: Crops | Mapping[str, Crops], seed: int, what: str) -> None:
