@@ -1,5 +1,7 @@
 """Seeds: foreground where a CAM is high, background where it is low, and nothing known between the two."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,10 @@ from hypothesis.extra.numpy import arrays
 from pictures import picture
 
 from alserve.arrays import Float32
+from alserve.measure.dataset import load_dataset
+from training.data.synthetic import draw_dataset
 from training.learning.cam_seeds import HIGH, LOW, UNKNOWN, seed, seeds
+from training.learning.data import TrainingData, read_images
 from training.learning.pseudo import foreground, pixel_weights
 from training.model.trainer import Trainer
 
@@ -38,6 +43,24 @@ def test_a_peak() -> None:
     levels = seed(cam)[0]
     assert (levels == 255).sum() == sum(value > HIGH for value in cam[0])
     assert (levels == 0).sum() == sum(value <= LOW for value in cam[0])
+
+
+def test_seeds_teach_beside_the_masks_that_are_known_to_be_empty(tmp_path: Path) -> None:
+    dataset = load_dataset(draw_dataset(tmp_path, seed=5, train_per_class=3, test_per_class=1, size=(64, 96)))
+    given = settings(UNTRAINED, empty_classes=["regular"])
+    data = TrainingData(dataset, read_images(dataset, 64), given)
+    drawn = {index: seed(data.images[index].mean(axis=2, dtype=np.float32)) for index in (0, 2)}
+    examples = data.with_seeds(drawn)
+    assert len(examples) == 2 + 3
+    for example in examples:
+        target, weights = example.layers()
+        assert example.weight == 1
+        if example.label in data.foreground_classes:
+            assert (target[weights > 0] > 0).any()
+            assert 0 < weights.mean() < 255
+        else:
+            assert not target.any()
+            assert (weights == 255).all()
 
 
 @pytest.mark.parametrize("rivals", [(2,), (0, 1)])
