@@ -215,8 +215,13 @@ class Settings(BaseModel):
 
     @property
     def without_masks(self) -> bool:
-        """Whether no pixel mask is used at all: class activation maps teach the mask."""
+        """Whether no pixel mask is used at all: class activation maps serve in their place."""
         return self.method == "cams-only"
+
+    @property
+    def mask_from_cams(self) -> bool:
+        """Whether the mask is the CAM itself: there is no mask, nor a class without foreground, to learn one from."""
+        return self.without_masks and not self.empty_classes
 
     @property
     def all_masks_at_once(self) -> bool:

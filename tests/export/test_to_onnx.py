@@ -21,7 +21,7 @@ from alserve import load
 from alserve.errors import ModelError
 from alserve.modelfile import INPUT, ModelSpec, Provenance
 from alserve.runtime.engine import Engine
-from training.export.to_onnx import TOLERANCE, Served, export_model
+from training.export.to_onnx import TOLERANCE, Served, cam_mask, export_model
 from training.model.network import JointNet
 from training.model.trainer import Lesson, Trainer
 
@@ -58,7 +58,7 @@ def net() -> JointNet:
 @pytest.fixture(scope="module")
 def exported(net: JointNet, spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    stored = export_model(net, spec, path, IMAGES)
+    stored = export_model(net, spec, path, IMAGES, mask_from_cams=True)
     assert stored == Engine(path, device="cpu").spec
     return path
 
@@ -99,7 +99,7 @@ def test_pixels_go_in_as_they_are(exported: Path) -> None:
 def test_any_size_and_batch(exported: Path, shape: tuple[int, int, int]) -> None:
     pixels = np.stack([picture(*shape[1:], seed) for seed in range(shape[0])])
     with torch.inference_mode():
-        expected = Served(new_net()).eval()(torch.from_numpy(pixels))
+        expected = Served(new_net(), mask_from_cams=True).eval()(torch.from_numpy(pixels))
     found = Engine(exported, device="cpu").run(pixels)
     assert [part.shape for part in found] == [tuple(part.shape) for part in expected]
     for one, other in zip(found, expected, strict=True):
@@ -157,7 +157,7 @@ def test_a_file_that_computes_something_else_is_refused(
     """As if the exporter had gone wrong: it gives another network's graph."""
     monkeypatch.setattr(training.export.to_onnx, "_to_onnx", lambda *_: onnx.load(exported))
     with pytest.raises(ModelError, match=r"differs from the trained one by .* \(allowed: 0.001\)"):
-        export_model(new_net(seed=1), spec, tmp_path / "model.onnx", IMAGES)
+        export_model(new_net(seed=1), spec, tmp_path / "model.onnx", IMAGES, mask_from_cams=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,4 +168,15 @@ def test_a_file_that_computes_no_number_is_refused(
     torch.nn.init.constant_(net.cam_head.maps.weight, float("nan"))
     monkeypatch.setattr(training.export.to_onnx, "_to_onnx", lambda *_: onnx.load(exported))
     with pytest.raises(ModelError, match="differs"):
-        export_model(net, spec, tmp_path / "model.onnx", IMAGES)
+        export_model(net, spec, tmp_path / "model.onnx", IMAGES, mask_from_cams=True)
+
+
+def test_the_mask_of_cams_is_the_predicted_class_scaled() -> None:
+    cams = torch.randn(2, 3, 4, 5)
+    logits = torch.tensor([[0.0, 2, 1], [3, 0, 1]])
+    found = cam_mask(cams, logits, (4, 5))
+    for index, predicted in enumerate((1, 0)):
+        cam = cams[index, predicted]
+        torch.testing.assert_close(found[index], (cam - cam.min()) / (cam.max() - cam.min()), atol=1e-5, rtol=0)
+    assert cam_mask(cams, logits, (64, 96)).shape == (2, 64, 96)
+    assert (cam_mask(torch.ones(1, 2, 3, 3), torch.zeros(1, 2), (3, 3)) == 0).all()

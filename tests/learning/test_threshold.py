@@ -1,13 +1,15 @@
 """The threshold search against the plain loop that it replaces."""
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alserve.measure.metrics import iou
-from training.learning.threshold import FALSE_ALARM, THRESHOLDS, best_threshold, mean_ious
+from training.learning.threshold import FALSE_ALARM, THRESHOLDS, best_threshold, mean_ious, otsu_threshold
 
 SHAPE = (3, 4)
 VALUES = st.one_of(st.floats(0, 1, width=32), st.sampled_from([np.float32(value) for value in THRESHOLDS]))
@@ -78,3 +80,22 @@ def test_false_alarms_count_where_they_cost_no_object() -> None:
     alarms = [np.full((8, 8), 0.7, np.float32)] * 8
     found = best_threshold(seen + alarms, objects + [np.zeros((8, 8), np.bool_)] * 8).value
     assert 0.7 <= found < 0.9
+
+
+def test_otsu_parts_two_heaps() -> None:
+    rng = np.random.default_rng(0)
+    low, high = rng.normal(0.2, 0.03, 3000), rng.normal(0.7, 0.03, 1000)
+    images = [part.astype(np.float32).clip(0, 1).reshape(20, -1) for part in (low, high)]
+    assert 0.28 < otsu_threshold(images).value < 0.62
+
+
+@given(arrays(np.uint8, (5, 7), elements=st.integers(0, 255) | st.sampled_from([0, 3, 200])))
+def test_otsu_is_that_of_opencv(levels: npt.NDArray[np.uint8]) -> None:
+    level, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    images = (part.astype(np.float32) / 255 for part in (levels[:2], levels[2:]))
+    assert otsu_threshold(images).value == np.clip(level / 255, THRESHOLDS[0], THRESHOLDS[-1])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_otsu_of_one_value_stays_in_range(value: float) -> None:
+    assert THRESHOLDS[0] <= otsu_threshold([np.full((4, 4), value, np.float32)]).value <= THRESHOLDS[-1]

@@ -300,13 +300,15 @@ def test_without_any_mask_and_with_another_seed(table: Path, run: Path, tmp_path
     bare = rewrite(table, "bare.csv", lambda line: {key: line[key] for key in ("image", "label", "split")})
     train_run(bare, tmp_path / "run", settings(UNTRAINED, method="cams-only", seed=1))
     (record,) = read_rounds(tmp_path / "run")
-    assert (record["masks_used"], record["asked"]) == (0, [])
-    assert record["pseudo_labels"] == 2 * 4  # seeds: as many as two steps of four look at
+    assert (record["masks_used"], record["pseudo_labels"], record["asked"]) == (0, 0, [])
     assert record.get("test_dice") is record["pseudo_dice"] is None
     assert 0 <= record["test_accuracy"] <= 1
-    assert record["threshold"] == 0.5
+    assert 0.05 <= record["threshold"] <= 0.99
     predictor = load(tmp_path / "run" / "model.onnx", device="cpu")
     assert predictor.spec.provenance.masks_used == 0
+    (prediction,) = predictor.predict([load_dataset(bare).samples[0].read()[0]])
+    assert prediction.working_probability.min() == pytest.approx(0, abs=0.01)
+    assert prediction.working_probability.max() == pytest.approx(1, abs=0.05)  # no pixel is in the middle of a cell
     theta0s = [path / "state" / "theta0.safetensors" for path in (run, tmp_path / "run")]
     seeds = [np.frombuffer(path.read_bytes(), np.uint8) for path in theta0s]
     assert np.mean(seeds[0] != seeds[1]) > 0.5
@@ -334,6 +336,17 @@ def test_a_class_that_no_model_could_name_is_refused_before_training(tmp_path: P
     with pytest.raises(DataError, match=r"a model cannot have class 'regular.*at most \d+ characters"):
         train_run(table, tmp_path / "run", settings(UNTRAINED))
     assert not (tmp_path / "run").exists()
+
+
+def test_without_any_mask_but_with_a_class_without_foreground_maps_teach_the_mask(table: Path, tmp_path: Path) -> None:
+    given = settings(UNTRAINED, method="cams-only", empty_classes=["regular"])
+    train_run(table, tmp_path / "run", given)
+    (record,) = read_rounds(tmp_path / "run")
+    assert (record["masks_used"], record["asked"]) == (0, [])
+    assert record["pseudo_labels"] == 4  # seeds: as many as the class has in two steps of four
+    assert record["threshold"] == 0.5
+    assert 0 <= record["pseudo_dice"] <= 1
+    assert 0 <= record["test_foreground_dice"] <= 1
 
 
 def test_a_model_without_references_by_setting(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from alserve.files import write_atomic
 from alserve.geometry import STRIDE, resize
 from alserve.modelfile import INPUT, MAX_IMAGES, OUTPUTS, SIDE, ModelSpec, Parity, Reference, write_metadata
 from alserve.runtime.engine import Engine
-from training.model.network import JointNet
+from training.model.network import JointNet, cam_mask
 
 TOLERANCE = 1e-3
 """Largest difference of any output between the file and the network, in the output's own unit."""
@@ -41,18 +41,23 @@ class Served(nn.Module):
 
     Args:
         net: The trained network.
+        mask_from_cams: Take the mask from the predicted class's CAM, scaled to 0..1 within the image, in place of
+            the decoder's: what is left when no pixel mask was ever given.
     """
 
-    def __init__(self, net: JointNet) -> None:
+    def __init__(self, net: JointNet, *, mask_from_cams: bool = False) -> None:
         super().__init__()
         self.net = net
+        self.mask_from_cams = mask_from_cams
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map uint8 images [batch, height, width, 3] to scores, cams and mask (see `alserve.modelfile`)."""
         features = self.net.encode(images.permute(0, 3, 1, 2))
         logits, cams = self.net.classify(features)
-        mask = self.net.segment(features).sigmoid() * self.net.presence(logits)
-        return logits.softmax(dim=1), cams, mask
+        mask = (
+            cam_mask(cams, logits, images.shape[1:3]) if self.mask_from_cams else self.net.segment(features).sigmoid()
+        )
+        return logits.softmax(dim=1), cams, mask * self.net.presence(logits)
 
 
 def export_model(
@@ -61,6 +66,7 @@ def export_model(
     path: Path,
     images: Sequence[UInt8],
     *,
+    mask_from_cams: bool = False,
     references: Callable[[Predict], Sequence[Image]] | None = None,
 ) -> ModelSpec:
     """Export a network, compare the file with it on real images, and move it into place.
@@ -70,6 +76,7 @@ def export_model(
         spec: The contract to store; the parity figures are added here.
         path: Where the file is to be.
         images: Some real images, uint8 [height, width, 3] of any size, for the comparison.
+        mask_from_cams: See `Served`.
         references: Chooses, by what the network predicts, the pieces of images that the file carries with the network's
             answers, see `choose_references`. Default: none.
 
@@ -80,7 +87,7 @@ def export_model(
         ModelError: The file differs from the network by more than `TOLERANCE`; nothing is written.
     """
     was_training, device = net.training, next(net.parameters()).device
-    served = Served(net.cpu().float()).eval()
+    served = Served(net.cpu().float(), mask_from_cams=mask_from_cams).eval()
     try:
         model = _to_onnx(served, spec.short_side)
         spec = spec.model_copy(update={"parity": _check_parity(served, model, spec, images)})

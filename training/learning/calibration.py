@@ -7,7 +7,7 @@ import numpy as np
 
 from training.learning.data import TrainingData
 from training.learning.state import LearningState
-from training.learning.threshold import MORE_LIKELY_THAN_NOT, Threshold, best_threshold
+from training.learning.threshold import MORE_LIKELY_THAN_NOT, Threshold, best_threshold, otsu_threshold
 from training.model.network import JointNet
 from training.model.trainer import Lesson, Trainer
 from training.seeds import derive_seed
@@ -19,7 +19,8 @@ def choose_threshold(
     """Choose the threshold: on split 'valid' where its masks are used, or by cross-validation inside L if that is set.
 
     Otherwise a pixel is foreground where that is more likely than not. Cross-validation is done for the round's last
-    pass, whose model is served; the passes before it only make pseudo-masks.
+    pass, whose model is served; the passes before it only make pseudo-masks. Where CAMs are the masks it is Otsu's
+    threshold.
 
     Args:
         net: The network after this pass.
@@ -31,6 +32,8 @@ def choose_threshold(
     Returns:
         0.05 to 0.99; see `training.learning.threshold`.
     """
+    if data.settings.mask_from_cams:
+        return otsu_threshold(probability for probability, _ in trainer.predict(net, data.images))
     if data.valid:
         images, truths = data.validation()
         return best_threshold((probability for probability, _ in trainer.predict(net, images)), truths)

@@ -1,8 +1,8 @@
-"""Seeds: pseudo-masks from class activation maps, where no image has a mask.
+"""Seeds: pseudo-masks from class activation maps, where no image has a mask but some classes have no foreground.
 
-Where the CAM of an image's class is high is foreground, where it is low background, and between the two nothing is
-known (Kolesnikov and Lampert, Seed, expand and constrain, ECCV 2016). A network that learns masks from seeds finds the
-edges that a CAM does not have.
+Where the CAM of an image's class, less those of the classes without foreground, is high is foreground, where it is low
+background, and between the two nothing is known (Kolesnikov and Lampert, Seed, expand and constrain, ECCV 2016). A
+network that learns masks from seeds finds the edges that a CAM does not have.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,16 +28,13 @@ UNKNOWN = MIDDLE - 1
 """Grey level of a pixel of which nothing is known."""
 
 
-def seeds(
-    net: JointNet, images: Iterable[Image], labels: Sequence[int], rivals: Sequence[int], trainer: Trainer
-) -> Iterator[Grey]:
+def seeds(net: JointNet, images: Iterable[Image], labels: Sequence[int], trainer: Trainer) -> Iterator[Grey]:
     """Draw the seeds of images.
 
     Args:
-        net: A network that knows the classes.
+        net: A network that knows the classes; some of them have no foreground.
         images: At the working size: uint8 [height, width, 3].
-        labels: Their classes.
-        rivals: Classes whose CAMs are taken off that of the image's class, but for itself.
+        labels: Their classes, which have.
         trainer: Predicts.
 
     Yields:
@@ -55,11 +52,10 @@ def seeds(
 
     predicted = trainer.predict(net, views())
     for label in labels:
-        others = [rival for rival in rivals if rival != label]
         found = []
         for axes in FLIPS * len(SCALES):
             _, cams = next(predicted)
-            own = np.flip(cams[label] - cams[others].mean(axis=0), axes)
+            own = np.flip(cams[label] - cams[net.empty_classes].mean(axis=0), axes)
             found.append(resize(np.ascontiguousarray(own), shapes[-1]))
         yield seed(np.mean(found, axis=0))
 

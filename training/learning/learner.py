@@ -212,10 +212,12 @@ class Learner:
 
         The first of several passes learns from L alone, so that errors in P do not reinforce themselves. Where the
         encoder learns as well, all of D is trained on with its class labels, and by consistency if that is the method.
-        Without masks the class activation maps of theta0 are learned from in their place.
+        Without any mask, what the class activation maps of theta0 tell of objects is learned from in their place.
         """
         net = self.network(state.theta0)
         pool = state.pool
+        if self.settings.mask_from_cams:
+            return net
         alone = state.passes == 0 and self.settings.passes_a_round > 1
         pseudo = set() if alone or not self.settings.learns_from_pseudo else pool.pseudo
         if self.settings.without_masks:
@@ -246,8 +248,7 @@ class Learner:
             index for label in classes for index in evenly(state.pool.of_class(label, range(len(data))), most)
         )
         labels = [data.labels[index] for index in members]
-        rivals = sorted({*range(len(data.dataset.classes))} - {*classes}) or classes
-        drawn = seeds(net, (data.images[index] for index in members), labels, rivals, self.trainer)
+        drawn = seeds(net, (data.images[index] for index in members), labels, self.trainer)
         found = self.run.save_pseudo(1, 1, members, _shown(drawn, members, "class activation maps"))
         self.run.note_time(1, "class activation maps")
         return found

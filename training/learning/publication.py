@@ -59,6 +59,7 @@ def publish(net: JointNet, state: LearningState, data: TrainingData, trainer: Tr
         spec,
         run.model,
         data.images[:PARITY_IMAGES],
+        mask_from_cams=data.settings.mask_from_cams,
         references=partial(choose_references, data.images, data.labels) if data.settings.references else None,
     )
     say(f"round {state.round}, export: {run.note_time(state.round, 'export'):.0f} s")

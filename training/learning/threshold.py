@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alserve.arrays import Float32, Float64, Mask
+from alserve.images.codec import to_grey
 
 THRESHOLDS = np.round(np.arange(0.05, 0.995, 0.01), 2)
 """The values tried: 0.05, 0.06 .. 0.99."""
@@ -94,3 +95,35 @@ def _scores(probability: Float32, truth: Mask) -> Float64:
     if truth.any():
         return mean_ious(probability, truth)
     return np.where(probability.max() > THRESHOLDS.astype(np.float32), 1 - FALSE_ALARM, 1.0)
+
+
+def otsu_threshold(probabilities: Iterable[Float32]) -> Threshold:
+    """Choose the threshold that parts the values best (Otsu, 1979), without any mask.
+
+    Only the number of pixels of each grey level is kept. The level is that of OpenCV, which wants all pixels at once.
+    """
+    counts = np.zeros(256, np.int64)
+    for probability in probabilities:
+        counts += np.bincount(to_grey(probability).ravel(), minlength=256)
+    value = float(np.clip(_otsu_level(counts) / 255, THRESHOLDS[0], THRESHOLDS[-1]))
+    return Threshold(value, "parts the values of all training images best (Otsu)")
+
+
+def _otsu_level(counts: npt.NDArray[np.int64]) -> int:
+    """Return the last level of the lower part that has the largest variance between both parts."""
+    shares = (counts * (1 / counts.sum())).tolist()
+    mean = sum(level * int(count) for level, count in enumerate(counts)) * (1 / int(counts.sum()))
+    least = float(np.finfo(np.float32).eps)
+    best, largest, lower, below = 0, 0.0, 0.0, 0.0
+    for level, share in enumerate(shares):
+        lower *= below
+        below += share
+        above = 1 - below
+        if min(below, above) < least or max(below, above) > 1 - least:
+            continue
+        lower = (lower + level * share) / below
+        upper = (mean - below * lower) / above
+        between = below * above * (lower - upper) * (lower - upper)
+        if between > largest:
+            best, largest = level, between
+    return best

@@ -125,6 +125,24 @@ class JointNet(nn.Module):
         return JointOutput(*self.classify(features), self.segment(features))
 
 
+def cam_mask(cams: Tensor, logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the predicted class's CAM as a foreground probability.
+
+    Args:
+        cams: [batch, classes, h, w].
+        logits: [batch, classes]; the predicted class is theirs, never the true one, which serving does not have.
+        size: Wanted (height, width).
+
+    Returns:
+        [batch, height, width], each image's CAM scaled so that its lowest value is 0 and its highest 1.
+    """
+    predicted = functional.one_hot(logits.argmax(dim=1), cams.shape[1]).to(cams.dtype)
+    cam = (cams * predicted[:, :, None, None]).sum(dim=1, keepdim=True)
+    low, high = cam.amin(dim=(2, 3), keepdim=True), cam.amax(dim=(2, 3), keepdim=True)
+    scaled = (cam - low) / (high - low + 1e-6)
+    return functional.interpolate(scaled, size=tuple(size), mode="bilinear", align_corners=False).squeeze(1)
+
+
 def _in_pixels(shares: tuple[float, ...]) -> Tensor:
     """Scale shares of the pixels' range to pixels: [1, 3, 1, 1]; one number, quicker in 8 bits, if all are equal."""
     values = torch.tensor(shares) * 255

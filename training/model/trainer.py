@@ -20,7 +20,7 @@ from alserve.arrays import Float32, Image
 from alserve.errors import DeviceError
 from training.data.augmentation import Crops, pseudo_slots
 from training.data.examples import Example
-from training.model.network import JointNet
+from training.model.network import JointNet, cam_mask
 from training.model.phases import ClassifierPhase, Phase, SegmenterPhase
 from training.model.progress import StepBar
 from training.seeds import derive_seed
@@ -32,7 +32,7 @@ class Lesson:
     """What the segmentation phase learns from."""
 
     labelled: Sequence[Example]
-    """Images whose mask is known: L, and those of classes without foreground."""
+    """Images whose mask is known: L, and those of classes without foreground; without any mask, images with a seed."""
     pseudo: Sequence[Example] = ()
     """Images with a pseudo-mask: P."""
     everything: Sequence[Example] = ()
@@ -158,8 +158,12 @@ class Trainer:
             for image in images:
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
                     logits, cams, mask = net(_batch_of_one(image, device))
-                probability = mask.float().sigmoid() * net.presence(logits.float())
-                yield probability[0].cpu().numpy(), cams[0].float().cpu().numpy()
+                logits, cams = logits.float(), cams.float()
+                found = (
+                    cam_mask(cams, logits, image.shape[:2]) if self.settings.mask_from_cams else mask.float().sigmoid()
+                )
+                probability = found * net.presence(logits)
+                yield probability[0].cpu().numpy(), cams[0].cpu().numpy()
         finally:
             net.cpu()
 
