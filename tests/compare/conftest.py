@@ -64,7 +64,8 @@ def longer(outcome: Outcome, tmp_path: Path) -> Path:
         shutil.copytree(outcome.out / name, run)
         config, (record,) = json.loads((run / "config.json").read_text()), read_rounds(run)
         config["settings"]["rounds"] = 2
-        first = {**record, "test_dice": 0.8, "pseudo_dice": 0.75 if "spread" in name else None}
+        measured = {"test_dice": 0.8, "test_accuracy": 0.5, "pseudo_dice": 0.75 if "spread" in name else None}
+        first = record | measured
         second = {**first, "round": 2, "masks_used": 4, "test_dice": 0.8 + gain}
         (run / "config.json").write_text(json.dumps(config))
         (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (first, second)))
