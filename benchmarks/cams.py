@@ -13,14 +13,12 @@ from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from common import RESULTS, machine, options, table, write_report
 
-from alserve.arrays import Float32, Image, Mask
+from alserve.arrays import Float32, Mask
 from alserve.geometry import resize, resize_mask, working_shape
 from alserve.measure.dataset import Dataset, load_dataset
 from training.learning.data import TrainingData, read_images
-from training.model.network import JointNet
 from training.model.trainer import Trainer
 from training.seeds import derive_seed
 from training.settings import Settings, parse_assignments
@@ -62,28 +60,21 @@ def measure(dataset: Dataset, settings: Settings) -> Found:
     trainer, seed = Trainer(settings), derive_seed(settings.seed, 0)
     net = trainer.new_network(len(dataset.classes), seed)
     trainer.train_classifier(net, data.with_classes(), seed)
+    samples = [(sample.label, *sample.read()) for sample in dataset.split("test")]
+    shapes = [working_shape(*image.shape[:2], settings.short_side) for _, image, _ in samples]
+    found = trainer.classify(net, (resize(image, shape) for (_, image, _), shape in zip(samples, shapes, strict=True)))
     right, inside = [], []
-    for sample in dataset.split("test"):
-        image, mask = sample.read()
-        shape = working_shape(*image.shape[:2], settings.short_side)
-        scores, cams = look(net, resize(image, shape))
-        right.append(scores.argmax() == sample.label)
+    for (label, _, mask), shape, (scores, cams) in zip(samples, shapes, found, strict=True):
+        right.append(scores.argmax() == label)
         if mask is not None and mask.any():
-            inside.append(points_inside(cams, sample.label, resize_mask(mask, shape)))
+            inside.append(points_inside(cams[label], resize_mask(mask, shape)))
     return Found(float(np.mean(right)), float(np.mean(inside)))
 
 
-@torch.inference_mode()
-def look(net: JointNet, image: Image) -> tuple[Float32, Float32]:
-    """Return class scores [classes] and CAMs [classes, h, w] of an image at the working size."""
-    logits, cams = net.classify(net.encode(torch.from_numpy(image).permute(2, 0, 1)[None]))
-    return logits[0].numpy(), cams[0].numpy()
-
-
-def points_inside(cams: Float32, label: int, mask: Mask) -> bool:
-    """Tell whether the CAM of a class is highest at a pixel of the mask."""
-    cam = resize(np.ascontiguousarray(cams[label]), mask.shape)
-    return bool(mask[np.unravel_index(cam.argmax(), cam.shape)])
+def points_inside(cam: Float32, mask: Mask) -> bool:
+    """Tell whether a CAM [h, w] is highest at a pixel of the mask [height, width]."""
+    larger = resize(np.ascontiguousarray(cam), mask.shape)
+    return bool(mask[np.unravel_index(larger.argmax(), larger.shape)])
 
 
 def _shares(values: Sequence[float]) -> str:

@@ -46,12 +46,7 @@ _RENAMED_VALUES: Mapping[str, Mapping[Any, Any]] = {
 """Values of settings under their earlier names, with their present ones."""
 
 
-BEFORE_0_3: Mapping[str, Any] = {
-    "encoder_after": 1,
-    "dice_weight": 0.0,
-    "object_crops": 0.0,
-    "cam_stride": 32,
-}
+BEFORE_0_3: Mapping[str, Any] = {"encoder_after": 1, "dice_weight": 0.0, "object_crops": 0.0, "cam_stride": 32}
 """What runs of earlier versions did, whose settings did not say so, where that is not the present default."""
 
 
@@ -219,9 +214,14 @@ class Settings(BaseModel):
         return self.method == "cams-only"
 
     @property
+    def learns_from_cams(self) -> bool:
+        """Whether CAMs teach the mask: there is no other, but a class without foreground tells them from objects."""
+        return self.without_masks and bool(self.empty_classes)
+
+    @property
     def mask_from_cams(self) -> bool:
-        """Whether the mask is the CAM itself: there is no mask, nor a class without foreground, to learn one from."""
-        return self.without_masks and not self.empty_classes
+        """Whether the mask is the CAM itself: there is nothing to learn one from."""
+        return self.without_masks and not self.learns_from_cams
 
     @property
     def all_masks_at_once(self) -> bool:

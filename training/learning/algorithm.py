@@ -51,6 +51,9 @@ def learn(learner: Learner, run: Run, settings: Settings, done: Callable[[Record
         if not learner.gather_masks(state):  # 1, and 2d of the round before
             return False
         while state.passes < settings.passes_a_round:
+            if settings.learns_from_cams:  # without any mask
+                state.pseudo = learner.draw_seeds(state)
+                state.pool.add_pseudo(state.pseudo.keys())
             net = learner.train(state)  # 2a, 2b
             state.threshold, state.threshold_reason = learner.choose_threshold(net, state)  # 2c
             if settings.learns_from_pseudo:

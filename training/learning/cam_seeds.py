@@ -6,6 +6,7 @@ network that learns masks from seeds finds the edges that a CAM does not have.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -35,29 +36,25 @@ def seeds(net: JointNet, images: Iterable[Image], labels: Sequence[int], trainer
         net: A network that knows the classes; some of them have no foreground.
         images: At the working size: uint8 [height, width, 3].
         labels: Their classes, which have.
-        trainer: Predicts.
+        trainer: Classifies.
 
     Yields:
         uint8 [height, width], see `training.learning.pseudo`: 255, 0, or `UNKNOWN`.
     """
-    shapes: list[tuple[int, int]] = []
+    looks = [(scale, axes) for scale in SCALES for axes in FLIPS]
 
     def views() -> Iterator[Image]:
         for image in images:
-            height, width = image.shape[:2]
-            shapes.append((height, width))
-            for scale in SCALES:
-                larger = resize(image, (scale * height, scale * width))
-                yield from (np.flip(larger, axes).copy() for axes in FLIPS)
+            for scale, axes in looks:
+                larger = resize(image, (scale * image.shape[0], scale * image.shape[1]))
+                yield np.flip(larger, axes).copy()
 
-    predicted = trainer.predict(net, views())
+    found = trainer.classify(net, views())
     for label in labels:
-        found = []
-        for axes in FLIPS * len(SCALES):
-            _, cams = next(predicted)
-            own = np.flip(cams[label] - cams[net.empty_classes].mean(axis=0), axes)
-            found.append(resize(np.ascontiguousarray(own), shapes[-1]))
-        yield seed(np.mean(found, axis=0))
+        cams = [own[label] - own[net.empty_classes].mean(axis=0) for _, own in islice(found, len(looks))]
+        height, width = (trainer.settings.cam_stride * cells for cells in cams[0].shape)  # of the working size itself
+        turned = (np.flip(cam, axes).copy() for (_, axes), cam in zip(looks, cams, strict=True))
+        yield seed(np.mean([resize(cam, (height, width)) for cam in turned], axis=0))
 
 
 def seed(cam: Float32) -> Grey:

@@ -212,7 +212,7 @@ class Learner:
 
         The first of several passes learns from L alone, so that errors in P do not reinforce themselves. Where the
         encoder learns as well, all of D is trained on with its class labels, and by consistency if that is the method.
-        Without any mask, what the class activation maps of theta0 tell of objects is learned from in their place.
+        Without any mask, seeds are learned from in their place.
         """
         net = self.network(state.theta0)
         pool = state.pool
@@ -220,12 +220,9 @@ class Learner:
             return net
         alone = state.passes == 0 and self.settings.passes_a_round > 1
         pseudo = set() if alone or not self.settings.learns_from_pseudo else pool.pseudo
-        if self.settings.without_masks:
-            state.pseudo = self.draw_seeds(net, state)
-            pool.add_pseudo(state.pseudo.keys())
-            known = self.data.with_seeds(state.pseudo)
-        else:
-            known = self.data.with_masks(state.masks, pool.labelled)
+        with_masks, with_seeds = self.data.with_masks, self.data.with_seeds
+        from_cams = self.settings.learns_from_cams
+        known = with_seeds(state.pseudo) if from_cams else with_masks(state.masks, pool.labelled)
         lesson = Lesson(known, self.data.with_pseudo(state.pseudo, pseudo), self.data.with_classes())
         seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
 
@@ -240,14 +237,18 @@ class Learner:
             train()
         return net
 
-    def draw_seeds(self, net: JointNet, state: LearningState) -> Mapping[int, Grey]:
-        """Draw the seeds of as many images of every class as a training looks at, see `training.learning.cam_seeds`."""
+    def draw_seeds(self, state: LearningState) -> Mapping[int, Grey]:
+        """Return what theta0's CAMs tell of the masks of as many images of every class as a training looks at.
+
+        See `training.learning.cam_seeds`.
+        """
         data, classes = self.data, self.data.foreground_classes
         most = -(-self.settings.steps * self.settings.batch // len(data.dataset.classes))
         members = sorted(
             index for label in classes for index in evenly(state.pool.of_class(label, range(len(data))), most)
         )
         labels = [data.labels[index] for index in members]
+        net = self.network(state.theta0)
         drawn = seeds(net, (data.images[index] for index in members), labels, self.trainer)
         found = self.run.save_pseudo(1, 1, members, _shown(drawn, members, "class activation maps"))
         self.run.note_time(1, "class activation maps")

@@ -22,6 +22,9 @@ Batch = Mapping[str, Tensor]
 class Phase(lightning.LightningModule):
     """What both phases share: the network, the optimiser, one learning-rate cycle."""
 
+    keeps_statistics = True
+    """Keep the encoder's batch-norm statistics where its weights learn: of a few images they would tell the classes."""
+
     def __init__(
         self, net: JointNet, rates: Sequence[tuple[nn.Module, float]], steps: int, weight_decay: float
     ) -> None:
@@ -38,6 +41,8 @@ class Phase(lightning.LightningModule):
         self.net.eval().requires_grad_(requires_grad=False)
         for module, _ in self.trained:
             module.train().requires_grad_(requires_grad=True)
+        if self.keeps_statistics:
+            self.net.encoder.eval()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, one cycle of the learning rate."""
@@ -64,14 +69,8 @@ class ClassifierPhase(Phase):
         encoder = nn.ModuleList(net.layers_after(settings.classifier_after))
         rates = [(encoder, rate), (net.cam_head, 4 * rate)]
         super().__init__(net, rates, settings.classifier_steps, settings.weight_decay)
-        self.from_scratch = not settings.pretrained and settings.encoder_weights is None
+        self.keeps_statistics = settings.pretrained or settings.encoder_weights is not None
         self.accuracy = MulticlassAccuracy(net.classes, average="micro")
-
-    def on_fit_start(self) -> None:
-        """Keep the batch-norm statistics of pretrained weights: of a few images they would tell the classes."""
-        super().on_fit_start()
-        if not self.from_scratch:
-            self.net.encoder.eval()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the cross-entropy of one batch."""
@@ -84,8 +83,8 @@ class ClassifierPhase(Phase):
 class SegmenterPhase(Phase):
     """Phase 2: the decoder learns masks and pseudo-masks; encoder and CAM head are frozen, or learn along.
 
-    Where they learn along, the class labels of all images are taught on, so that classification takes no harm; the
-    encoder's batch-norm statistics stay frozen even then. By consistency the images without a mask teach masks too.
+    Where they learn along, the class labels of all images are taught on, so that classification takes no harm. By
+    consistency the images without a mask teach masks too.
     """
 
     def __init__(self, net: JointNet, settings: Settings) -> None:
@@ -100,9 +99,8 @@ class SegmenterPhase(Phase):
         self.teacher = mean_teacher(net, settings.teacher_momentum) if settings.uses_consistency else None
 
     def on_fit_start(self) -> None:
-        """Keep the encoder's batch-norm statistics even where its weights learn."""
+        """Draw the mask's dropout; the teacher has none."""
         super().on_fit_start()
-        self.net.encoder.eval()
         self.net.dropout.train()
         if self.teacher is not None:
             self.teacher.eval()

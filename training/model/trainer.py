@@ -168,6 +168,18 @@ class Trainer:
             net.cpu()
 
     @torch.no_grad()
+    def classify(self, net: JointNet, images: Iterable[Image]) -> Iterator[tuple[Float32, Float32]]:
+        """Return class scores before softmax [classes] and CAMs [classes, h, w] of images at the working size."""
+        device = self._prepare(net)
+        try:
+            for image in images:
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+                    logits, cams = net.classify(net.encode(_batch_of_one(image, device)))
+                yield logits[0].float().cpu().numpy(), cams[0].float().cpu().numpy()
+        finally:
+            net.cpu()
+
+    @torch.no_grad()
     def features(self, net: JointNet, images: Iterable[Image]) -> Float32:
         """Return the encoder's last feature map of each image, averaged over its area: float32 [images, channels]."""
         device = self._prepare(net)
