@@ -47,7 +47,7 @@ def main() -> None:
             [variant or "as they are", *(_shares([getattr(one, what) for one in found]) for what in Found._fields)]
         )
     how = (
-        f"`python benchmarks/cams.py {arguments.data.name}`, seeds 0 to {arguments.seeds - 1}; mean, and each seed; "
+        f"`python benchmarks/cams.py {arguments.data.name}`, number of seeds: {arguments.seeds}; mean, and each; "
         f"{len(dataset.split('train'))} training and {len(dataset.split('test'))} test images; {machine()}."
     )
     titles = ("settings", "accuracy, %", "CAM highest inside the mask, % of the images with foreground")
