@@ -23,8 +23,8 @@ def train(
     masks: str | Path | None = None,
     oracle: str = "data",
     preset: str | None = None,
-    method: str = "label-propagation",
-    query: str = "random",
+    method: str | None = None,
+    query: str | None = None,
     initial: int | None = None,
     per_round: int | None = None,
     rounds: int | None = None,
@@ -54,15 +54,15 @@ def train(
         masks: Folder of masks, a mirror of the folders of `data`; non-zero pixels are foreground.
         oracle: Where masks come from: "data", or "folder:DIR" for a person who draws them there.
         preset: Settings for a kind of data, see `training.settings.PRESETS`; what is passed here replaces its values.
-        method: What is learned from, see `training.settings.Settings.method`.
+        method: What is learned from, see `training.settings.METHODS`. Default of this and the following: the preset's,
+            else that of `training.settings.Settings`.
         query: Which images to ask for, see `training.query`.
-        initial: Number of masks asked for at first, per class. Default of this and the following: the preset's, else
-            that of `training.settings.Settings`.
+        initial: Number of masks asked for at first, per class.
         per_round: Number of masks asked for in every further round, per class.
         rounds: Number of rounds; each is one training at one budget.
         passes: Number of trainings a round of label-propagation; each further one learns from fresh pseudo-masks.
         steps: Training steps of one pass.
-        classifier_steps: Training steps on the class labels.
+        classifier_steps: Training steps on the class labels, in each cycle of the learning rate.
         short_side: Working size: short side in pixels, a multiple of 32, 64 or more.
         encoder: Name of a timm encoder.
         encoder_weights: File of the encoder's first weights, in place of ImageNet's from an installed package or a

@@ -14,6 +14,7 @@ SMALL: dict[str, Any] = {
     "short_side": 64,
     "batch": 4,
     "classifier_steps": 3,
+    "classifier_cycles": 1,
     "steps": 2,
     "initial": 1,
     "per_round": 1,

@@ -109,6 +109,9 @@ class Settings(BaseModel):
     cam_stride: Annotated[CamStride, Written] = 16
     """Pixels, a side, of a cell of the class activation maps; the paper's 32 is too coarse for small objects."""
     classifier_steps: int = Field(300, ge=1, le=MOST)
+    """Training steps of the classifier phase, in each cycle of its learning rate."""
+    classifier_cycles: int = Field(4, ge=1, le=MOST)
+    """Cycles at most; each after the first only where it seems to be needed, see `training.model.trainer`."""
     classifier_lr: float = Field(5e-4, gt=0)
     """Learning rate of the encoder while it learns the classes; the CAM head's is four times that."""
     classifier_after: Stride = 4

@@ -99,7 +99,9 @@ def train(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of one pass.")] = None,
-    classifier_steps: Annotated[int | None, typer.Option(help="Training steps on the class labels.")] = None,
+    classifier_steps: Annotated[
+        int | None, typer.Option(help="Training steps on the class labels, in each cycle of the learning rate.")
+    ] = None,
     short_side: Annotated[
         int | None, typer.Option(help="Working size: short side in pixels, a multiple of 32, 64 or more.")
     ] = None,

@@ -275,7 +275,8 @@ def test_a_run_by_consistency_has_one_training_a_round_and_may_be_killed(table: 
     chosen = settings(UNTRAINED, method="consistency", class_batch=2, rounds=1)
     whole, out = train_run(table, tmp_path / "whole", chosen).folder, tmp_path / "killed"
     (record,) = read_rounds(whole)
-    assert (record["masks_used"], record["pseudo_labels"], record["threshold"]) == (2, 0, 0.5)
+    unlabelled = 2 * PER_CLASS - 2
+    assert (record["masks_used"], record["pseudo_labels"], record["threshold"]) == (2, unlabelled, 0.5)
     assert record["threshold_reason"] == "foreground where that is more likely than not"
     assert [what for round_, what in what_took_time(whole) if round_ == 1 and what.startswith("pass")] == ["pass 1"]
     landmarks = [(out / "state" / "latest.safetensors").exists, (out / "model.onnx").exists]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from drawn import UNTRAINED, example, settings
@@ -13,7 +14,7 @@ from alserve.errors import DeviceError
 from training.data.examples import Example
 from training.learning.learner import weights_of
 from training.model.network import JointNet
-from training.model.trainer import Lesson, Trainer
+from training.model.trainer import Lesson, Trainer, another_cycle
 
 EXAMPLES = [example(seed) for seed in range(6)]
 UNLABELLED = [Example(item.image, item.label) for item in EXAMPLES]
@@ -58,6 +59,35 @@ def test_the_classifier_leaves_the_decoder_alone_and_the_statistics_of_pretraine
     names = changed(net, before)
     assert parts(names) == {"encoder", "cam_head"}
     assert any(is_statistic(name) for name in names) is not pretrained
+
+
+def test_the_classifier_learns_in_cycles_until_it_knows_its_images(capsys: pytest.CaptureFixture[str]) -> None:
+    def cycles(examples: list[Example], most: int) -> str:
+        trainer = Trainer(settings(classifier_cycles=most, classifier_steps=12, classifier_lr=2e-3), "cpu")
+        trainer.train_classifier(trainer.new_network(2, seed=0), examples, seed=1)
+        (said,) = (line for line in capsys.readouterr().err.splitlines() if "right while learning" in line)
+        return said.removeprefix("alserve: classifier: ").split(" x ")[0]
+
+    contradicting = [Example(item.image, label) for item in EXAMPLES for label in (0, 1)]
+    assert cycles(contradicting, 1) == "1"
+    assert cycles(contradicting, 2) == "2"
+    assert cycles([Example(np.full((64, 64, 3), 255 * label, np.uint8), label) for label in (0, 1)], 2) == "1"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "another"),
+    [
+        ([0.96], True),
+        ([0.97], False),
+        ([0.5, 0.7], True),
+        ([0.5, 0.7, 0.71], False),  # within a standard error, 0.023
+        ([0.5, 0.7, 0.73], True),
+        ([0.9, 0.8], False),
+        ([1.0], False),
+    ],
+)
+def test_another_cycle_where_the_last_one_was_of_use(accuracies: list[float], another: bool) -> None:  # noqa: FBT001
+    assert another_cycle(accuracies, images=800) is another
 
 
 def test_the_classifier_leaves_the_finer_features_as_they_were() -> None:

@@ -15,6 +15,8 @@ from alserve.predictor import load
 from alserve.terminal import progress, say
 from training.export.to_onnx import choose_references, export_model, stamp
 from training.learning.data import TrainingData
+from training.learning.pool import evenly
+from training.learning.pseudo import pseudo_mask
 from training.learning.pseudo_dice import pseudo_dice
 from training.learning.state import LearningState
 from training.model.network import JointNet
@@ -26,6 +28,9 @@ CAM_PERCENTILES = (2, 98)
 
 CAM_IMAGES = 200
 """Most training images that decide the scale of the CAMs."""
+
+MOST_COMPARED = 200
+"""Most images whose masks by consistency are compared with the true ones."""
 
 PARITY_IMAGES = 3
 """Training images on which the file is compared with the network."""
@@ -46,8 +51,7 @@ def publish(net: JointNet, state: LearningState, data: TrainingData, trainer: Tr
     record: dict[str, object] = {
         "round": state.round,
         "masks_used": masks_used(state, data),
-        "pseudo_labels": len(state.pool.pseudo),
-        "pseudo_dice": pseudo_dice(state.pseudo, data.samples),
+        **_pseudo_figures(net, state, data, trainer),
         "threshold": state.threshold,
         "threshold_reason": state.threshold_reason,
         "asked": [data.samples[index].name for index in state.asked[-1]],
@@ -85,6 +89,25 @@ def publish(net: JointNet, state: LearningState, data: TrainingData, trainer: Tr
         )
         say(f"round {state.round}, {len(tests)} test images: {run.note_time(state.round, 'test'):.0f} s")
     return record
+
+
+def _pseudo_figures(net: JointNet, state: LearningState, data: TrainingData, trainer: Trainer) -> dict[str, object]:
+    """Return the number of images that teach by a mask of the model's own, and the Dice of such masks.
+
+    By consistency these are all of U, with the masks of the teacher, whose weights the network has now; they are not
+    kept, so a part of them is made again here.
+    """
+    taught, pseudo = state.pool.pseudo, state.pseudo
+    if data.settings.uses_consistency:
+        taught = state.pool.unlabelled
+        known = [index for index in sorted(taught) if data.samples[index].mask is not None]
+        members = evenly(known, MOST_COMPARED)
+        found = trainer.predict(net, (data.images[index] for index in members))
+        pseudo = {
+            index: pseudo_mask(probability, state.threshold)
+            for index, (probability, _) in zip(members, found, strict=True)
+        }
+    return {"pseudo_labels": len(taught), "pseudo_dice": pseudo_dice(pseudo, data.samples)}
 
 
 def masks_used(state: LearningState, data: TrainingData) -> int:

@@ -62,7 +62,11 @@ class Phase(lightning.LightningModule):
 
 
 class ClassifierPhase(Phase):
-    """Phase 1: a part of the encoder and the CAM head learn the class labels, by cross-entropy."""
+    """Phase 1: a part of the encoder and the CAM head learn the class labels, by cross-entropy.
+
+    Attributes:
+        accuracy: Of the second half of the steps, on the images as they were seen, before they were learned from.
+    """
 
     def __init__(self, net: JointNet, settings: Settings) -> None:
         rate = settings.classifier_lr
@@ -72,8 +76,10 @@ class ClassifierPhase(Phase):
         self.keeps_statistics = settings.pretrained or settings.encoder_weights is not None
         self.accuracy = MulticlassAccuracy(net.classes, average="micro")
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
+    def training_step(self, batch: Batch, step: int) -> Tensor:
         """Return the cross-entropy of one batch."""
+        if step == self.steps // 2:
+            self.accuracy.reset()
         logits, _cams = self.net.classify(self.encode(batch["image"]))
         loss = functional.cross_entropy(logits.float(), batch["label"])
         self.log_dict({"loss": loss, "accuracy": self.accuracy(logits, batch["label"])})

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import sqrt
 
 import lightning
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from alserve.arrays import Float32, Image
 from alserve.errors import DeviceError
+from alserve.terminal import say
 from training.data.augmentation import Crops, pseudo_slots
 from training.data.examples import Example
 from training.model.network import JointNet, cam_mask
@@ -25,6 +27,9 @@ from training.model.phases import ClassifierPhase, Phase, SegmenterPhase
 from training.model.progress import StepBar
 from training.seeds import derive_seed
 from training.settings import Settings
+
+KNOWN = 0.97
+"""Accuracy on the images that are learned from, as they are augmented, from which on the classes are known."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,23 @@ class Trainer:
         )
 
     def train_classifier(self, net: JointNet, examples: Sequence[Example], seed: int) -> None:
-        """Phase 1, in place: encoder and CAM head, on every training image with its class."""
-        settings = self.settings
-        crops = Crops([(examples, settings.batch)], settings, settings.classifier_steps, seed, whole=True)
-        self._fit(ClassifierPhase(net, settings), crops, seed, "classifier")
+        """Phase 1, in place: encoder and CAM head, on every training image with its class.
+
+        It goes in cycles of the learning rate (warm restarts: Loshchilov and Hutter, SGDR, ICLR 2017), as many as
+        `another_cycle` finds to be of use, and `Settings.classifier_cycles` at most.
+        """
+        settings, accuracies = self.settings, list[float]()
+        while len(accuracies) < settings.classifier_cycles:
+            cycle_seed = derive_seed(seed, len(accuracies))
+            crops = Crops([(examples, settings.batch)], settings, settings.classifier_steps, cycle_seed, whole=True)
+            phase = ClassifierPhase(net, settings)
+            self._fit(phase, crops, cycle_seed, "classifier")
+            accuracies.append(float(phase.accuracy.compute()))
+            seen = (settings.classifier_steps - settings.classifier_steps // 2) * settings.batch
+            if not another_cycle(accuracies, seen):
+                break
+        shares = ", ".join(f"{100 * each:.1f} %" for each in accuracies)
+        say(f"classifier: {len(accuracies)} x {settings.classifier_steps} steps; right while learning: {shares}")
 
     def train_segmenter(self, net: JointNet, lesson: Lesson, seed: int, what: str) -> None:
         """Phase 2, in place: the decoder, on L and P; where `Settings.looks_at_all_images`, on all of D as well.
@@ -209,6 +227,26 @@ class Trainer:
         device = torch.device("cuda" if self.accelerator == "gpu" else "cpu")
         net.eval().to(device).to(memory_format=torch.channels_last)
         return device
+
+
+def another_cycle(accuracies: Sequence[float], images: int) -> bool:
+    """Tell whether the classifier is to learn for a further cycle.
+
+    It is where it does not know the images yet that it learns from, unless the last cycle was no better than the one
+    before by more than one standard error. Of a large data set most images are seen for the first time, and the
+    accuracy is that of new images; of a small one it also tells when there is nothing left to learn from.
+
+    Args:
+        accuracies: Of the cycles so far, 0 to 1, see `ClassifierPhase`.
+        images: Number of images that each was measured on.
+    """
+    *before, now = accuracies
+    if now >= KNOWN:
+        return False
+    if not before:
+        return True
+    error = sqrt((now * (1 - now) + before[-1] * (1 - before[-1])) / images)
+    return now - before[-1] > error
 
 
 def _batch_of_one(image: Image, device: torch.device) -> Tensor:
