@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.model.consistency import CUT, cut_mix, mean_teacher, ramp_up
+from training.model.consistency import CUT, cut_mix, mean_teacher, ramp_up, told_by_class
 
 
 class Small(nn.Module):
@@ -72,3 +72,10 @@ def test_cut_mix_may_leave_all_as_it_is(batch: int, probability: float) -> None:
 def test_the_ramp() -> None:
     assert [ramp_up(step, 8, 0.5) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert ramp_up(0, 1) == 1
+
+
+def test_a_class_tells_what_its_teacher_may_say() -> None:
+    sees, misses = [[0.9, 0.2]], [[0.6, 0.2]]
+    found = torch.tensor([sees, misses, sees, misses])
+    told = told_by_class(found, torch.tensor([True, True, False, False]), certainty=0.8)
+    torch.testing.assert_close(told, torch.tensor([sees, [[0.5, 0.5]], [[0.0, 0.0]], [[0.0, 0.0]]]))

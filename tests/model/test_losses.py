@@ -73,3 +73,26 @@ def test_only_what_the_teacher_is_certain_of_teaches() -> None:
     loss.backward()
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.tensor([[[-0.125, 0, 0, 0.125]]]))
+
+
+def test_a_teacher_that_is_certain_of_nothing_teaches_nothing() -> None:
+    logits = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = consistency_loss(logits, torch.full((2, 8, 8), 0.5), 0.85, dice_weight=1)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0)
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_a_small_object_that_the_teacher_sees_and_the_network_misses_counts_by_its_dice() -> None:
+    taught = torch.full((1, 64, 64), 0.01)
+    taught[0, :4, :4] = 0.99
+    missed, seen = torch.full((1, 64, 64), -8.0), torch.where(taught > 0.5, 8.0, -8.0)
+
+    def worth(dice_weight: float) -> float:
+        return float(
+            consistency_loss(missed, taught, 0.85, dice_weight) - consistency_loss(seen, taught, 0.85, dice_weight)
+        )
+
+    assert worth(0) < 0.05
+    assert worth(1) > 1

@@ -32,6 +32,25 @@ def mean_teacher(net: JointNet, momentum: float) -> AveragedModel:
     return teacher.eval().requires_grad_(requires_grad=False)
 
 
+def told_by_class(found: Tensor, has_foreground: Tensor, certainty: float) -> Tensor:
+    """Return a teacher's masks, corrected by what is known of the images from their classes.
+
+    In an image of a class without foreground there is none. In one of another class there is some: where the teacher is
+    certain of none, it misses the object, and its background would teach to miss it. Then it is certain of nothing.
+
+    Args:
+        found: [batch, height, width], 0 to 1: the teacher's foreground probability.
+        has_foreground: bool [batch]: whether the image's class has foreground.
+        certainty: Probability from which on the teacher is certain, 0.5 to 1.
+
+    Returns:
+        [batch, height, width]: the same, or 0 everywhere, or one half everywhere.
+    """
+    misses = has_foreground & (found.amax(dim=(1, 2)) < certainty)
+    found = found * has_foreground[:, None, None]
+    return torch.where(misses[:, None, None], 0.5, found)
+
+
 def cut_mix(images: Tensor, masks: Tensor, probability: float) -> tuple[Tensor, Tensor, Tensor]:
     """Paste into some images a piece of the one before, and into their masks the same piece of its mask.
 

@@ -119,6 +119,10 @@ class JointNet(nn.Module):
             return 1.0
         return 1 - logits.softmax(dim=1)[:, self.empty_classes].sum(dim=1)[:, None, None]
 
+    def has_foreground(self, labels: Tensor) -> Tensor:
+        """Return whether a class has foreground: bool, of the shape of the labels."""
+        return ~torch.isin(labels, torch.tensor(self.empty_classes, device=labels.device))
+
     def forward(self, images: Tensor) -> JointOutput:
         """Run all three parts on uint8 images [batch, 3, height, width], sizes multiples of 32."""
         features = self.encode(images)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics.classification import MulticlassAccuracy
 
-from training.model.consistency import cut_mix, mean_teacher, ramp_up
+from training.model.consistency import cut_mix, mean_teacher, ramp_up, told_by_class
 from training.model.losses import consistency_loss, dice_loss, mask_loss
 from training.model.network import JointNet
 from training.settings import Settings
@@ -128,7 +128,7 @@ class SegmenterPhase(Phase):
         if taught is not None:
             logits = self.net.segment(features).float()
             weight = self.settings.consistency_weight * ramp_up(step, self.steps)
-            loss = loss + weight * consistency_loss(logits, taught, self.settings.certainty)
+            loss = loss + weight * consistency_loss(logits, taught, self.settings.certainty, self.settings.dice_weight)
         return loss + self._of_classes(features, everything["label"], ~mixed) if self.encoder_learns else loss
 
     def _of_masks(self, features: list[Tensor], batch: Batch) -> Tensor:
@@ -152,6 +152,7 @@ class SegmenterPhase(Phase):
         if self.teacher is None:
             return batch["image"], None, torch.zeros_like(batch["label"], dtype=torch.bool)
         found = self.teacher(batch["weak"]).mask.float().sigmoid()
+        found = told_by_class(found, self.net.has_foreground(batch["label"]), self.settings.certainty)
         return cut_mix(batch["image"], found, self.settings.cut_mix)
 
     def on_train_batch_end(self, *_args: object) -> None:
