@@ -103,6 +103,8 @@ class Settings(BaseModel):
     """Images of a training step; where the encoder learns masks, those that have one."""
     class_batch: int = Field(4, ge=1, le=MOST)
     """Further images of a step, of D, where the encoder learns masks: their classes are taught on."""
+    view_batch: int = Field(4, ge=1, le=MOST)
+    """Further images of a step, of D, by consistency: weak and strong views of them are to have the same mask."""
     any_orientation: bool = True
     """Images have no up and down (tissue, materials): flip and rotate them in all directions while training."""
 
