@@ -46,7 +46,14 @@ _RENAMED_VALUES: Mapping[str, Mapping[Any, Any]] = {
 """Values of settings under their earlier names, with their present ones."""
 
 
-BEFORE_0_3: Mapping[str, Any] = {"encoder_after": 1, "dice_weight": 0.0, "object_crops": 0.0, "cam_stride": 32}
+BEFORE_0_3: Mapping[str, Any] = {
+    "decoder": "unet",
+    "encoder_after": 1,
+    "dice_weight": 0.0,
+    "object_crops": 0.0,
+    "cam_stride": 32,
+    "classifier_cycles": 1,
+}
 """What runs of earlier versions did, whose settings did not say so, where that is not the present default."""
 
 
@@ -89,8 +96,8 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
 
     encoder: str = "tf_efficientnet_lite0"
-    decoder: str = "unet"
-    """Decoder of a segmentation-models-pytorch architecture, see `training.model.decoders`."""
+    decoder: str = "separable-unet"
+    """A U-Net of separable convolutions, or a segmentation-models-pytorch architecture's: `training.model.decoders`."""
     pretrained: bool = True
     """Start from ImageNet weights, of an installed package or a model hub."""
     encoder_weights: Path | None = None

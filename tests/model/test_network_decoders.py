@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alserve.errors import DataError
-from training.model.decoders import GridPool
+from training.model.decoders import UNETS, GridPool
 from training.model.network import JointNet
 
 
@@ -17,7 +17,7 @@ def fitting(decoder: str, encoder: str = "mobilenetv3_small_050") -> JointNet:
     return JointNet(2, encoder, decoder, pretrained=False)
 
 
-@pytest.mark.parametrize("decoder", sorted(set(smp.MODEL_ARCHITECTURES_MAPPING) - {"pspnet", "pan", "dpt"}))
+@pytest.mark.parametrize("decoder", sorted({*UNETS, *smp.MODEL_ARCHITECTURES_MAPPING} - {"pspnet", "pan", "dpt"}))
 def test_decoders_end_at_the_size_of_the_image_and_learn(decoder: str) -> None:
     net = fitting(decoder)
     for height, width in ((32, 32), (64, 160)):
@@ -28,7 +28,7 @@ def test_decoders_end_at_the_size_of_the_image_and_learn(decoder: str) -> None:
     assert net.eval()(pixels(1, 3, 32, 64)).mask.shape == (1, 32, 64)
 
 
-@pytest.mark.parametrize("decoder", ["unet", "deeplabv3plus", "upernet"])
+@pytest.mark.parametrize("decoder", ["separable-unet", "deeplabv3plus", "upernet"])
 def test_decoders_behind_the_pyramid_of_a_transformer(decoder: str) -> None:
     net = fitting(decoder, "test_vit")
     mask = net.train()(pixels(2, 3, 64, 96)).mask
@@ -41,7 +41,7 @@ def test_decoders_behind_the_pyramid_of_a_transformer(decoder: str) -> None:
 @pytest.mark.parametrize(
     ("decoder", "fault"),
     [
-        ("unett", "there is no such decoder; did you mean unet? there are unet, unetplusplus, "),
+        ("unett", "there is no such decoder; did you mean unet? there are separable-unet, unet, unetplusplus, "),
         ("pan", "does not work with encoder 'mobilenetv3_small_050'"),
         ("pspnet", "its pooling can be exported for one size of image only"),
         ("dpt", "does not work with encoder 'mobilenetv3_small_050'"),
@@ -54,7 +54,7 @@ def test_decoders_that_do_not_exist_or_do_not_fit(decoder: str, fault: str) -> N
     assert said.startswith(f"decoder '{decoder}': ")
     assert fault in said
     listed = said.rpartition("there are ")[2].split(", ")
-    assert {"unet", "fpn", "deeplabv3plus", "upernet"} <= set(listed)
+    assert {"separable-unet", "unet", "fpn", "deeplabv3plus", "upernet"} <= set(listed)
     assert not {"pan", "pspnet", "dpt"} & set(listed)
     assert "\n" not in said
 

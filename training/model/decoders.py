@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import segmentation_models_pytorch as smp
 import torch
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import SeparableConv2d
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
@@ -13,10 +14,14 @@ from alserve.geometry import STRIDE
 from alserve.registry import suggest
 from training.model.encoders import PlainTransformer
 
-DEFAULT_DECODER = "unet"
+DEFAULT_DECODER = "separable-unet"
+"""A U-Net of depthwise separable convolutions, as MobileNet has them (Howard et al., 2017): quick on a CPU."""
+
+UNETS = ("unet", DEFAULT_DECODER)
+"""U-Nets with channels of our own."""
 
 UNET_CHANNELS = (128, 64, 32, 32)
-"""Of the U-Net's stages, coarse to fine: four end at half the image's size, which GlaS showed to be fine enough."""
+"""Of their stages, coarse to fine: four end at half the image's size, which GlaS showed to be fine enough."""
 
 DECODER_OPTIONS: dict[str, dict[str, Any]] = {"deeplabv3": {"encoder_depth": 4}, "deeplabv3plus": {"encoder_depth": 4}}
 """Arguments of architectures whose own defaults want an encoder that ends at stride 8 or 16."""
@@ -102,7 +107,7 @@ def build_decoder(name: str, encoder: Any, encoder_name: str) -> Decoder:  # noq
     """Build a decoder, with new weights, that fits to an encoder.
 
     Args:
-        name: Of a segmentation-models-pytorch architecture, in lower case.
+        name: One of `UNETS`, or of a segmentation-models-pytorch architecture, in lower case.
         encoder: As `training.model.encoders` builds it.
         encoder_name: timm's name of it.
 
@@ -116,7 +121,7 @@ def build_decoder(name: str, encoder: Any, encoder_name: str) -> Decoder:  # noq
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = f"does not work with encoder '{encoder_name}' ({str(error).splitlines()[0]})"
     fitting = []
-    for other in smp.MODEL_ARCHITECTURES_MAPPING:
+    for other in (DEFAULT_DECODER, *smp.MODEL_ARCHITECTURES_MAPPING):
         with suppress(AssertionError, IndexError, RuntimeError, TypeError, ValueError):
             _try_decoder(other, encoder, encoder_name)
             fitting.append(other)
@@ -130,9 +135,11 @@ def _try_decoder(name: str, encoder: Any, encoder_name: str) -> Decoder:  # noqa
     like, channels = encoder_name, list(encoder.out_channels)
     if plain := isinstance(encoder, PlainTransformer):
         like, channels = FeaturePyramid.like, list(FeaturePyramid.out_channels)
-    if name == DEFAULT_DECODER:
+    if name in UNETS:
         inputs = len(channels)
         module: nn.Module = UnetDecoder(channels, UNET_CHANNELS, n_blocks=len(UNET_CHANNELS))
+        if name == DEFAULT_DECODER:
+            _separate_convolutions(module)
     else:
         options = DECODER_OPTIONS.get(name, {})
         network = smp.create_model(name, f"tu-{like}", encoder_weights=None, **options)
@@ -145,6 +152,15 @@ def _try_decoder(name: str, encoder: Any, encoder_name: str) -> Decoder:  # noqa
         features = encoder.eval()(torch.zeros(1, 3, STRIDE, 2 * STRIDE))
         _, width, height, _ = module.eval()(features[:inputs]).shape
     return Decoder(module.train(), inputs, width, STRIDE // height)
+
+
+def _separate_convolutions(module: nn.Module) -> None:
+    """Replace every 3 x 3 convolution by one of each channel, and one of 1 x 1 of all channels."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3):
+                separable = SeparableConv2d(child.in_channels, child.out_channels, 3, padding=1, bias=False)
+                setattr(parent, name, separable)
 
 
 class GridPool(nn.Module):

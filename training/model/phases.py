@@ -115,8 +115,8 @@ class SegmenterPhase(Phase):
         """Return the sum of the losses of all that is taught.
 
         Args:
-            batch: "masks", crops of images with a mask; perhaps "views", weak and strong ones of crops of any images; and
-                perhaps "classes", whole images with their class.
+            batch: "masks", crops of images with a mask; perhaps "views", crops of any images, weak and strong; perhaps
+                "classes", whole images with their class.
             step: Its number.
         """
         loss = self._of_masks(batch["masks"])
