@@ -110,8 +110,6 @@ class Settings(BaseModel):
     """Images of a training step; where the encoder learns masks, those that have one."""
     class_batch: int = Field(4, ge=1, le=MOST)
     """Further images of a step, of D, where the encoder learns masks: their classes are taught on."""
-    view_batch: int = Field(4, ge=1, le=MOST)
-    """Further images of a step, of D, by consistency: weak and strong views of them are to have the same mask."""
     any_orientation: bool = True
     """Images have no up and down (tissue, materials): flip and rotate them in all directions while training."""
 
@@ -125,7 +123,7 @@ class Settings(BaseModel):
     """Learning rate of the encoder while it learns the classes; the CAM head's is four times that."""
     classifier_after: Stride = 4
     """Only layers after the encoder's feature map of this stride learn the classes: 1 is all, 16 the last stage."""
-    steps: int = Field(300, ge=1, le=MOST)
+    steps: int = Field(600, ge=1, le=MOST)
     """Training steps of the segmentation phase, in each pass."""
     lr: float = Field(2e-3, gt=0)
     encoder_lr: float = Field(2e-4, ge=0)

@@ -47,7 +47,8 @@ def test_cut_mix_moves_images_and_masks_alike() -> None:
     torch.manual_seed(0)
     masks = torch.arange(6.0)[:, None, None].expand(6, 40, 50).contiguous()
     images = masks[:, None].expand(6, 3, 40, 50).contiguous()
-    mixed_images, mixed_masks = cut_mix(images, masks, probability=1.0)
+    mixed_images, mixed_masks, mixed = cut_mix(images, masks, probability=1.0)
+    assert mixed.all()
     assert torch.equal(mixed_images, mixed_masks[:, None].expand_as(images))
     for place, mask in enumerate(mixed_masks):
         foreign = mask != place
@@ -62,9 +63,10 @@ def test_cut_mix_moves_images_and_masks_alike() -> None:
 @pytest.mark.parametrize(("batch", "probability"), [(1, 1.0), (4, 0.0)])
 def test_cut_mix_may_leave_all_as_it_is(batch: int, probability: float) -> None:
     images, masks = torch.rand(batch, 3, 32, 32), torch.rand(batch, 32, 32)
-    mixed_images, mixed_masks = cut_mix(images, masks, probability)
+    mixed_images, mixed_masks, mixed = cut_mix(images, masks, probability)
     assert torch.equal(mixed_images, images)
     assert torch.equal(mixed_masks, masks)
+    assert not mixed.any()
 
 
 def test_the_ramp() -> None:

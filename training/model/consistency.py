@@ -51,7 +51,7 @@ def told_by_class(found: Tensor, has_foreground: Tensor, certainty: float) -> Te
     return torch.where(misses[:, None, None], 0.5, found)
 
 
-def cut_mix(images: Tensor, masks: Tensor, probability: float) -> tuple[Tensor, Tensor]:
+def cut_mix(images: Tensor, masks: Tensor, probability: float) -> tuple[Tensor, Tensor, Tensor]:
     """Paste into some images a piece of the one before, and into their masks the same piece of its mask.
 
     Args:
@@ -60,7 +60,7 @@ def cut_mix(images: Tensor, masks: Tensor, probability: float) -> tuple[Tensor, 
         probability: Of an image to get a piece, 0 to 1.
 
     Returns:
-        Images and masks.
+        Images, masks, and bool [batch]: which images have a piece of another.
     """
     mixed = torch.rand(len(images)) < probability
     if len(images) < 2:  # noqa: PLR2004
@@ -71,7 +71,7 @@ def cut_mix(images: Tensor, masks: Tensor, probability: float) -> tuple[Tensor, 
         rows, columns = (_piece(side) for side in masks.shape[1:])
         images[place, :, rows, columns] = others_images[place, :, rows, columns]
         masks[place, rows, columns] = others_masks[place, rows, columns]
-    return images, masks
+    return images, masks, mixed.to(images.device)
 
 
 def _piece(side: int) -> slice:

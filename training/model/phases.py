@@ -112,42 +112,48 @@ class SegmenterPhase(Phase):
             self.teacher.eval()
 
     def training_step(self, batch: Mapping[str, Batch], step: int) -> Tensor:
-        """Return the sum of the losses of all that is taught.
+        """Return the loss of the masks, with that of consistency and that of the classes where these are taught.
 
         Args:
-            batch: "masks", crops of images with a mask; perhaps "views", crops of any images, weak and strong; perhaps
-                "classes", whole images with their class.
+            batch: "labelled", images with a mask; and perhaps "everything", images with their class alone.
             step: Its number.
         """
-        loss = self._of_masks(batch["masks"])
-        if self.teacher is not None and "views" in batch:
-            loss = loss + ramp_up(step, self.steps) * self._of_views(batch["views"], self.teacher)
-        if "classes" in batch:
-            loss = loss + self._of_classes(batch["classes"])
-        return loss
+        features = self.encode(batch["labelled"]["image"])
+        loss = self._of_masks(features, batch["labelled"])
+        everything = batch.get("everything")
+        if everything is None:
+            return loss
+        images, taught, mixed = self._teach(everything)
+        features = self.encode(images)
+        if taught is not None:
+            logits = self.net.segment(features).float()
+            weight = self.settings.consistency_weight * ramp_up(step, self.steps)
+            loss = loss + weight * consistency_loss(logits, taught, self.settings.certainty, self.settings.dice_weight)
+        return loss + self._of_classes(features, everything["label"], ~mixed) if self.encoder_learns else loss
 
-    def _of_masks(self, batch: Batch) -> Tensor:
+    def _of_masks(self, features: list[Tensor], batch: Batch) -> Tensor:
         known = batch["mask"], batch["weight"], batch["pixel_weights"]
-        logits = self.net.segment(self.encode(batch["image"])).float()
+        logits = self.net.segment(features).float()
         loss = mask_loss(logits, *known)
         if self.settings.dice_weight:
             loss = loss + self.settings.dice_weight * dice_loss(logits, *known)
         self.log("loss", loss)
         return loss
 
-    def _of_views(self, batch: Batch, teacher: nn.Module) -> Tensor:
-        """Return the loss between the masks of strong views and those that the teacher finds in the weak ones."""
-        settings = self.settings
-        with torch.no_grad():
-            found = teacher(batch["weak"]).mask.float().sigmoid()
-        found = told_by_class(found, self.net.has_foreground(batch["label"]), settings.certainty)
-        images, taught = cut_mix(batch["image"], found, settings.cut_mix)
-        logits = self.net.segment(self.encode(images)).float()
-        return settings.consistency_weight * consistency_loss(logits, taught, settings.certainty, settings.dice_weight)
+    def _of_classes(self, features: list[Tensor], labels: Tensor, taught: Tensor) -> Tensor:
+        """Return the cross-entropy of the images whose class is taught; 0 where there is none."""
+        logits, _cams = self.net.classify(features)
+        each = functional.cross_entropy(logits.float(), labels, reduction="none")
+        return (each * taught).sum() / taught.sum().clamp(min=1)
 
-    def _of_classes(self, batch: Batch) -> Tensor:
-        logits, _cams = self.net.classify(self.encode(batch["image"]))
-        return functional.cross_entropy(logits.float(), batch["label"])
+    @torch.no_grad()
+    def _teach(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return images to learn from, the teacher's foreground probability, and which of them are mixed."""
+        if self.teacher is None:
+            return batch["image"], None, torch.zeros_like(batch["label"], dtype=torch.bool)
+        found = self.teacher(batch["weak"]).mask.float().sigmoid()
+        found = told_by_class(found, self.net.has_foreground(batch["label"]), self.settings.certainty)
+        return cut_mix(batch["image"], found, self.settings.cut_mix)
 
     def on_train_batch_end(self, *_args: object) -> None:
         """Let the teacher follow."""

@@ -133,13 +133,11 @@ class Trainer:
         settings = self.settings
         slots = pseudo_slots(settings, len(lesson.labelled), len(lesson.pseudo))
         groups = [(lesson.labelled, settings.batch - slots), (lesson.pseudo, slots)]
-        crops = {"masks": Crops(groups, settings, settings.steps, seed)}
-        if lesson.everything and settings.uses_consistency:
-            group = [(lesson.everything, settings.view_batch)]
-            crops["views"] = Crops(group, settings, settings.steps, derive_seed(seed, 1), views=True)
-        if lesson.everything and settings.encoder_lr:
+        crops = {"labelled": Crops(groups, settings, settings.steps, seed)}
+        if lesson.everything and settings.looks_at_all_images:
             group = [(lesson.everything, settings.class_batch)]
-            crops["classes"] = Crops(group, settings, settings.steps, derive_seed(seed, 2), whole=True)
+            views = settings.uses_consistency
+            crops["everything"] = Crops(group, settings, settings.steps, derive_seed(seed, 1), whole=True, views=views)
         self._fit(SegmenterPhase(net, settings), crops, seed, what)
 
     def _fit(self, phase: Phase, crops: Crops | Mapping[str, Crops], seed: int, what: str) -> None:
