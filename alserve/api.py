@@ -67,7 +67,7 @@ def train(
         encoder: Name of a timm encoder.
         encoder_weights: File of the encoder's first weights, in place of ImageNet's from an installed package or a
             model hub: safetensors, or a state dictionary of PyTorch. No code in it is run.
-        decoder: Name of a segmentation-models-pytorch decoder.
+        decoder: "separable-unet", or the name of a segmentation-models-pytorch decoder.
         encoder_lr: Learning rate of the encoder while it learns masks; 0 keeps it frozen.
         empty_classes: Names of classes without foreground, such as "normal": no mask is asked for, all are known.
         validation_masks: Choose the threshold on the masks of split "valid", which count in the budget; else it is one

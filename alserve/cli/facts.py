@@ -41,6 +41,7 @@ def print_model(path: Path) -> None:
             ("mask threshold", f"{spec.threshold:.2f}"),
             ("working short side", f"{spec.short_side} pixels"),
             ("encoder", made.encoder),
+            *([("decoder", made.decoder)] if made.decoder else []),
             ("method", made.method),
             (
                 "masks used",

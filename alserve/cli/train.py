@@ -118,7 +118,10 @@ def train(
         ),
     ] = None,
     decoder: Annotated[
-        str | None, typer.Option(help="Name of a segmentation-models-pytorch decoder; a wrong name lists them all.")
+        str | None,
+        typer.Option(
+            help="separable-unet, or the name of a segmentation-models-pytorch decoder; a wrong name lists them all."
+        ),
     ] = None,
     encoder_lr: Annotated[
         float | None,

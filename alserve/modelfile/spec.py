@@ -82,6 +82,8 @@ class Provenance(_Frozen):
     """How the model came to be; all that is needed to judge it, and to train it again."""
 
     encoder: Text
+    decoder: Text | None = None
+    """Not known of files of alserve 0.2."""
     method: Text
     seed: Count
     rounds: Count
@@ -100,7 +102,7 @@ class Provenance(_Frozen):
     data_fingerprint: Text
     versions: dict[Text, Text] = Field(max_length=100)
 
-    later = frozenset({"test_foreground_dice", "test_found", "test_false_alarms"})
+    later = frozenset({"decoder", "test_foreground_dice", "test_found", "test_false_alarms"})
 
 
 Precision = Literal["fp32", "fp16", "int8"]

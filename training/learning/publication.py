@@ -130,6 +130,7 @@ def _spec(net: JointNet, state: LearningState, data: TrainingData, trainer: Trai
         cam_range=_cam_range(net, trainer, data.images[:: 1 + len(data) // CAM_IMAGES]),
         provenance=Provenance(
             encoder=data.settings.encoder,
+            decoder=data.settings.decoder,
             method=data.settings.method,
             seed=data.settings.seed,
             rounds=state.round,
