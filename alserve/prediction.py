@@ -59,6 +59,11 @@ class Prediction:
         """Score by class name, 0 to 1, sum 1."""
         return {name: float(score) for name, score in zip(self.spec.classes, self.class_scores, strict=True)}
 
+    @property
+    def threshold(self) -> float:
+        """Probability, 0 to 1, above which the model takes a pixel for foreground."""
+        return self.spec.threshold
+
     def probability(self) -> Float32:
         """Return the foreground probability at the image's own size: float32 [height, width], 0 to 1."""
         return self._full_size(self.working_probability, lambda band: band, np.float32)

@@ -121,7 +121,7 @@ def test_a_file_gets_the_output_that_is_named(
     expected = {
         "mask": of_a_file.mask() * np.uint8(255),
         "cam": of_a_file.cam_grey(),
-        "probability": np.rint(of_a_file.probability() * 255),
+        "probability": np.rint(of_a_file.probability() * 255),  # as `decode` reads 16 bits
         "overlay": of_a_file.overlay(),
     }[written]
     found = decode(path.read_bytes())

@@ -33,7 +33,7 @@ def encoded(image: Pixels, suffix: str = ".png") -> bytes:
 
 
 def decoded(png: bytes) -> Pixels:
-    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED))
 
 
 def claiming_png(width: int, height: int) -> bytes:

@@ -41,7 +41,7 @@ SETTINGS = {
     "classifier_steps": 100,
     "classifier_lr": 1e-3,
     "classifier_after": 16,
-    "steps": 140,
+    "steps": 240,
     "encoder_lr": 0.0,
 }
 """Small enough for a few minutes on two cores: of the encoder only the last stage learns, and only the classes."""

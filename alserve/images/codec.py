@@ -220,17 +220,18 @@ def to_grey(values: Mask | Float32) -> UInt8:
     return cv2.convertScaleAbs(values.astype(np.float32, copy=False), alpha=255).astype(np.uint8, copy=False)
 
 
-def encode_png(pixels: UInt8) -> bytes:
+def encode_png(pixels: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
     """Encode pixels as PNG.
 
     Args:
-        pixels: uint8 [height, width] (grey) or [height, width, 3] (RGB).
+        pixels: [height, width] (grey), uint8 or uint16; or uint8 [height, width, 3] (RGB) or [height, width, 4] (RGBA).
 
     Returns:
         The bytes of the PNG file.
     """
     if pixels.ndim == 3:  # noqa: PLR2004
-        done, buffer = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        swapped = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA  # noqa: PLR2004
+        done, buffer = cv2.imencode(".png", cv2.cvtColor(pixels, swapped))
     else:  # a row of a mask or a map is much like the row above it
         done, buffer = cv2.imencode(".png", pixels, (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP))
     if not done:

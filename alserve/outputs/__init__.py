@@ -19,6 +19,10 @@ class Predicted(Protocol):
     def label(self) -> str:
         """The class with the highest score."""
 
+    @property
+    def threshold(self) -> float:
+        """Probability, 0 to 1, above which the model takes a pixel for foreground."""
+
     def mask(self, threshold: float | None = None) -> Mask:
         """Return the foreground, bool [height, width]."""
 

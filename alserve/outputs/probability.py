@@ -1,13 +1,17 @@
 """The foreground probability."""
 
-from alserve.images.codec import encode_png, to_grey
+import numpy as np
+
+from alserve.images.codec import encode_png
 from alserve.outputs import OUTPUTS, Case, Output
+
+MOST = np.iinfo(np.uint16).max
 
 
 def _encode(case: Case) -> bytes:
-    return encode_png(to_grey(case.prediction.probability()))
+    return encode_png(np.rint(case.prediction.probability() * MOST).astype(np.uint16))
 
 
 OUTPUTS.add("probability")(
-    Output("the foreground probability, 0 to 255 for 0 to 1: 8-bit PNG", "probabilities", _encode)
+    Output("the foreground probability, 0 to 65535 for 0 to 1: 16-bit PNG", "probabilities", _encode)
 )

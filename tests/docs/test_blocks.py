@@ -127,7 +127,7 @@ def test_every_registry_has_a_recipe_that_works(tmp_path: Path) -> None:
         f"from {package} import {registry}; assert {name!r} in {registry}"
         for package, registry, name in (
             ("training.query", "STRATEGIES", "margin"),
-            ("alserve.outputs", "OUTPUTS", "cutout"),
+            ("alserve.outputs", "OUTPUTS", "blackened"),
             ("alserve.runtime.libraries", "RUNTIMES", "reference"),
             ("alserve.service.endpoints", "ENDPOINTS", "classes"),
             ("training.annotate.formats", "FORMATS", "npz"),

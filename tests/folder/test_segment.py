@@ -142,7 +142,7 @@ def test_only_what_was_asked_for_is_saved(tree: Path, predictor: Predictor, save
 def test_save_words() -> None:
     assert parse_save("mask, cam,mask") == parse_save(["mask", "cam"]) == ("mask", "cam")
     for text in ("", "mask,", "masks", "mask;cam"):
-        with pytest.raises(OptionError, match=f"--save '{text}': unknown output .*there are cam, mask, overlay"):
+        with pytest.raises(OptionError, match=f"--save '{text}': unknown output .*there are cam, cutout, mask, "):
             parse_save(text)
     with pytest.raises(OptionError, match=r"--save 'mask,overly': unknown output 'overly'; did you mean overlay\?"):
         parse_save("mask,overly")

@@ -45,7 +45,7 @@ def test_predict_answers_what_the_predictor_says(client: httpx.Client, predictor
     assert answer["cam"]["class"] == expected.label
     drawn = cv2.cvtColor(picture(answer["overlay"]), cv2.COLOR_BGR2RGB)
     np.testing.assert_array_equal(drawn, overlay(IMAGE, expected.mask()))
-    np.testing.assert_allclose(picture(answer["probability"]), expected.probability() * 255, atol=0.51)
+    np.testing.assert_allclose(picture(answer["probability"]), expected.probability() * 65535, atol=0.51)
 
 
 def test_an_answer_has_what_was_asked_for(client: httpx.Client, predictor: Predictor) -> None:
@@ -81,7 +81,7 @@ def test_pictures_follow_the_options(client: httpx.Client, predictor: Predictor)
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        ("/predict?include=mask,shoes", "unknown output 'shoes'; there are cam, mask, overlay, probability"),
+        ("/predict?include=mask,shoes", "unknown output 'shoes'; there are cam, cutout, mask, objects, overlay, polygons, probability"),
         ("/predict_batch?include=probabilty", "did you mean probability?"),
         ("/predict?mask_format=tiff", "'png' or 'rle'"),
         ("/predict?threshold=1.5", "less than or equal to 1"),

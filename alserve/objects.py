@@ -1,0 +1,118 @@
+"""Objects of a mask: its connected parts, with their outlines and what is measured of them.
+
+Pixels that touch at a corner belong to one object, so that a thin crack that runs askew is not many. Coordinates are
+pixels from the image's top left corner: the first pixel reaches from 0 to 1. Outlines run along the edges of the
+pixels; where two edges meet inwards the corner is cut by half a pixel, so that an outline never touches itself.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from alserve.arrays import Float32, Mask
+
+Ring = npt.NDArray[np.float64]
+"""A closed line: [points, 2], x and y in pixels; the last point is joined to the first."""
+
+
+class Outline(NamedTuple):
+    """The outline of an object."""
+
+    outer: Ring
+    """Its outer edge."""
+    holes: tuple[Ring, ...]
+    """The edges of its holes."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskObject:
+    """A connected part of a mask."""
+
+    number: int
+    """From 1, in reading order of the objects' first pixels."""
+    left: int
+    """Column of its leftmost pixel."""
+    top: int
+    """Row of its highest pixel."""
+    mask: Mask
+    """Its pixels in its box: bool [height, width]."""
+    touches_border: bool
+    """Whether it reaches the border of the image: a part of it may lie outside."""
+
+    @property
+    def area(self) -> int:
+        """Number of its pixels."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height, in pixels."""
+        height, width = self.mask.shape
+        return self.left, self.top, width, height
+
+    @property
+    def centroid(self) -> tuple[float, float]:
+        """Mean x and y of its pixels' middles."""
+        rows, columns = np.nonzero(self.mask)
+        return self.left + float(columns.mean()) + 0.5, self.top + float(rows.mean()) + 0.5
+
+    @property
+    def equivalent_diameter(self) -> float:
+        """Diameter of the disc of the same area, in pixels."""
+        return math.sqrt(4 * self.area / math.pi)
+
+    @cached_property
+    def outline(self) -> Outline:
+        """Its outline, see the module."""
+        nodes = np.zeros([2 * side + 1 for side in self.mask.shape], np.uint8)
+        nodes[1::2, 1::2] = self.mask
+        nodes = cv2.dilate(nodes, np.ones((3, 3), np.uint8)).astype(np.uint8, copy=False)  # pixels with their edges
+        contours, hierarchy = cv2.findContours(nodes, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        rings = [contour[:, 0] / 2 + (self.left, self.top) for contour in contours]
+        is_hole = hierarchy[0, :, 3] >= 0
+        (outer,) = (ring for ring, hole in zip(rings, is_hole, strict=True) if not hole)
+        return Outline(outer, tuple(ring for ring, hole in zip(rings, is_hole, strict=True) if hole))
+
+    @property
+    def perimeter(self) -> float:
+        """Length of the outline, holes included, in pixels: of the chain code through the border pixels' middles.
+
+        Steps to the side count 1 and askew the square root of 2 (Freeman, Computer processing of line-drawing images,
+        1974); along the edges of pixels a line that runs askew would be too long by up to 41 %.
+        """
+        padded = np.pad(self.mask.astype(np.uint8), 1)
+        contours, _ = cv2.findContours(padded, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        return float(sum(cv2.arcLength(contour, closed=True) for contour in contours))
+
+    @property
+    def solidity(self) -> float:
+        """Its area over that of its convex hull, 0 to 1; holes and bays make it less."""
+        hull = cv2.convexHull(self.outline.outer.astype(np.float32))
+        return min(1.0, self.area / float(cv2.contourArea(hull)))
+
+    def values(self, values: Float32) -> Float32:
+        """Return the values of its pixels, of a map of the whole image: float32 [pixels]."""
+        left, top, width, height = self.box
+        found: Float32 = values[top : top + height, left : left + width][self.mask]
+        return found
+
+
+def find_objects(mask: Mask) -> Iterator[MaskObject]:
+    """Find the objects of a mask, in reading order of their first pixels.
+
+    Args:
+        mask: bool [height, width].
+    """
+    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    height, width = mask.shape
+    for number in range(1, count):
+        left, top, columns, rows = (int(value) for value in boxes[number, : cv2.CC_STAT_AREA])
+        own: Mask = numbers[top : top + rows, left : left + columns] == number
+        reaches = left == 0 or top == 0 or left + columns == width or top + rows == height
+        yield MaskObject(number, left, top, own, reaches)

@@ -1,0 +1,74 @@
+"""Outputs of objects, as the programs that they are for read them."""
+
+import csv
+import io
+import json
+
+import cv2
+import numpy as np
+import pytest
+import shapely
+from pictures import picture
+
+from alserve.objects import find_objects
+from alserve.outputs import OUTPUTS, Case
+from alserve.predictor import Prediction, Predictor
+
+
+@pytest.fixture(scope="module")
+def case(predictor: Predictor) -> Case:
+    image = picture(150, 211)
+    return Case(image, predictor.predict(image), threshold=0.4)
+
+
+def prediction_of(case: Case) -> Prediction:
+    assert isinstance(case.prediction, Prediction)
+    return case.prediction
+
+
+def test_polygons_are_geojson(case: Case) -> None:
+    content = OUTPUTS["polygons"].encode(case)
+    shapes = shapely.get_parts(shapely.from_geojson(content))
+    rows, columns = np.indices(case.mask.shape) + 0.5
+    assert case.mask.any()
+    np.testing.assert_array_equal(shapely.contains_xy(shapely.union_all(shapes), columns, rows), case.mask)
+    features = json.loads(content)["features"]
+    assert [each["properties"]["area"] for each in features] == [item.area for item in find_objects(case.mask)]
+    assert {each["properties"]["classification"]["name"] for each in features} == {case.prediction.label}
+    assert {each["properties"]["objectType"] for each in features} == {"annotation"}
+
+
+def test_objects_are_a_table(case: Case) -> None:
+    rows = list(csv.DictReader(io.StringIO(OUTPUTS["objects"].encode(case).decode())))
+    items = list(find_objects(case.mask))
+    assert [int(row["object"]) for row in rows] == [item.number for item in items]
+    assert sum(int(row["area"]) for row in rows) == case.mask.sum()
+    for row, item in zip(rows, items, strict=True):
+        left, top, width, height = (int(row[key]) for key in ("left", "top", "width", "height"))
+        probability = prediction_of(case).probability()[top : top + height, left : left + width][item.mask]
+        assert float(row["mean_probability"]) == pytest.approx(probability.mean(), rel=1e-4)
+        assert float(row["max_probability"]) == pytest.approx(probability.max(), rel=1e-4)
+        assert (float(row["centroid_x"]), float(row["centroid_y"])) == pytest.approx(item.centroid, rel=1e-4)
+        assert row["class"] == case.prediction.label
+        assert row["touches_border"] == str(int(item.touches_border))
+
+
+def test_probabilities_are_exact_to_a_65535th(case: Case) -> None:
+    written = cv2.imdecode(np.frombuffer(OUTPUTS["probability"].encode(case), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert written.dtype == np.uint16
+    assert np.abs(written / 65535 - prediction_of(case).probability()).max() <= 0.51 / 65535
+
+
+def test_a_cutout_is_opaque_inside_and_transparent_outside(case: Case) -> None:
+    png = cv2.imdecode(np.frombuffer(OUTPUTS["cutout"].encode(case), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(cv2.cvtColor(png[..., :3], cv2.COLOR_BGR2RGB), case.image)
+    probability, opacity = prediction_of(case).probability(), png[..., 3]
+    assert (opacity[probability >= 0.65] == 255).all()
+    assert (opacity[probability <= 0.15] == 0).all()
+    np.testing.assert_array_equal(opacity > 127, probability > 0.4)
+
+
+def test_nothing_found(case: Case) -> None:
+    nothing = Case(case.image, case.prediction, threshold=1.0)
+    assert json.loads(OUTPUTS["polygons"].encode(nothing))["features"] == []
+    assert OUTPUTS["objects"].encode(nothing).decode().splitlines()[1:] == []

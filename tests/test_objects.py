@@ -1,0 +1,115 @@
+"""Objects of masks: their outlines, read by Shapely, and their measures."""
+
+import math
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from shapely.geometry import Polygon
+
+from alserve.objects import MaskObject, find_objects
+
+Mask = npt.NDArray[np.bool_]
+
+NOISE = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> Mask:
+    """Discs and rings that overlap and reach over the border, joined by lines of one pixel."""
+    mask = np.zeros((draw(st.integers(8, 60)), draw(st.integers(8, 60))), np.uint8)
+    height, width = mask.shape
+    middles = st.tuples(st.integers(0, width - 1), st.integers(0, height - 1))
+    for _ in range(draw(st.integers(1, 4))):
+        middle, radius, hole = draw(middles), draw(st.integers(0, 14)), draw(st.integers(0, 8))
+        cv2.circle(mask, middle, radius, 1, -1)
+        if hole < radius:
+            cv2.circle(mask, middle, hole, 0, -1)
+        cv2.line(mask, middle, draw(middles), 1)
+    return mask.astype(np.bool_)
+
+
+def polygon(item: MaskObject) -> Polygon:
+    return Polygon(item.outline.outer, item.outline.holes)
+
+
+def filled(mask: Mask) -> Mask:
+    """The pixels whose middles lie in a polygon."""
+    rows, columns = np.indices(mask.shape) + 0.5
+    found = np.zeros(mask.shape, np.bool_)
+    for item in find_objects(mask):
+        found |= shapely.contains_xy(polygon(item), columns, rows)
+    return found
+
+
+@given(NOISE | shapes())
+def test_polygons_filled_again_are_the_mask(mask: Mask) -> None:
+    np.testing.assert_array_equal(filled(mask), mask)
+
+
+@given(NOISE | shapes())
+def test_polygons_are_valid_do_not_overlap_and_have_the_area_of_their_pixels(mask: Mask) -> None:
+    polygons = [polygon(item) for item in find_objects(mask)]
+    assert all(each.is_valid for each in polygons)
+    assert shapely.union_all(polygons).area == pytest.approx(sum(each.area for each in polygons))
+    for item, each in zip(find_objects(mask), polygons, strict=True):
+        corners = len(item.outline.outer) + sum(map(len, item.outline.holes))
+        assert item.area <= each.area <= item.area + corners / 8  # what an inward corner, that is cut, adds
+        left, top, width, height = item.box
+        assert each.bounds == (left, top, left + width, top + height)
+
+
+@given(NOISE | shapes())
+def test_objects_are_the_connected_parts(mask: Mask) -> None:
+    whole = np.zeros(mask.shape, np.int64)
+    for place, item in enumerate(find_objects(mask), start=1):
+        assert item.number == place
+        left, top, width, height = item.box
+        part = whole[top : top + height, left : left + width]
+        assert not part[item.mask].any()
+        part[item.mask] = place
+    np.testing.assert_array_equal(whole > 0, mask)
+    assert whole.max(initial=0) == cv2.connectedComponents(mask.astype(np.uint8))[0] - 1
+
+
+def test_measures_of_a_disc() -> None:
+    mask = np.zeros((120, 140), np.uint8)
+    cv2.circle(mask, (70, 50), 40, 1, -1)
+    (disc,) = find_objects(mask.astype(np.bool_))
+    assert disc.centroid == (70.5, 50.5)
+    assert disc.box == (30, 10, 81, 81)
+    assert disc.area == pytest.approx(math.pi * 40.5**2, rel=0.04)
+    assert disc.equivalent_diameter == pytest.approx(81, rel=0.02)
+    assert disc.perimeter == pytest.approx(2 * math.pi * 40, rel=0.07)
+    assert disc.solidity > 0.97
+    assert not disc.touches_border
+
+
+def test_measures_of_a_frame_at_the_border() -> None:
+    mask = np.zeros((10, 12), np.bool_)
+    mask[2:9, 5:] = True
+    mask[4:7, 7:10] = False
+    (frame,) = find_objects(mask)
+    assert (frame.area, frame.box, frame.touches_border) == (40, (5, 2, 7, 7), True)
+    assert frame.centroid == (8.5, 5.5)
+    assert frame.solidity == pytest.approx(40 / 49)
+    assert len(frame.outline.holes) == 1
+    assert frame.perimeter == pytest.approx(4 * 6 + 4 * 2 + 4 * 2**0.5)  # outside; inside, askew at the corners
+    np.testing.assert_array_equal(frame.values(np.where(mask, 0.75, 0).astype(np.float32)), np.full(40, 0.75))
+
+
+def test_one_pixel_is_a_square() -> None:
+    mask = np.zeros((5, 5), np.bool_)
+    mask[3, 1] = True
+    (dot,) = find_objects(mask)
+    assert polygon(dot).equals(shapely.box(1, 3, 2, 4))
+    assert (dot.perimeter, dot.solidity) == (0, 1)
+
+
+def test_an_empty_mask_has_none() -> None:
+    assert list(find_objects(np.zeros((4, 4), np.bool_))) == []
