@@ -96,22 +96,8 @@ def resize_mask(mask: Mask, shape: tuple[int, int]) -> Mask:
     Returns:
         [height, width] bool at the wanted shape.
     """
-    found = _halves(mask, shape)
+    found = resize(mask.astype(np.float32), shape) >= 0.5  # noqa: PLR2004
     return found if found.any() or not mask.any() else _nearest(mask, shape)
-
-
-def is_too_small(mask: Mask, shape: tuple[int, int]) -> bool:
-    """Tell whether a mask has foreground, but nowhere enough for half of a pixel at another shape.
-
-    Args:
-        mask: [height, width] bool.
-        shape: (height, width) in pixels.
-    """
-    return bool(mask.any()) and not _halves(mask, shape).any()
-
-
-def _halves(mask: Mask, shape: tuple[int, int]) -> Mask:
-    return resize(mask.astype(np.float32), shape) >= 0.5  # noqa: PLR2004
 
 
 def _nearest(mask: Mask, shape: tuple[int, int]) -> Mask:

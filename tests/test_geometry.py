@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alserve.geometry import MAX_ASPECT, STRIDE, is_too_small, resize, resize_mask, working_shape
+from alserve.geometry import MAX_ASPECT, STRIDE, resize, resize_mask, working_shape
 
 sides = st.integers(1, 20_000)
 short_sides = st.integers(1, 32).map(lambda strides: strides * STRIDE)
@@ -101,9 +101,4 @@ def test_a_mask_with_foreground_never_becomes_empty(
 def test_an_object_smaller_than_half_a_pixel_is_a_single_pixel() -> None:
     mask = np.zeros((40, 40), bool)
     mask[13, 30] = mask[14, 31] = True
-    assert is_too_small(mask, (10, 10))
     np.testing.assert_array_equal(np.argwhere(resize_mask(mask, (10, 10))), [[3, 7]])
-    mask[20:30, 5:15] = True
-    assert not is_too_small(mask, (10, 10))
-    assert not is_too_small(np.zeros((40, 40), bool), (10, 10))
-    assert not is_too_small(mask, (40, 40))

@@ -116,10 +116,7 @@ def test_objects_too_small_for_the_working_size_stay_and_are_said(
     state = begin(learner)
     assert learner.gather_masks(state)
     assert [np.argwhere(state.masks[index]).tolist() for index in range(3)] == [[[25, 50]]] * 3
-    assert (
-        "3 of 8 new masks: the objects are smaller than half a pixel at the working size and are learned as single "
-        "pixels; a --short-side above 64 shows them"
-    ) in capsys.readouterr().err
+    assert "the objects are small: at the working size, a short side of 64 pixels, " in capsys.readouterr().err
 
 
 def test_pseudo_masks_are_compared_with_the_truth(make: Make) -> None:

@@ -81,7 +81,10 @@ def test_pictures_follow_the_options(client: httpx.Client, predictor: Predictor)
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        ("/predict?include=mask,shoes", "unknown output 'shoes'; there are cam, cutout, mask, objects, overlay, polygons, probability"),
+        (
+            "/predict?include=mask,shoes",
+            "unknown output 'shoes'; there are cam, cutout, mask, objects, overlay, polygons, probability",
+        ),
         ("/predict_batch?include=probabilty", "did you mean probability?"),
         ("/predict?mask_format=tiff", "'png' or 'rle'"),
         ("/predict?threshold=1.5", "less than or equal to 1"),

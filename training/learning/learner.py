@@ -8,7 +8,6 @@ import numpy as np
 
 from alserve.arrays import Floats, Grey, Image
 from alserve.errors import DataError, RunError
-from alserve.geometry import is_too_small
 from alserve.measure.dataset import Dataset
 from alserve.terminal import progress, say
 from training.annotate.oracle import NoMask, Oracle
@@ -23,6 +22,7 @@ from training.learning.shared import Shared
 from training.learning.similarity import describe_once
 from training.learning.state import LearningState, fits
 from training.learning.threshold import Threshold
+from training.learning.working_size import advise, best_dice_by_size
 from training.model.network import JointNet
 from training.model.trainer import Lesson, Trainer
 from training.query import STRATEGIES
@@ -180,19 +180,16 @@ class Learner:
         return True
 
     def _check_masks(self, state: LearningState) -> None:
-        """Refuse masks that are all empty, and say how many of the round's have objects too small to be seen."""
+        """Refuse masks that are all empty, and say where the working size hides the objects of the round's."""
         if state.masks and not any(mask.any() for mask in state.masks.values()):
             raise DataError(
                 f"{self.data.dataset.source}: {len(state.masks)} masks so far, all empty: there is no foreground to "
                 "learn from; ask for more, or give others (--initial, --masks, with --overwrite), or use "
                 "--method cams-only"
             )
-        new = state.asked[-1]
-        if small := state.too_small.intersection(new):
-            say(
-                f"{len(small)} of {len(new)} new masks: the objects are smaller than half a pixel at the working size "
-                f"and are learned as single pixels; a --short-side above {self.settings.short_side} shows them"
-            )
+        sizes = [state.best_dice[index] for index in state.asked[-1] if index in state.best_dice]
+        if advice := advise(sizes, self.settings.short_side):
+            say(advice)
 
     def _take_masks(self, state: LearningState) -> None:
         """Ask the oracle for the missing masks; move their images into L, and drop those that it will not draw."""
@@ -203,8 +200,8 @@ class Learner:
                 state.forget(index)
             elif not isinstance(answer, NoMask):
                 state.masks[index] = self.data.working_mask(answer)
-                if is_too_small(answer, state.masks[index].shape):
-                    state.too_small.add(index)
+                if answer.any():
+                    state.best_dice[index] = best_dice_by_size(answer, self.settings.short_side)
                 state.pool.add_masks([index])
 
     def train(self, state: LearningState) -> JointNet:

@@ -21,8 +21,8 @@ class LearningState(State):
     """The sets L, U and P."""
     masks: dict[int, Mask] = field(default_factory=dict)
     """The masks of L: bool [height, width], of the working size."""
-    too_small: set[int] = field(default_factory=set)
-    """Those of L whose objects are too small for the working size, see `alserve.geometry.is_too_small`."""
+    best_dice: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    """Of those with foreground: what a working size allows, see `training.learning.working_size`."""
 
     @property
     def missing(self) -> list[int]:
