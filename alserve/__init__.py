@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alserve.api import export, train
     from alserve.folder.segment import segment
     from alserve.measure.evaluate import evaluate
+    from alserve.postprocessing import PostProcessing
     from alserve.prediction import Failure, Prediction
     from alserve.predictor import Predictor, load
     from alserve.tiling import Tiling
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "Failure",
+    "PostProcessing",
     "Prediction",
     "Predictor",
     "Tiling",
@@ -38,6 +40,7 @@ __all__ = [
 
 _MODULES = {
     "Failure": "prediction",
+    "PostProcessing": "postprocessing",
     "Prediction": "prediction",
     "Predictor": "predictor",
     "Tiling": "tiling",

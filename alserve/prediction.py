@@ -20,6 +20,7 @@ from alserve.modelfile import ModelSpec
 from alserve.outputs import OUTPUTS, Case
 from alserve.outputs.rle import encode_rle
 from alserve.paths import printable
+from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.registry import suggest
 
 _THUMBNAIL_SIDE, _THUMBNAIL_LEAST = 320, 160
@@ -68,19 +69,23 @@ class Prediction:
         """Return the foreground probability at the image's own size: float32 [height, width], 0 to 1."""
         return self._full_size(self.working_probability, lambda band: band, np.float32)
 
-    def mask(self, threshold: float | None = None) -> Mask:
+    def mask(
+        self, threshold: float | None = None, *, smooth: float = 0.0, fill_holes: bool = False, min_area: int = 0
+    ) -> Mask:
         """Return the foreground at the image's own size: bool [height, width].
 
         Args:
             threshold: Probability, 0 to 1, above which a pixel is foreground. Default: the model's own.
+            smooth: See `alserve.PostProcessing`, as the following.
+            fill_holes: Fill holes.
+            min_area: Remove objects of fewer pixels.
 
         Raises:
-            OptionError: The threshold is no number from 0 to 1.
+            OptionError: A value is out of range.
         """
-        above = self.spec.threshold if threshold is None else threshold
-        if not 0 <= above <= 1:
-            raise OptionError(f"threshold {threshold}: it is a probability, from 0 to 1")
-        return self._full_size(self.working_probability, lambda band: band > above, np.bool_)
+        post = PostProcessing(threshold, smooth, fill_holes, min_area)
+        above = self.threshold if threshold is None else threshold
+        return post.finish(self._full_size(self.working_probability, lambda band: band > above, np.bool_))
 
     def cam(self, label: str | None = None) -> Float32:
         """Return a class activation map at the image's own size: float32 [height, width], 0 to 1.
@@ -107,13 +112,14 @@ class Prediction:
         """
         return draw_overlay(self._image(), self.mask())
 
-    def save(self, path: str | Path, output: str | None = None) -> Path:
+    def save(self, path: str | Path, output: str | None = None, *, post: PostProcessing = UNCHANGED) -> Path:
         """Write one output to a file, which is whole or not there.
 
         Args:
             path: The file. Its folder is made.
             output: Name of an output, see `alserve.outputs`. Default: the one that the file's name is or ends with, as
                 in "overlay.png" and "tissue-overlay.png"; else the only one with its suffix; else "mask".
+            post: What is done to the mask.
 
         Returns:
             The path.
@@ -132,7 +138,7 @@ class Prediction:
         if path.suffix.lower() != chosen.suffix:
             raise OptionError(f"{path}: output '{name}' is written as {chosen.suffix}; give the file that suffix")
         image = self._image() if chosen.draws_on_image else np.zeros((1, 1, 3), np.uint8)
-        write_atomic(path, chosen.encode(Case(image, self)))
+        write_atomic(path, chosen.encode(Case(image, self, post)))
         return path
 
     def to_dict(self, *, mask: bool = False) -> dict[str, Any]:

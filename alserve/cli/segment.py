@@ -19,6 +19,17 @@ def segment(
         str,
         typer.Option(help="What to write, with commas: {alserve.outputs:OUTPUTS}."),
     ] = "mask,cam,overlay",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Probability above which a pixel is foreground.", show_default="the model's own"
+        ),
+    ] = None,
+    smooth: Annotated[
+        float, typer.Option(min=0, max=100, help="Smooth the mask's edges: standard deviation in pixels.")
+    ] = 0.0,
+    fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill the holes of the mask.")] = False,
+    min_area: Annotated[int, typer.Option(min=0, help="Remove objects of the mask of fewer pixels.")] = 0,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images a network call.", show_default="1 on the CPU, 16 on a GPU")
     ] = None,
@@ -89,6 +100,10 @@ def segment(
         save=save,
         device=device,
         threads=threads,
+        threshold=threshold,
+        smooth=smooth,
+        fill_holes=fill_holes,
+        min_area=min_area,
         batch_size=batch_size,
         tile=tile,
         overlap=overlap,

@@ -31,6 +31,7 @@ from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.outputs import OUTPUTS, Case
 from alserve.parallel import ordered_map
+from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.predictor import Prediction, Predictor
 from alserve.terminal import say
 from alserve.tiling import Tiling
@@ -62,13 +63,15 @@ class Options:
     """A larger image is refused before it is decoded."""
     keep_extension: bool = False
     """Name the output files of a.jpg a.jpg.png, not a.png."""
+    post: PostProcessing = UNCHANGED
+    """What is done to the mask."""
 
     def describe(self) -> dict[str, Any]:
         """Return the part that the manifest notes."""
         tiling = self.tiling
         cut = None if tiling is None else {"side": tiling.side, "overlap": tiling.overlap, "auto": tiling.automatic}
-        named = {"keep_extension": True} if self.keep_extension else {}  # earlier manifests know nothing of it
-        return {"save": sorted(self.save), "tile": cut, **named}
+        named = {"keep_extension": True} if self.keep_extension else {}  # earlier manifests know nothing of these
+        return {"save": sorted(self.save), "tile": cut, **named, **self.post.describe()}
 
 
 def run(
@@ -176,7 +179,9 @@ def _segment_batch(
         rows.append(row)
     predictions = predictor.predict(list(pixels.values()), tiling=options.tiling)
     for index, prediction in zip(list(pixels), predictions, strict=True):
-        rows[index] = _write_outputs(batch[index], rows[index], Case(pixels.pop(index), prediction), prediction)
+        rows[index] = _write_outputs(
+            batch[index], rows[index], Case(pixels.pop(index), prediction, options.post), prediction
+        )
     return rows
 
 

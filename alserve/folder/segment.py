@@ -13,6 +13,7 @@ from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.modelfile import default_model
 from alserve.outputs import OUTPUTS
+from alserve.postprocessing import PostProcessing
 from alserve.predictor import Predictor, load
 from alserve.runtime.device import AUTO, available_cores
 from alserve.terminal import interruptible, say
@@ -28,6 +29,10 @@ def segment(
     device: str = AUTO,
     threads: int | None = None,
     batch_size: int | None = None,
+    threshold: float | None = None,
+    smooth: float = 0.0,
+    fill_holes: bool = False,
+    min_area: int = 0,
     tile: str | int | None = None,
     overlap: int | None = None,
     max_pixels: int | None = None,
@@ -50,6 +55,10 @@ def segment(
         device: See `alserve.runtime.device.choose_device`; of no effect on a loaded model.
         threads: Images or batches worked on at once. Default: the cores this process may use.
         batch_size: Images a network call. Default: `Engine.batch_size`.
+        threshold: Probability, 0 to 1, above which a pixel is foreground. Default: the model's own.
+        smooth: Standard deviation, in pixels, by which the edges of the mask are smoothed.
+        fill_holes: Fill the holes of the mask.
+        min_area: Remove objects of the mask of fewer pixels.
         tile: "auto", for tiles as large as the training images were, or their side in pixels. Default: large images
             are not cut.
         overlap: Pixels that tiles share. Default: a quarter of a tile.
@@ -65,7 +74,7 @@ def segment(
         How it went. An image that cannot be read is noted in the manifest and does not stop the rest.
 
     Raises:
-        OptionError: An output is unknown.
+        OptionError: An output is unknown, or the mask cannot be made so.
         DataError: Another option is out of range, there are no images, or two of them would write the same file.
         ModelError: The model cannot be used.
         DeviceError: The device cannot be used.
@@ -76,6 +85,7 @@ def segment(
         0
     """
     part, names, folder = Shard.parse(shard) if shard else Shard(), parse_save(save), Path(out)
+    post = PostProcessing(threshold, smooth, fill_holes, min_area)
     if overlap is not None and tile is None:
         raise DataError("--overlap is for tiles; give --tile too")
     if not decode_timeout > 0:
@@ -88,7 +98,7 @@ def segment(
         predictor = _load(model, device, max(1, min(cores, available_cores()) // workers), self_check=self_check)
         tiling = None if tile is None else Tiling.of(tile, overlap, predictor.spec)
         pixels = max_pixels or (MAX_PIXELS if tiling is None else LARGE_PIXELS)
-        options = Options(names, tiling, pixels, keep_extension)
+        options = Options(names, tiling, pixels, keep_extension, post)
         engine = predictor.engine
         manifest = folder / part.manifest
         with (

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from alserve.arrays import Float32, Grey, Image, Mask
+from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.registry import Registry
 
 
@@ -40,13 +41,18 @@ class Case:
     image: Image
     """uint8 [height, width, 3], RGB, upright; where no output asked for it (`Output.draws_on_image`), of any size."""
     prediction: Predicted
-    threshold: float | None = None
-    """Probability, 0 to 1, above which a pixel is foreground. Default: the model's own."""
+    post: PostProcessing = UNCHANGED
+    """What is done to the mask."""
+
+    @property
+    def threshold(self) -> float:
+        """Probability, 0 to 1, above which a pixel is foreground."""
+        return self.prediction.threshold if self.post.threshold is None else self.post.threshold
 
     @cached_property
     def mask(self) -> Mask:
-        """Foreground at this threshold: bool [height, width]."""
-        return self.prediction.mask(self.threshold)
+        """The foreground, after postprocessing: bool [height, width]."""
+        return self.post.finish(self.prediction.mask(self.post.threshold))
 
 
 def _nothing(_: Case) -> dict[str, str]:

@@ -10,9 +10,10 @@ SOFT = 0.25
 
 
 def _encode(case: Case) -> bytes:
-    threshold = case.prediction.threshold if case.threshold is None else case.threshold
-    opacity = np.clip((case.prediction.probability() - threshold) / (2 * SOFT) + 0.5, 0, 1)
-    return encode_png(np.dstack([case.image, to_grey(opacity)]))
+    probability = case.prediction.probability()
+    opacity = to_grey(np.clip((probability - case.threshold) / (2 * SOFT) + 0.5, 0, 1))
+    changed = (probability > case.threshold) != case.mask  # by postprocessing
+    return encode_png(np.dstack([case.image, np.where(changed, to_grey(case.mask), opacity)]))
 
 
 OUTPUTS.add("cutout")(

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from alserve.errors import ServiceError
 from alserve.images.decoders import Decoded
 from alserve.outputs import Case, Output
+from alserve.postprocessing import PostProcessing
 from alserve.predictor import Prediction
 from alserve.service.batch_memory import BatchMemory
 from alserve.service.bodies import Bodies
@@ -77,10 +78,10 @@ async def answer_file(
     return await answer_image(request, build, whole=whole)
 
 
-async def answer_output(request: Request, output: Output, threshold: float | None) -> Response:
+async def answer_output(request: Request, output: Output, post: PostProcessing) -> Response:
     """Answer with the file of one output; see `answer_image`."""
 
     def encode(decoded: Decoded, prediction: Prediction) -> bytes:
-        return output.encode(Case(decoded.pixels, prediction, threshold))
+        return output.encode(Case(decoded.pixels, prediction, post))
 
     return await answer_file(request, encode, output.media_type, whole=output.draws_on_image)

@@ -9,6 +9,7 @@ from starlette.datastructures import QueryParams
 
 from alserve.errors import OptionError
 from alserve.outputs import OUTPUTS
+from alserve.postprocessing import MOST_SMOOTH, PostProcessing
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -44,6 +45,16 @@ class MaskOptions(Options):
     threshold: Fraction | None = Field(
         None, description="Probability above which a pixel is foreground. Default: the model's own."
     )
+    smooth: float = Field(
+        0.0, ge=0, le=MOST_SMOOTH, description="Smooth the mask's edges: standard deviation in pixels."
+    )
+    fill_holes: bool = Field(default=False, description="Fill the holes of the mask.")
+    min_area: int = Field(0, ge=0, description="Remove objects of the mask of fewer pixels.")
+
+    @property
+    def post(self) -> PostProcessing:
+        """What is done to the mask."""
+        return PostProcessing(self.threshold, self.smooth, self.fill_holes, self.min_area)
 
 
 def _known_outputs(text: object) -> tuple[str, ...]:

@@ -121,13 +121,13 @@ def prediction_json(decoded: Decoded, prediction: Prediction, options: PredictOp
     Returns:
         The fields of the response, ready for JSON.
     """
-    case = Case(decoded.pixels, prediction, options.threshold)
+    case = Case(decoded.pixels, prediction, options.post)
     return {
         "label": prediction.label,
         "scores": prediction.scores,
         "width": prediction.width,
         "height": prediction.height,
-        "threshold": prediction.spec.threshold if options.threshold is None else options.threshold,
+        "threshold": case.threshold,
         "foreground": np.count_nonzero(case.mask) / case.mask.size,
         "warning": decoded.warning,
         **{name: _output_json(name, case, options) for name in options.include},

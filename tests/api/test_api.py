@@ -14,7 +14,19 @@ from alserve.files import write_atomic
 from alserve.measure.dataset import load_dataset
 from training.data.synthetic import draw_dataset
 
-PUBLIC = {"Failure", "Prediction", "Predictor", "Tiling", "errors", "evaluate", "export", "load", "segment", "train"}
+PUBLIC = {
+    "Failure",
+    "PostProcessing",
+    "Prediction",
+    "Predictor",
+    "Tiling",
+    "errors",
+    "evaluate",
+    "export",
+    "load",
+    "segment",
+    "train",
+}
 
 
 def run(program: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from pictures import encoded, picture
 from PIL import Image
 
 from alserve import Predictor
-from alserve.errors import DeviceError, OptionError
+from alserve.errors import DeviceError, OptionError, RunError
 from alserve.files import write_atomic
 from alserve.folder.manifest import MANIFEST, Manifest
 from alserve.folder.plan import plan
@@ -137,6 +137,26 @@ def test_only_what_was_asked_for_is_saved(tree: Path, predictor: Predictor, save
     segment(tree, out=out, model=predictor, save=save)
     assert {path.name for path in out.iterdir()} == {OUTPUTS[word].folder for word in save} | {MANIFEST}
     assert all(row["foreground"] is not None for row in manifest(out))
+
+
+def test_postprocessing_is_in_all_outputs_and_noted(tree: Path, predictor: Predictor) -> None:
+    out = tree.parent / "out"
+    options = {"threshold": 0.4, "smooth": 1.0, "fill_holes": True, "min_area": 60}
+    save = ("mask", "objects")
+    segment(tree, out=out, model=predictor, save=save, **options)  # type: ignore[arg-type]
+    for row in manifest(out):
+        prediction = predictor.predict(row["path"])
+        expected = prediction.mask(**options)
+        written = decode((out / "masks" / Path(row["name"]).with_suffix(".png")).read_bytes())
+        np.testing.assert_array_equal(written[..., 0] > 0, expected)
+        assert row["foreground"] == pytest.approx(expected.mean())
+        table = (out / "objects" / Path(row["name"]).with_suffix(".csv")).read_text().splitlines()
+        assert sum(int(line.split(",")[2]) for line in table[1:]) == expected.sum()
+        assert row["options"] == {"save": ["mask", "objects"], "tile": None, **options}
+    with pytest.raises(RunError, match="other options"):
+        segment(tree, out=out, model=predictor, save=save)
+    with pytest.raises(OptionError, match="min_area -1"):
+        segment(tree, out=out, model=predictor, min_area=-1)
 
 
 def test_save_words() -> None:

@@ -12,13 +12,14 @@ from pictures import picture
 
 from alserve.objects import find_objects
 from alserve.outputs import OUTPUTS, Case
+from alserve.postprocessing import PostProcessing
 from alserve.predictor import Prediction, Predictor
 
 
 @pytest.fixture(scope="module")
 def case(predictor: Predictor) -> Case:
     image = picture(150, 211)
-    return Case(image, predictor.predict(image), threshold=0.4)
+    return Case(image, predictor.predict(image), PostProcessing(threshold=0.4))
 
 
 def prediction_of(case: Case) -> Prediction:
@@ -69,6 +70,6 @@ def test_a_cutout_is_opaque_inside_and_transparent_outside(case: Case) -> None:
 
 
 def test_nothing_found(case: Case) -> None:
-    nothing = Case(case.image, case.prediction, threshold=1.0)
+    nothing = Case(case.image, case.prediction, PostProcessing(threshold=1.0))
     assert json.loads(OUTPUTS["polygons"].encode(nothing))["features"] == []
     assert OUTPUTS["objects"].encode(nothing).decode().splitlines()[1:] == []

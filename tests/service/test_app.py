@@ -1,5 +1,6 @@
 """The service as its users meet it: a real process, real requests, compared with the Predictor in here."""
 
+import base64
 import io
 import json
 import time
@@ -78,6 +79,24 @@ def test_pictures_follow_the_options(client: httpx.Client, predictor: Predictor)
     assert drawn.headers["content-type"] == "image/png"
 
 
+def test_masks_are_postprocessed_alike_everywhere(client: httpx.Client, predictor: Predictor) -> None:
+    params = {"threshold": 0.35, "smooth": 2, "fill_holes": "yes", "min_area": 150}
+    prediction = predictor.predict(IMAGE)
+    expected = prediction.mask(0.35, smooth=2, fill_holes=True, min_area=150)
+    assert (expected != prediction.mask(0.35)).any()
+    mask = client.post("/segment", content=PNG, params=params).raise_for_status()
+    np.testing.assert_array_equal(decoded(mask.content), expected * 255)
+    included = {"include": "mask,polygons,objects,cutout"}
+    answer = client.post("/predict", content=PNG, params=params | included).raise_for_status().json()
+    assert answer["foreground"] == pytest.approx(expected.mean())
+    np.testing.assert_array_equal(picture(answer["mask"]), expected * 255)
+    np.testing.assert_array_equal(picture(answer["cutout"])[..., 3] > 127, expected)
+    rows = base64.b64decode(answer["objects"]["csv"]).decode().splitlines()[1:]
+    assert sum(int(row.split(",")[2]) for row in rows) == expected.sum()
+    features = json.loads(base64.b64decode(answer["polygons"]["geojson"]))["features"]
+    assert len(features) == len(rows)
+
+
 @pytest.mark.parametrize(
     ("page", "words"),
     [
@@ -89,7 +108,11 @@ def test_pictures_follow_the_options(client: httpx.Client, predictor: Predictor)
         ("/predict?mask_format=tiff", "'png' or 'rle'"),
         ("/predict?threshold=1.5", "less than or equal to 1"),
         ("/segment?threshold=nan", "threshold"),
-        ("/segment?include=mask", "unknown option 'include'; allowed: threshold"),
+        ("/segment?include=mask", "unknown option 'include'; allowed: threshold, smooth, fill_holes, min_area"),
+        ("/segment?smooth=-1", "greater than or equal to 0"),
+        ("/segment?smooth=1e9", "less than or equal to 100"),
+        ("/segment?min_area=1.5", "valid integer"),
+        ("/segment?fill_holes=perhaps", "valid boolean"),
         ("/overlay?threshold=half", "valid number"),
         ("/cam?label=shoes", "unknown class 'shoes'; there are irregular, regular"),
         ("/cam?label=regluar", "did you mean regular?"),
@@ -235,7 +258,7 @@ def test_the_description_is_that_of_the_service(client: httpx.Client) -> None:
                 (PredictResponse if path == "/predict" else PredictBatchResponse).model_validate(example)
         assert f"{method} {path}" in docs_page()
     names = [option["name"] for option in description["paths"]["/predict"]["post"]["parameters"]]
-    assert names == ["threshold", "include", "mask_format"]
+    assert names == ["threshold", "smooth", "fill_holes", "min_area", "include", "mask_format"]
     page = client.get("/docs").raise_for_status()
     assert page.headers["content-type"].startswith("text/html")
     assert "src=" not in page.text

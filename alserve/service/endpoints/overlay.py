@@ -11,7 +11,7 @@ from alserve.service.options import MaskOptions
 
 async def _respond(request: Request) -> Response:
     options = MaskOptions.read(request.query_params)
-    return await answer_output(request, OUTPUTS["overlay"], options.threshold)
+    return await answer_output(request, OUTPUTS["overlay"], options.post)
 
 
 ENDPOINTS.add("overlay")(

@@ -1,0 +1,79 @@
+"""From probability to mask: threshold, smooth edges, filled holes, no small objects; alike for all outputs."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+
+from alserve.arrays import Mask
+from alserve.errors import OptionError
+
+MOST_SMOOTH = 100.0
+"""Largest standard deviation, in pixels, by which edges can be smoothed."""
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """What is done to a mask, in this order.
+
+    Raises:
+        OptionError: A value is out of range.
+    """
+
+    threshold: float | None = None
+    """Probability, 0 to 1, above which a pixel is foreground. None: the model's own."""
+    smooth: float = 0.0
+    """Standard deviation, in pixels, of the Gaussian of which edges are a level line; 0 leaves them."""
+    fill_holes: bool = False
+    """Make background foreground that no path of pixels side by side joins to the border of the image."""
+    min_area: int = 0
+    """Remove objects of fewer pixels; pixels that touch at a corner belong to one object."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise OptionError(f"threshold {self.threshold}: it is a probability, from 0 to 1")
+        if not 0 <= self.smooth <= MOST_SMOOTH:
+            raise OptionError(f"smooth {self.smooth}: give 0 to {MOST_SMOOTH:g} pixels")
+        if self.min_area < 0:
+            raise OptionError(f"min_area {self.min_area}: give 0 pixels or more")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what differs from leaving the model's mask as it is, by name."""
+        return {field.name: value for field in fields(self) if (value := asdict(self)[field.name]) != field.default}
+
+    def finish(self, mask: Mask) -> Mask:
+        """Return a mask that is above the threshold already with the rest done to it: bool [height, width]."""
+        if self.smooth:
+            mask = _smoothed(mask, self.smooth)
+        if self.fill_holes:
+            mask = _filled(mask)
+        return _without_small(mask, self.min_area) if self.min_area > 1 else mask
+
+
+UNCHANGED = PostProcessing()
+"""The model's mask as it is."""
+
+
+def _smoothed(mask: Mask, deviation: float) -> Mask:
+    reach = math.ceil(3 * deviation)
+    side = 2 * reach + 1
+    levels = cv2.GaussianBlur(mask.astype(np.uint8) * 255, (side, side), deviation, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(levels > 127)  # noqa: PLR2004  half of 255
+
+
+def _filled(mask: Mask) -> Mask:
+    height, width = mask.shape
+    count, numbers, boxes, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    left, top, columns, rows = boxes[:, : cv2.CC_STAT_AREA].T
+    is_hole = (left > 0) & (top > 0) & (left + columns < width) & (top + rows < height)
+    is_hole[0] = False  # the foreground itself
+    return np.asarray(mask | is_hole[numbers]) if count > 1 else mask
+
+
+def _without_small(mask: Mask, least: int) -> Mask:
+    _, numbers, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    stays = boxes[:, cv2.CC_STAT_AREA] >= least
+    stays[0] = False  # the background
+    return np.asarray(stays[numbers])
