@@ -69,7 +69,16 @@ def test_an_output_of_another_distribution_is_answered_and_described(
     assert schema["properties"]["txt"]["contentMediaType"] == "text/plain"
     options = {option["name"]: option for option in description["paths"]["/predict"]["post"]["parameters"]}
     assert "toy: a toy" in options["include"]["description"]
-    assert options["include"]["schema"]["items"]["enum"] == ["cam", "mask", "overlay", "probability", "toy"]
+    assert options["include"]["schema"]["items"]["enum"] == [
+        "cam",
+        "cutout",
+        "mask",
+        "objects",
+        "overlay",
+        "polygons",
+        "probability",
+        "toy",
+    ]
 
 
 def test_an_endpoint_of_another_distribution_is_answered_described_and_counted(
@@ -82,6 +91,6 @@ def test_an_endpoint_of_another_distribution_is_answered_described_and_counted(
     assert_refused(extended.get("/area"), 405, "Method Not Allowed")
     described = extended.get("/openapi.json").json()["paths"]["/area"]["post"]
     assert described["responses"]["200"]["content"].keys() == {"text/plain"}
-    assert [option["name"] for option in described["parameters"]] == ["threshold"]
+    assert [option["name"] for option in described["parameters"]] == ["threshold", "smooth", "fill_holes", "min_area"]
     assert "POST /area" in extended.get("/docs").text
     assert figure(extended, 'alserve_requests_total{endpoint="/area",status="200"}') == 1
