@@ -25,6 +25,9 @@ from alserve.runtime.selfcheck import LIMITS, exceeded
 UPSAMPLING = frozenset({"Resize", "ConvTranspose"})
 """Operators that begin a stage of a decoder."""
 
+FIRST_CONVOLUTIONS = 2
+"""Convolutions from the image on that may stay in float."""
+
 MAX_DICE_LOSS = 0.005
 MIN_AGREEMENT = 0.99
 """Limits of what a quantized model may lose, as shares; what loses more is not exported unless it is forced."""
@@ -49,8 +52,9 @@ def half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
 def float_candidates(model: onnx.ModelProto) -> list[frozenset[str]]:
     """Return what may stay in float beside 8 bits, in the order to try it.
 
-    Nothing; the mask head, with the functions that end all outputs; the decoder's last stage as well, from where it
-    scales up; the whole decoder, which is what only the mask depends on.
+    Nothing; the two ends: the first convolutions, whose channels differ in range more than those of any later layer,
+    and both heads, that of the CAMs being what only these and the scores depend on; the decoder's last stage as well,
+    from where it scales up; the whole decoder, which is what only the mask depends on.
 
     Returns:
         The names of the nodes of each, every set part of the next.
@@ -73,10 +77,11 @@ def float_candidates(model: onnx.ModelProto) -> list[frozenset[str]]:
     head = behind([mask], {"Conv"})
     below_head = [name for node in head.values() if node.op_type == "Conv" for name in node.input]
     decoder = behind([mask]).keys() - behind(others).keys()
-    ends = {makers[name].name for name in OUTPUTS}
-    first = frozenset(head.keys() | ends)
-    stage = first | (behind(below_head, UPSAMPLING).keys() & decoder)
-    return list(dict.fromkeys((frozenset(), first, stage, stage | decoder)))
+    cam_head = behind(others).keys() - behind([mask]).keys()
+    first = [node.name for node in model.graph.node if node.op_type == "Conv"][:FIRST_CONVOLUTIONS]
+    ends = frozenset({*head, *cam_head, *first, *(makers[name].name for name in OUTPUTS)})
+    stage = ends | (behind(below_head, UPSAMPLING).keys() & decoder)
+    return list(dict.fromkeys((frozenset(), ends, stage, stage | decoder)))
 
 
 def eight_bits(source: Path, images: Sequence[Image], keep_float: Collection[str] = ()) -> onnx.ModelProto:
