@@ -44,8 +44,14 @@ class MaskObject:
     """Its pixels in its box: bool [height, width]."""
     touches_border: bool
     """Whether it reaches the border of the image: a part of it may lie outside."""
+    perimeter: float
+    """Length of its edges, those of holes included, in pixels: of the chain code through the pixels' middles.
 
-    @property
+    Steps to the side count 1 and askew the square root of 2 (Freeman, Computer processing of line-drawing images,
+    1974); along the edges of pixels a line that runs askew would be too long by up to 41 %.
+    """
+
+    @cached_property
     def area(self) -> int:
         """Number of its pixels."""
         return int(np.count_nonzero(self.mask))
@@ -59,8 +65,10 @@ class MaskObject:
     @property
     def centroid(self) -> tuple[float, float]:
         """Mean x and y of its pixels' middles."""
-        rows, columns = np.nonzero(self.mask)
-        return self.left + float(columns.mean()) + 0.5, self.top + float(rows.mean()) + 0.5
+        height, width = self.mask.shape
+        x = np.count_nonzero(self.mask, axis=0) @ np.arange(width) / self.area
+        y = np.count_nonzero(self.mask, axis=1) @ np.arange(height) / self.area
+        return self.left + float(x) + 0.5, self.top + float(y) + 0.5
 
     @property
     def equivalent_diameter(self) -> float:
@@ -75,20 +83,9 @@ class MaskObject:
         nodes = cv2.dilate(nodes, np.ones((3, 3), np.uint8)).astype(np.uint8, copy=False)  # pixels with their edges
         contours, hierarchy = cv2.findContours(nodes, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         rings = [contour[:, 0] / 2 + (self.left, self.top) for contour in contours]
-        is_hole = hierarchy[0, :, 3] >= 0
+        is_hole = hierarchy[0, :, _PARENT] >= 0
         (outer,) = (ring for ring, hole in zip(rings, is_hole, strict=True) if not hole)
         return Outline(outer, tuple(ring for ring, hole in zip(rings, is_hole, strict=True) if hole))
-
-    @property
-    def perimeter(self) -> float:
-        """Length of the outline, holes included, in pixels: of the chain code through the border pixels' middles.
-
-        Steps to the side count 1 and askew the square root of 2 (Freeman, Computer processing of line-drawing images,
-        1974); along the edges of pixels a line that runs askew would be too long by up to 41 %.
-        """
-        padded = np.pad(self.mask.astype(np.uint8), 1)
-        contours, _ = cv2.findContours(padded, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        return float(sum(cv2.arcLength(contour, closed=True) for contour in contours))
 
     @property
     def solidity(self) -> float:
@@ -103,16 +100,33 @@ class MaskObject:
         return found
 
 
+_NEXT, _CHILD, _PARENT = 0, 2, 3
+"""What the hierarchy of OpenCV tells of a contour: the next one beside it, its first hole, its parent; by number."""
+
+
 def find_objects(mask: Mask) -> Iterator[MaskObject]:
     """Find the objects of a mask, in reading order of their first pixels.
 
     Args:
         mask: bool [height, width].
     """
-    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    pixels = mask.astype(np.uint8)
+    contours, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return
+    _, numbers = cv2.connectedComponents(pixels, connectivity=8)
+    lengths = [cv2.arcLength(contour, closed=True) for contour in contours]
+    links = hierarchy[0].tolist()
     height, width = mask.shape
-    for number in range(1, count):
-        left, top, columns, rows = (int(value) for value in boxes[number, : cv2.CC_STAT_AREA])
-        own: Mask = numbers[top : top + rows, left : left + columns] == number
+    firsts = {place: contours[place][0, 0].tolist() for place, link in enumerate(links) if link[_PARENT] < 0}
+    order = sorted(firsts, key=lambda place: (firsts[place][1], firsts[place][0]))
+    for number, place in enumerate(order, start=1):
+        left, top, columns, rows = cv2.boundingRect(contours[place])
+        x, y = firsts[place]
+        own: Mask = numbers[top : top + rows, left : left + columns] == numbers[y, x]
         reaches = left == 0 or top == 0 or left + columns == width or top + rows == height
-        yield MaskObject(number, left, top, own, reaches)
+        perimeter, hole = lengths[place], links[place][_CHILD]
+        while hole >= 0:
+            perimeter += lengths[hole]
+            hole = links[hole][_NEXT]
+        yield MaskObject(number, left, top, own, reaches, perimeter)

@@ -64,16 +64,16 @@ def _smoothed(mask: Mask, deviation: float) -> Mask:
 
 
 def _filled(mask: Mask) -> Mask:
-    height, width = mask.shape
-    count, numbers, boxes, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
-    left, top, columns, rows = boxes[:, : cv2.CC_STAT_AREA].T
-    is_hole = (left > 0) & (top > 0) & (left + columns < width) & (top + rows < height)
+    count, numbers = cv2.connectedComponents((~mask).astype(np.uint8), connectivity=4)
+    is_hole = np.ones(count, np.bool_)
     is_hole[0] = False  # the foreground itself
-    return np.asarray(mask | is_hole[numbers]) if count > 1 else mask
+    for border in (numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1]):
+        is_hole[border] = False
+    return np.asarray(mask | is_hole[numbers])
 
 
 def _without_small(mask: Mask, least: int) -> Mask:
-    _, numbers, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    stays = boxes[:, cv2.CC_STAT_AREA] >= least
+    _, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    stays = np.bincount(numbers.ravel()) >= least
     stays[0] = False  # the background
     return np.asarray(stays[numbers])
