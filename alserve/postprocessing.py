@@ -10,8 +10,8 @@ import numpy as np
 from alserve.arrays import Mask
 from alserve.errors import OptionError
 
-MOST_SMOOTH = 100.0
-"""Largest standard deviation, in pixels, by which edges can be smoothed."""
+MOST_SMOOTH = 20.0
+"""Largest standard deviation, in pixels, by which edges can be smoothed: more takes seconds on large images."""
 
 
 @dataclass(frozen=True)

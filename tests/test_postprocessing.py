@@ -63,9 +63,9 @@ def test_all_that_is_said_is_noted() -> None:
     [
         ({"threshold": 1.1}, "threshold 1.1: it is a probability, from 0 to 1"),
         ({"threshold": float("nan")}, "threshold nan"),
-        ({"smooth": -1}, "smooth -1: give 0 to 100 pixels"),
+        ({"smooth": -1}, "smooth -1: give 0 to 20 pixels"),
         ({"smooth": float("nan")}, "smooth nan"),
-        ({"smooth": 1e9}, "smooth 1000000000.0: give 0 to 100"),
+        ({"smooth": 1e9}, "smooth 1000000000.0: give 0 to 20"),
         ({"min_area": -5}, "min_area -5: give 0 pixels or more"),
     ],
 )

@@ -26,7 +26,7 @@ def segment(
         ),
     ] = None,
     smooth: Annotated[
-        float, typer.Option(min=0, max=100, help="Smooth the mask's edges: standard deviation in pixels.")
+        float, typer.Option(min=0, max=20, help="Smooth the mask's edges: standard deviation in pixels.")
     ] = 0.0,
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill the holes of the mask.")] = False,
     min_area: Annotated[int, typer.Option(min=0, help="Remove objects of the mask of fewer pixels.")] = 0,

@@ -110,7 +110,7 @@ def test_masks_are_postprocessed_alike_everywhere(client: httpx.Client, predicto
         ("/segment?threshold=nan", "threshold"),
         ("/segment?include=mask", "unknown option 'include'; allowed: threshold, smooth, fill_holes, min_area"),
         ("/segment?smooth=-1", "greater than or equal to 0"),
-        ("/segment?smooth=1e9", "less than or equal to 100"),
+        ("/segment?smooth=1e9", "less than or equal to 20"),
         ("/segment?min_area=1.5", "valid integer"),
         ("/segment?fill_holes=perhaps", "valid boolean"),
         ("/overlay?threshold=half", "valid number"),
