@@ -110,8 +110,6 @@ class Settings(BaseModel):
     """Images of a training step; where the encoder learns masks, those that have one."""
     class_batch: int = Field(4, ge=1, le=MOST)
     """Further images of a step, of D, where the encoder learns masks: their classes are taught on."""
-    class_weight: float = Field(1.0, ge=0)
-    """Weight of the loss of their classes."""
     any_orientation: bool = True
     """Images have no up and down (tissue, materials): flip and rotate them in all directions while training."""
 

@@ -45,7 +45,6 @@ NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {
     "encoder_after",
     "empty_classes",
     "class_batch",
-    "class_weight",
     "dice_weight",
     "object_crops",
     "consistency_weight",

@@ -129,9 +129,7 @@ class SegmenterPhase(Phase):
             logits = self.net.segment(features).float()
             weight = self.settings.consistency_weight * ramp_up(step, self.steps)
             loss = loss + weight * consistency_loss(logits, taught, self.settings.certainty, self.settings.dice_weight)
-        if self.encoder_learns:
-            loss = loss + self.settings.class_weight * self._of_classes(features, everything["label"], ~mixed)
-        return loss
+        return loss + self._of_classes(features, everything["label"], ~mixed) if self.encoder_learns else loss
 
     def _of_masks(self, features: list[Tensor], batch: Batch) -> Tensor:
         known = batch["mask"], batch["weight"], batch["pixel_weights"]
