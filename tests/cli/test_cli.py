@@ -38,7 +38,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pre
         ("segment x --out", "option '--out' requires an argument; see"),
         (
             "segment x --out y --thread 2",
-            "no such option: --thread (Possible options: --shard, --threads); see 'alserve",
+            "no such option: --thread (Possible options: --shard, --threads, --threshold); see 'alserve",
         ),
         ("segment x --out y --batch-size 0", "--batch-size 0: should be greater than or equal to 1; see"),
         ("segment x --out y --threads two", "--threads two: should be a valid integer"),
@@ -79,7 +79,7 @@ def test_segment_refuses(cli: Cli, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.onnx").write_text("hello")
-    assert_refused(cli("segment", images, "--out", out, "--save", "mask,heat"), "'heat'", "cam, mask, overlay")
+    assert_refused(cli("segment", images, "--out", out, "--save", "mask,heat"), "'heat'", "cam, cutout, mask")
     assert_refused(cli("segment", images, "--out", out, "--device", "gpu"), "'gpu'")
     assert_refused(cli("segment", images, "--out", out, "--model", tmp_path / "no.onnx"), "no.onnx", "No such file")
     assert_refused(cli("segment", images, "--out", out, "--model", tmp_path / "text.onnx"), "text.onnx")

@@ -108,6 +108,7 @@ def test_what_is_shared_is_filed_by_all_else(tmp_path: Path) -> None:
         "any_orientation": False,
         "cam_stride": 32,
         "classifier_steps": 5,
+        "classifier_cycles": 2,
         "classifier_lr": 0.5,
         "classifier_after": 16,
         "weight_decay": 0.5,

@@ -41,7 +41,7 @@ def test_outputs_have_the_promised_shapes_and_ranges(predictor: Predictor) -> No
     scores, cams, mask = predictor.engine.run(batch)
     classes = len(predictor.spec.classes)
     assert scores.shape == (2, classes)
-    assert cams.shape == (2, classes, 2, 3)
+    assert cams.shape == (2, classes, *(side // predictor.spec.cam_stride for side in (64, 96)))
     assert mask.shape == (2, 64, 96)
     assert {output.dtype for output in (scores, cams, mask)} == {np.dtype(np.float32)}
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
