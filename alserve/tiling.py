@@ -1,8 +1,9 @@
 """Images larger than a model's view: cut into overlapping tiles, predicted in batches, blended without seams.
 
 Every tile is seen as an image of its own, at the model's working size. Masks and CAMs of neighbouring tiles fade into
-each other over their overlap; the scores of an image are the mean of its tiles' scores. Tiles start at whole cells of
-`STRIDE` working pixels, so that everything blends in place; past its last row and column an image is mirrored.
+each other over their overlap; the scores of an image are pooled from its whole CAMs, as the network does it, so that
+tiles without an object do not outvote the one that has it. Tiles start at whole cells of `STRIDE` working pixels, so
+that everything blends in place; past its last row and column an image is mirrored.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from alserve.arrays import Float32, UInt8
 from alserve.errors import DataError
 from alserve.geometry import STRIDE, resize
 from alserve.modelfile import ModelSpec, Outputs
+from alserve.pooling import scores_of
 from alserve.runtime.engine import Engine
 
 AUTO = "auto"
@@ -133,14 +135,12 @@ def run_tiled(engine: Engine, image: UInt8, tiling: Tiling, batch: int) -> Outpu
     rows, columns = _Axis.along(height, tiling, cells), _Axis.along(width, tiling, cells)
     mask = np.zeros((rows.extent(STRIDE), columns.extent(STRIDE)), np.float32)
     cams = np.zeros((len(engine.spec.classes), rows.extent(CAM_SCALE), columns.extent(CAM_SCALE)), np.float32)
-    scores = np.zeros(len(engine.spec.classes), np.float64)
     places = list(product(range(rows.count), range(columns.count)))
     for start in range(0, len(places), batch):
         chosen = places[start : start + batch]
         tiles = [_cut(image, tiling.side, rows.step * y, columns.step * x, cells) for y, x in chosen]
         outputs = engine.run(np.stack([resize(tile, (short_side, short_side)) for tile in tiles]))
-        for (y, x), tile_scores, tile_cams, tile_mask in zip(chosen, *outputs, strict=True):
-            scores += tile_scores
+        for (y, x), tile_cams, tile_mask in zip(chosen, outputs.cams, outputs.mask, strict=True):
             for canvas, tile, unit in (
                 (mask, tile_mask, STRIDE),
                 (cams, _scaled(tile_cams, cells * CAM_SCALE), CAM_SCALE),
@@ -151,9 +151,10 @@ def run_tiled(engine: Engine, image: UInt8, tiling: Tiling, batch: int) -> Outpu
         if tiling.on_tiles:
             tiling.on_tiles(len(chosen))
     share = cells / tiling.side
+    cams = cams[:, : max(1, round(height * share * CAM_SCALE)), : max(1, round(width * share * CAM_SCALE))]
     return Outputs(
-        (scores / len(places)).astype(np.float32),
-        cams[:, : max(1, round(height * share * CAM_SCALE)), : max(1, round(width * share * CAM_SCALE))],
+        scores_of(cams, engine.spec.cam_stride),
+        cams,
         mask[: max(1, round(height * share * STRIDE)), : max(1, round(width * share * STRIDE))],
     )
 

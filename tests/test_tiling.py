@@ -18,6 +18,7 @@ from alserve.files import write_atomic
 from alserve.folder.manifest import MANIFEST
 from alserve.geometry import BAND, STRIDE, enlarged, resize
 from alserve.images.codec import peek_shape
+from alserve.pooling import scores_of
 from alserve.tiling import CAM_SCALE, Tiling, _Axis, run_tiled
 from training.data.tissue import CLASSES, draw_tissue
 
@@ -38,6 +39,7 @@ def test_a_tiled_mask_is_that_of_the_whole_image(predictor: Predictor, seed: int
     tiled, untiled = mask > predictor.spec.threshold, whole.mask[0] > predictor.spec.threshold
     assert (tiled & untiled).sum() / (tiled | untiled).sum() >= 0.94  # every tile sees less around its pixels
     assert scores.argmax() == whole.scores[0].argmax()
+    np.testing.assert_allclose(scores_of(whole.cams[0], predictor.spec.cam_stride), whole.scores[0], atol=1e-4)
     assert scores.sum() == pytest.approx(1, abs=1e-5)
     assert cams.shape == (2, 320 // STRIDE * CAM_SCALE, 480 // STRIDE * CAM_SCALE)
     for tiled_cam, untiled_cam in zip(cams, whole.cams[0], strict=True):

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-ONE_IN = {16: 50, 32: 10}
-"""By the stride of the class maps: the number of places over that of the highest, or lowest, that are pooled."""
+from alserve.pooling import ALPHA, ONE_IN
 
 
 class CamHead(nn.Module):
@@ -33,7 +32,7 @@ class CamHead(nn.Module):
         *,
         modalities: int = 5,
         one_in: int = ONE_IN[16],
-        alpha: float = 0.6,
+        alpha: float = ALPHA,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from alserve.geometry import STRIDE
 from alserve.modelfile import CamStride
-from training.model.cam_head import ONE_IN, CamHead
+from alserve.pooling import ONE_IN
+from training.model.cam_head import CamHead
 from training.model.decoders import DEFAULT_DECODER, build_decoder
 from training.model.encoders import DEFAULT_ENCODER, build_encoder
 
