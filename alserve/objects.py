@@ -105,10 +105,13 @@ _NEXT, _CHILD, _PARENT = 0, 2, 3
 
 
 def find_objects(mask: Mask) -> Iterator[MaskObject]:
-    """Find the objects of a mask, in reading order of their first pixels.
+    """Find the objects of a mask.
 
     Args:
         mask: bool [height, width].
+
+    Yields:
+        The objects, in reading order of their first pixels.
     """
     pixels = mask.astype(np.uint8)
     contours, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)

@@ -1,7 +1,7 @@
 """From probability to mask: threshold, smooth edges, filled holes, no small objects; alike for all outputs."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import cv2
@@ -41,7 +41,7 @@ class PostProcessing:
 
     def describe(self) -> dict[str, Any]:
         """Return what differs from leaving the model's mask as it is, by name."""
-        return {field.name: value for field in fields(self) if (value := asdict(self)[field.name]) != field.default}
+        return {name: value for name, value in asdict(self).items() if value != getattr(UNCHANGED, name)}
 
     def finish(self, mask: Mask) -> Mask:
         """Return a mask that is above the threshold already with the rest done to it: bool [height, width]."""

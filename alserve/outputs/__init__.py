@@ -4,7 +4,7 @@ The command line, the folder run, the service and its description read this regi
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -24,8 +24,10 @@ class Predicted(Protocol):
     def threshold(self) -> float:
         """Probability, 0 to 1, above which the model takes a pixel for foreground."""
 
-    def mask(self, threshold: float | None = None) -> Mask:
-        """Return the foreground, bool [height, width]."""
+    def mask(
+        self, threshold: float | None = None, *, smooth: float = 0.0, fill_holes: bool = False, min_area: int = 0
+    ) -> Mask:
+        """Return the foreground, bool [height, width]; see `alserve.postprocessing.PostProcessing`."""
 
     def probability(self) -> Float32:
         """Return the foreground probability, float32 [height, width], 0 to 1."""
@@ -52,7 +54,7 @@ class Case:
     @cached_property
     def mask(self) -> Mask:
         """The foreground, after postprocessing: bool [height, width]."""
-        return self.post.finish(self.prediction.mask(self.post.threshold))
+        return self.prediction.mask(**asdict(self.post))
 
 
 def _nothing(_: Case) -> dict[str, str]:

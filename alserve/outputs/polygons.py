@@ -13,6 +13,9 @@ def feature(item: MaskObject, label: str) -> dict[str, Any]:
     Args:
         item: The object.
         label: The class of the image.
+
+    Returns:
+        What JSON knows; coordinates are x and y in pixels, and the last point of a ring is its first.
     """
     outline = item.outline
     return {

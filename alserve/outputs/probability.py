@@ -6,6 +6,7 @@ from alserve.images.codec import encode_png
 from alserve.outputs import OUTPUTS, Case, Output
 
 MOST = np.iinfo(np.uint16).max
+"""Grey level of a probability of 1."""
 
 
 def _encode(case: Case) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.learning.working_size import LARGER, advise, best_dice, best_dice_by_size
+from training.learning.working_size import SCALES, advise, best_dice, best_dice_by_size
 
 
 def spots(radius: int, side: int = 512) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
@@ -33,7 +33,7 @@ def test_objects_that_are_seen_need_no_advice() -> None:
 def test_objects_that_are_not_seen_are_told_with_the_size_that_shows_them() -> None:
     found = best_dice_by_size(spots(4), 64)
     assert found[0] < 0.3
-    assert len(found) == len(LARGER)
+    assert len(found) == len(SCALES)
     said = advise([found], 64) or ""
     assert f"would reach a Dice of {100 * found[0]:.0f} % on the new masks" in said
     assert f"--short-side 256 allows {100 * found[-1]:.0f} %, and takes 16 times as long" in said

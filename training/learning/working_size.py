@@ -9,14 +9,14 @@ from alserve.geometry import STRIDE, resize, working_shape
 from alserve.measure.metrics import dice
 from training.settings import MOST_SIDE
 
-LARGER = (1.0, 1.5, 2.0, 3.0, 4.0)
-"""Working sizes that are looked at, over the present one."""
+SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
+"""Working sizes that are looked at, over the present one, which is the first."""
 
 TOO_COARSE, FINE = 0.9, 0.95
 """Best Dice below which a working size hides objects, and from which on one shows them."""
 
 MASK_STRIDE = 2
-"""Working pixels, a side, of a pixel of the network's mask before it is scaled up."""
+"""Working pixels, a side, of a pixel of the mask before it is scaled up, with the default decoder."""
 
 
 def best_dice(mask: Mask, short_side: int) -> float:
@@ -36,8 +36,8 @@ def best_dice(mask: Mask, short_side: int) -> float:
 
 
 def best_dice_by_size(mask: Mask, short_side: int) -> tuple[float, ...]:
-    """Return the `best_dice` of a mask at every working size of `LARGER`."""
-    return tuple(best_dice(mask, _size(short_side, scale)) for scale in LARGER)
+    """Return the `best_dice` of a mask, 0 to 1, at every working size of `SCALES`; the arguments are its own."""
+    return tuple(best_dice(mask, _size(short_side, scale)) for scale in SCALES)
 
 
 def advise(found: Sequence[tuple[float, ...]], short_side: int) -> str | None:
@@ -46,12 +46,15 @@ def advise(found: Sequence[tuple[float, ...]], short_side: int) -> str | None:
     Args:
         found: `best_dice_by_size` of each mask.
         short_side: The working size in pixels.
+
+    Returns:
+        The line, with the smallest of `SCALES` that shows them, or the largest.
     """
     now, *larger = np.mean(found, axis=0) if found else (1.0,)
     if now >= TOO_COARSE:
         return None
     enough = next((place for place, value in enumerate(larger) if value >= FINE), len(larger) - 1)
-    scale = LARGER[1:][enough]
+    scale = SCALES[1 + enough]
     return (
         f"the objects are small: at the working size, a short side of {short_side} pixels, even a perfect network "
         f"would reach a Dice of {100 * now:.0f} % on the new masks; --short-side {_size(short_side, scale)} allows "

@@ -121,7 +121,7 @@ class JointNet(nn.Module):
         return 1 - logits.softmax(dim=1)[:, self.empty_classes].sum(dim=1)[:, None, None]
 
     def has_foreground(self, labels: Tensor) -> Tensor:
-        """Return whether a class has foreground: bool, of the shape of the labels."""
+        """Return whether the class of each label, int64 of any shape, has foreground: bool of the same shape."""
         return ~torch.isin(labels, torch.tensor(self.empty_classes, device=labels.device))
 
     def forward(self, images: Tensor) -> JointOutput:
