@@ -30,7 +30,7 @@ from alserve.service.page import PAGE_ROUTES
 from alserve.service.pipeline import Pipeline
 from alserve.service.protocol import limit_connections
 from alserve.service.settings import ServiceSettings
-from alserve.service.shutdown import end_within
+from alserve.service.shutdown import end_within, stop_for_certain
 
 _log = logging.getLogger("alserve.service.app")
 
@@ -87,8 +87,9 @@ class AlserveService:
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
-    def pin() -> None:
-        """Keep the model, before any worker process is started."""
+    def prepare() -> None:
+        """Keep the model and heed every signal to stop, before any worker process is started."""
+        stop_for_certain()
         pin_model(Path(service.working_dir))
 
     def __is_ready__(self) -> bool:

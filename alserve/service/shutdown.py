@@ -1,9 +1,16 @@
-"""The end of a worker process: in time, whatever it is doing."""
+"""The end of the server and of its worker processes: in time, whatever they are doing."""
 
 import faulthandler
 import signal
 import threading
 from types import FrameType
+
+from circus.controller import Controller
+from circus.exc import ConflictError
+from circus.sighandler import SysHandler
+
+RETRY_SECONDS = 0.1
+"""How often a stop is tried again while the server starts or ends a worker process."""
 
 
 def end_within(seconds: float) -> None:
@@ -32,3 +39,23 @@ def _precede(number: signal.Signals, seconds: float) -> None:
             handler(number, frame)
 
     signal.signal(number, handle)
+
+
+def stop_for_certain() -> None:
+    """Stop the server that is about to start as soon as it can be stopped after a SIGTERM or SIGINT.
+
+    circus, which runs the worker processes for BentoML, refuses one command while it carries out another, and forgets
+    it: a signal that came while it started a worker process in place of a dead one was lost.
+    """
+    SysHandler.quit = _quit
+
+
+def _quit(handler: SysHandler) -> None:
+    handler.controller.loop.add_callback_from_signal(_stop, handler.controller)
+
+
+def _stop(controller: Controller) -> None:
+    try:
+        controller.arbiter.stop()
+    except ConflictError:
+        controller.loop.call_later(RETRY_SECONDS, _stop, controller)

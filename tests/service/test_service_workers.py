@@ -84,6 +84,16 @@ def test_a_worker_that_is_killed_is_replaced_and_the_others_go_on(tmp_path: Path
         assert not living_workers(client).keys() & old.keys()
 
 
+def test_a_signal_to_stop_is_heeded_while_a_worker_is_started(tmp_path: Path) -> None:
+    with serving(SERVE, tmp_path, ALSERVE_WORKERS="2") as client:
+        wait_for(lambda: len(living_workers(client)) == 2)
+        old = living_workers(client)
+        next(iter(old.values())).kill()
+        end = time.monotonic() + 60
+        while not living_workers(client).keys() - old.keys():  # no pause: `serving` stops the server right after it
+            assert time.monotonic() < end
+
+
 def test_all_workers_serve_the_model_of_the_start_whatever_becomes_of_its_file(tmp_path: Path) -> None:
     data = default_model().read_bytes()
     path = tmp_path / "own.onnx"
