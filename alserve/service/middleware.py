@@ -1,9 +1,11 @@
 """What comes before all pages of the service, BentoML's included: access control, request ids, log and metrics."""
 
+import base64
 import hmac
 import logging
 import re
 import uuid
+from contextlib import suppress
 from time import perf_counter
 
 from starlette.applications import Starlette
@@ -20,6 +22,12 @@ HEALTH = frozenset({"/livez", "/readyz"})
 
 PUBLIC = HEALTH | {"/", "/page"}
 """Pages that need no token: the page at `/` asks its user for it."""
+
+LABEL_STUDIO = "/label-studio/"
+"""How the pages begin that Label Studio asks; it sends a name and a password, of which the password is the token.
+
+On other pages that is no way in: a browser would send them along with the requests of another site.
+"""
 
 REQUEST_ID = "X-Request-ID"
 """Header that names a request, in its answer and in the log: the caller's own if it is sane, else made here."""
@@ -103,9 +111,8 @@ class AccessMiddleware:
             if error := host_error(headers, address, settings.hosts):
                 return JSONResponse({"error": error}, 403)
         if token and page not in PUBLIC:
-            scheme, _, given = headers.get("authorization", "").partition(" ")
-            wanted = token.get_secret_value().encode()
-            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), wanted):
+            given = _given_token(headers, basic=(page or "").startswith(LABEL_STUDIO))
+            if not hmac.compare_digest(given, token.get_secret_value().encode()):
                 return JSONResponse(
                     {"error": "the request needs the header 'Authorization: Bearer TOKEN' with the service's token"},
                     401,
@@ -116,3 +123,20 @@ class AccessMiddleware:
         if "pickle" in headers.get("content-type", "").lower():
             return JSONResponse({"error": "pickled content is not accepted; send an image file"}, 415)
         return None
+
+
+def _given_token(headers: Headers, *, basic: bool) -> bytes:
+    """Return the token that a request carries; nothing where it carries none.
+
+    Args:
+        headers: Of the request.
+        basic: Whether it may be the password of basic authentication, too.
+    """
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return given.strip().encode("latin-1")
+        case "basic" if basic:
+            with suppress(ValueError):
+                return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+    return b""

@@ -38,9 +38,13 @@ def _in_order() -> list[Endpoint]:
 def describe_service() -> dict[str, Any]:
     """Return the OpenAPI description, ready for JSON."""
     endpoints = _in_order()
-    models: list[type[BaseModel]] = [it.content for it in endpoints if not isinstance(it.content, str)]
-    models.append(ErrorResponse)
-    _, schemas = models_json_schema([(model, "serialization") for model in models], ref_template=_REFERENCE)
+    answers: list[type[BaseModel]] = [it.content for it in endpoints if not isinstance(it.content, str)]
+    answers.append(ErrorResponse)
+    bodies = [endpoint.body for endpoint in endpoints if isinstance(endpoint.body, type)]
+    _, schemas = models_json_schema(
+        [*((model, "serialization") for model in answers), *((model, "validation") for model in bodies)],
+        ref_template=_REFERENCE,
+    )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -105,8 +109,10 @@ def _json(model: type[BaseModel]) -> dict[str, Any]:
     return {"schema": {"$ref": _REFERENCE.format(model=model.__name__)}}
 
 
-def _request_body(field: str) -> dict[str, Any]:
-    """Describe a body that brings its image, or images, in a form; one image may also be the whole body."""
+def _request_body(field: str | type[BaseModel]) -> dict[str, Any]:
+    """Describe a body: JSON; or one with its image, or images, in a form; one image may also be the whole body."""
+    if not isinstance(field, str):
+        return {"required": True, "content": {"application/json": _json(field)}}
     file = {"type": "string", "contentMediaType": "application/octet-stream"}
     several = field == FIELDS
     files = {"type": "array", "items": file, "minItems": 1, "maxItems": MAX_IMAGES} if several else file
@@ -190,7 +196,8 @@ def curl(path: str, operation: dict[str, Any]) -> str:
     content = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data", {})
     fields = "".join(f" -F {name}=@photo.jpg" for name in content.get("schema", {}).get("properties", {}))
     picture = " --output answer.png" if "image/png" in operation["responses"]["200"]["content"] else ""
-    return f"curl{fields} http://127.0.0.1:3000{path}{picture}"
+    sent = " --json @request.json" if "application/json" in operation.get("requestBody", {}).get("content", {}) else ""
+    return f"curl{fields}{sent} http://127.0.0.1:3000{path}{picture}"
 
 
 async def _openapi(_: Request) -> Response:

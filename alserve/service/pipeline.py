@@ -85,7 +85,7 @@ class Pipeline:
 
     async def predict(
         self,
-        data: bytes,
+        data: bytes | Callable[[], bytes],
         build: Callable[[Decoded, Prediction], Built],
         *,
         whole: bool = False,
@@ -94,7 +94,7 @@ class Pipeline:
         """Decode an image, run the network, and build an answer.
 
         Args:
-            data: The bytes of an image file.
+            data: The bytes of an image file, or what reads them; called in a thread.
             build: Makes the answer of the image, at the working size unless `whole`, and its prediction; called in a
                 thread.
             whole: Whether the answer is made of the image itself, too, at its own size.
@@ -123,7 +123,7 @@ class Pipeline:
 
     def _work(
         self,
-        data: bytes,
+        data: bytes | Callable[[], bytes],
         build: Callable[[Decoded, Prediction], Built],
         whole: bool,  # noqa: FBT001
         arrived: float,
@@ -132,7 +132,9 @@ class Pipeline:
         with timed(DECODE):
             short_side = self.engine.spec.short_side
             decoded = self._decoders.decode(
-                data, short_side=0 if whole else short_side, seconds=arrived + self._timeout - begun
+                data if isinstance(data, bytes) else data(),
+                short_side=0 if whole else short_side,
+                seconds=arrived + self._timeout - begun,
             )
             image = resize(decoded.pixels, working_shape(decoded.height, decoded.width, short_side))
         ready = time.monotonic()

@@ -4,7 +4,7 @@ import os
 from math import ceil
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, DirectoryPath, Field, SecretStr, ValidationError
 
 from alserve.errors import ServiceError
 from alserve.runtime.device import available_cores
@@ -55,6 +55,10 @@ class ServiceSettings(BaseModel):
     ] = ()
     """Hosts that the service answers for beside localhost and its own address; `*` for any. Not looked at with a
     token."""
+    label_studio_files: DirectoryPath | None = None
+    """Folder below which Label Studio's local files are, see `alserve.label_studio.images.TaskImages`."""
+    label_studio_media: DirectoryPath | None = None
+    """Folder in which Label Studio's uploads are."""
     grace: Annotated[float, Field(gt=0, le=3600)] = 30
     """Seconds that requests under way have after SIGTERM; then the worker process ends, whatever it does."""
 

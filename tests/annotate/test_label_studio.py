@@ -10,7 +10,7 @@ from annotations import MASKS, Mask, assert_import_refused, blob, write_json
 from command import Cli
 from hypothesis import given, settings
 
-from training.annotate.brush import encode_brush
+from alserve.label_studio.brush import encode_brush
 from training.annotate.formats import Draft, read_annotations
 from training.annotate.formats.label_studio import SETUP, label_studio_tasks
 

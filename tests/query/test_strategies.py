@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alserve.arrays import Floats
+from alserve.certainty import entropy
 from alserve.measure.dataset import load_dataset
 from training.annotate.oracle import SimulatedOracle
 from training.data.synthetic import draw_dataset
@@ -21,7 +22,6 @@ from training.learning.learner import Learner
 from training.model.trainer import Trainer
 from training.query import STRATEGIES, QueryContext, Strategy
 from training.query.disagreement import disagreement
-from training.query.entropy import entropy
 from training.query.ranking import highest
 from training.run.folder import Run
 from training.run.state import State, weights_of

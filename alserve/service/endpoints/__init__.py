@@ -27,7 +27,8 @@ class Endpoint:
         summary: One line for the description.
         content: The schema of the JSON that it answers, or the media type of something else.
         options: The query options that `respond` reads. Default: none.
-        body: The form field in which a request brings its image or images. Default: there is no body.
+        body: The form field in which a request brings its image or images, or the schema of the JSON that it brings.
+            Default: there is no body.
         example: The JSON of an answer.
     """
 
@@ -37,7 +38,7 @@ class Endpoint:
     summary: str
     content: type[BaseModel] | str
     options: type[Options] | None = None
-    body: Literal["image", "images"] | None = None
+    body: Literal["image", "images"] | type[BaseModel] | None = None
     example: Mapping[str, Any] | None = None
 
 

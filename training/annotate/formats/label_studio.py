@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import TypeAdapter
 
 from alserve.arrays import Mask
+from alserve.label_studio.brush import decode_brush, encode_brush
 from alserve.terminal import say
-from training.annotate.brush import decode_brush, encode_brush
 from training.annotate.fields import Fields, Size, checked_name, checked_shape
 from training.annotate.formats import FOREGROUND, FORMATS, Annotation, Draft, Format, Source
 

@@ -22,12 +22,13 @@ MOST_RUNS = 5_000_000
 
 def encode_brush(mask: Mask) -> list[int]:
     """Encode a mask, bool [height, width], as Label Studio's brush does: bytes, 0 to 255."""
-    flat = np.repeat(mask.ravel(), CHANNELS)
+    flat = mask.ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     sizes = "".join(f"{bits - 1:04b}" for bits in LENGTH_BITS)
-    head = f"{flat.size:032b}{VALUE_BITS - 1:05b}{sizes}"
+    head = f"{CHANNELS * flat.size:032b}{VALUE_BITS - 1:05b}{sizes}"
     runs = "".join(
-        _run(end - start, 255 * int(flat[start])) for start, end in pairwise([0, *edges.tolist(), flat.size])
+        _run(CHANNELS * (end - start), 255 * int(flat[start]))
+        for start, end in pairwise([0, *edges.tolist(), flat.size])
     )
     bits = head + runs
     size = -(-len(bits) // 8)

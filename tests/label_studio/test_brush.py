@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import picture
 
-from training.annotate.brush import decode_brush, encode_brush
+from alserve.label_studio.brush import decode_brush, encode_brush
 
 SQUARE = np.zeros((6, 9), np.bool_)
 SQUARE[1:4, 2:7] = True

@@ -1,0 +1,18 @@
+"""How sure the network is of a mask."""
+
+import math
+
+import numpy as np
+
+from alserve.arrays import Floats
+
+
+def entropy(probability: Floats) -> float:
+    """Return the mean binary entropy of the pixels' probabilities, in nats: 0 to log 2."""
+    p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
+    return float(-(p * np.log(p) + (1 - p) * np.log(1 - p)).mean())
+
+
+def certainty(probability: Floats) -> float:
+    """Return 1 less the mean binary entropy in bits: 1 where all pixels are certain, 0 where all are at one half."""
+    return 1 - entropy(probability) / math.log(2)

@@ -1,0 +1,1 @@
+"""Label Studio's formats: its labelling configuration, its regions and its tasks' images."""
