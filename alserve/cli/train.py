@@ -74,8 +74,10 @@ def train(
     oracle: Annotated[
         str,
         typer.Option(
-            metavar="data|folder:DIR",
-            help="Where masks come from: the data set, or a person, who finds in DIR what to draw and saves it there.",
+            metavar="data|folder:DIR|label-studio:PROJECT",
+            help="Where masks come from: the data set, or a person, who finds in DIR what to draw and saves it there; "
+            "or who draws in a project of Label Studio, by its number, at LABEL_STUDIO_URL, with the token "
+            "LABEL_STUDIO_API_KEY.",
         ),
     ] = "data",
     preset: Annotated[
@@ -162,8 +164,8 @@ def train(
     OUT then holds model.onnx (exported after every round), rounds.jsonl (one object a round),
     report.html, the settings, and the state that lets a stopped run continue.
 
-    With --oracle folder:DIR it stops when it needs masks, with exit code 3, and says where to draw them; run the same
-    command again then.
+    With --oracle folder:DIR or label-studio:PROJECT it stops when it needs masks, with exit code 3, and says where to
+    draw them; run the same command again then.
 
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """

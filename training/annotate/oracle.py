@@ -78,7 +78,8 @@ def open_oracle(name: str) -> Oracle:
     """Return the oracle of a name.
 
     Args:
-        name: "data", the data set's own masks; or "folder:DIR", a person who draws them in this folder.
+        name: "data", the data set's own masks; "folder:DIR", a person who draws them in this folder; or
+            "label-studio:PROJECT", one who draws them in this project of Label Studio.
 
     Raises:
         DataError: It is neither.
@@ -94,6 +95,30 @@ def open_oracle(name: str) -> Oracle:
 def classes_to_ask_for(dataset: Dataset, settings: Settings) -> list[tuple[int, str]]:
     """Return index and name of the classes whose masks are asked for: those that are not said to be empty."""
     return [(label, dataset.classes[label]) for label in settings.with_foreground(dataset.classes)]
+
+
+def check_person(dataset: Dataset, settings: Settings) -> None:
+    """Refuse methods that a person who draws has no part in, and a budget larger than the images.
+
+    Raises:
+        DataError: Says what to do.
+    """
+    if settings.without_masks:
+        raise DataError(f"--method {settings.method} asks for no masks; leave --oracle out")
+    if settings.all_masks_at_once:
+        raise DataError("--method all-masks learns from all masks at once; draw them, and name them with --masks")
+    if settings.uses_validation_masks:
+        raise DataError(
+            "--validation-masks takes the data set's masks, not a person's; leave it out, and the threshold is one half"
+        )
+    wanted = sum(settings.schedule)
+    for label, name in classes_to_ask_for(dataset, settings):
+        images = sum(sample.label == label for sample in dataset.split("train"))
+        if images < wanted:
+            raise DataError(
+                f"{dataset.source}: class {name} has {images} training images, but the budget is {wanted} "
+                "masks a class; ask for less (--initial, --per-round, --rounds)"
+            )
 
 
 def is_marked(masks: Path, name: str, kind: str) -> bool:
@@ -243,28 +268,11 @@ class FolderOracle:
 
     def check(self, dataset: Dataset, settings: Settings) -> None:
         """Refuse methods that a person has no part in, a budget larger than the images, and names that clash."""
-        if settings.without_masks:
-            raise DataError(f"--method {settings.method} asks for no masks; leave --oracle out")
-        if settings.all_masks_at_once:
-            raise DataError("--method all-masks learns from all masks at once; draw them, and name them with --masks")
-        if settings.uses_validation_masks:
-            raise DataError(
-                "--validation-masks takes the data set's masks, not a person's; leave it out, and the threshold "
-                "is one half"
-            )
+        check_person(dataset, settings)
         if dataset.source.is_dir() and self.folder.resolve().is_relative_to(dataset.source.resolve()):
             raise DataError(f"{self.folder}: lies in the data set, where it would be taken for a class; name another")
-        wanted = sum(settings.schedule)
-        samples = dataset.split("train")
-        for label, name in classes_to_ask_for(dataset, settings):
-            images = sum(sample.label == label for sample in samples)
-            if images < wanted:
-                raise DataError(
-                    f"{dataset.source}: class {name} has {images} training images, but the budget is {wanted} "
-                    "masks a class; ask for less (--initial, --per-round, --rounds)"
-                )
         seen: dict[str, str] = {}
-        for sample in samples:
+        for sample in dataset.split("train"):
             check_mirrored(sample.name, dataset.source)
             if (other := seen.setdefault(stem(sample.name), sample.name)) != sample.name:
                 raise DataError(
@@ -362,8 +370,15 @@ def _plain(name: str) -> str:
     return plain
 
 
+def _label_studio(number: str) -> Oracle:
+    from training.annotate.label_studio import LabelStudioOracle  # noqa: PLC0415  it imports this module
+
+    return LabelStudioOracle(number)
+
+
 ORACLES: dict[str, Callable[[str], Oracle]] = {
     "data": lambda _: SimulatedOracle(),
     "folder:DIR": lambda place: FolderOracle(Path(place)),
+    "label-studio:PROJECT": _label_studio,
 }
 """What `--oracle` may be: how it is written, and what makes it of what follows the colon."""

@@ -73,9 +73,13 @@ class RunResult:
 
     @property
     def waiting(self) -> bool:
-        """Whether it stopped because a person has masks to draw first; the same call continues it."""
+        """Whether it stopped because a person has masks to draw first; the same call continues it.
+
+        Of masks that are drawn in Label Studio, which is not asked: whether the run is unfinished.
+        """
         kind, _, place = self.config.get("oracle", "data").partition(":")
-        return kind == "folder" and not self.finished and (Path(place) / "todo.html").is_file()
+        asked = (kind == "folder" and (Path(place) / "todo.html").is_file()) or kind == "label-studio"
+        return asked and not self.finished
 
     @property
     def seconds(self) -> Mapping[int, float]:

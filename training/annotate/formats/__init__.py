@@ -11,10 +11,8 @@ from pydantic import ValidationError
 
 from alserve.arrays import Mask
 from alserve.errors import DataError
+from alserve.label_studio.config import FOREGROUND as FOREGROUND
 from alserve.registry import Registry
-
-FOREGROUND = "foreground"
-"""The one label of drafts."""
 
 
 @dataclass(frozen=True)

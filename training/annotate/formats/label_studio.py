@@ -1,4 +1,4 @@
-"""Label Studio: tasks with predictions, and its JSON export with brush regions."""
+"""Label Studio: tasks with predictions, and its JSON export with brush regions and polygons."""
 
 import json
 import re
@@ -6,20 +6,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import TypeAdapter
+import numpy as np
+from pydantic import Field, TypeAdapter
 
 from alserve.arrays import Mask
-from alserve.label_studio.brush import decode_brush, encode_brush
+from alserve.label_studio.brush import decode_brush
+from alserve.label_studio.config import read_config
+from alserve.label_studio.regions import mask_regions
 from alserve.terminal import say
 from training.annotate.fields import Fields, Size, checked_name, checked_shape
 from training.annotate.formats import FOREGROUND, FORMATS, Annotation, Draft, Format, Source
+from training.annotate.formats.coco import decode_regions
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio sets before the name of an uploaded file."""
 
 
-OUTLINES = frozenset({"polygonlabels", "rectanglelabels", "ellipselabels", "polygon", "rectangle", "ellipse"})
-"""Label Studio's regions that outline something and are not the brush's."""
+OUTLINES = frozenset({"rectanglelabels", "ellipselabels", "rectangle", "ellipse"})
+"""Label Studio's regions that outline something, and are neither the brush's nor polygons."""
 
 SETUP = f"""\
 <View>
@@ -30,10 +34,17 @@ SETUP = f"""\
 </View>"""
 """The labelling configuration that the tasks fit."""
 
+MODEL = "alserve"
+"""What Label Studio calls whoever made the drafts."""
+
 
 class _Value(Fields):
     format: Any = None
     rle: Any = None
+    points: Any = None
+    brushlabels: list[str] = Field(default_factory=list)
+    polygonlabels: list[str] = Field(default_factory=list)
+    choices: Any = None
 
 
 class _Result(Fields):
@@ -44,61 +55,111 @@ class _Result(Fields):
     value: _Value | None = None
 
 
-class _Finished(Fields):
+class Submitted(Fields):
+    """An annotation of a task."""
+
     result: list[_Result]
     was_cancelled: bool | None = None
     updated_at: str | None = None
 
+    def mask(self, name: str) -> Mask | None:
+        """Decode and join its regions; None where nothing was painted.
 
-class _Task(Fields):
+        Others are passed over, as ratings of the image, unless they outline something.
+
+        Args:
+            name: The image's, for messages.
+
+        Raises:
+            ValueError, KeyError, TypeError, OverflowError: A region cannot be read.
+        """
+        painted: Mask | None = None
+        for result in self.result:
+            mask = _region(result, name)
+            if mask is None:
+                continue
+            if painted is None:
+                painted = mask.copy()
+            elif painted.shape == mask.shape:
+                painted |= mask
+            else:
+                raise ValueError(f"{name}: its regions are of images of different sizes")
+        return painted
+
+    @property
+    def submitted_at(self) -> str:
+        """When it was submitted or last changed, so that a later time sorts behind an earlier one."""
+        return (self.updated_at or "").rstrip("Z")
+
+    @property
+    def labels(self) -> set[str]:
+        """The labels of its regions."""
+        values = [result.value for result in self.result if result.value]
+        return {label for value in values for label in (*value.brushlabels, *value.polygonlabels)}
+
+    @property
+    def choices(self) -> set[str]:
+        """What was chosen for the image."""
+        lists = [result.value.choices for result in self.result if result.value]
+        return {choice for chosen in lists if isinstance(chosen, list) for choice in chosen if isinstance(choice, str)}
+
+
+class Task(Fields):
+    """An image with its annotations."""
+
     data: dict[str, Any]
-    annotations: list[_Finished]
+    annotations: list[Submitted]
+
+    @property
+    def submitted(self) -> list[Submitted]:
+        """The annotations of those who did not skip it, the latest last."""
+        kept = [annotation for annotation in self.annotations if not annotation.was_cancelled]
+        return sorted(kept, key=lambda annotation: annotation.submitted_at)
 
 
-_TASKS = TypeAdapter(list[_Task])
+_TASKS = TypeAdapter(list[Task])
 
 
 def read_label_studio(source: Source) -> Iterator[Annotation]:
-    """Read Label Studio's JSON export, with brush regions: of each task the latest annotation."""
+    """Read Label Studio's JSON export, with brush regions and polygons: of each task the latest annotation."""
     for task in _TASKS.validate_python(source.content):
-        finished = [annotation for annotation in task.annotations if not annotation.was_cancelled]
         if not task.annotations:
             continue
         name = _image_of(task)
-        if not finished:
+        if not task.submitted:
             yield Annotation(name, None)
             continue
-        latest = max(finished, key=lambda annotation: annotation.updated_at or "")
-        mask = _painted(latest.result, name)
+        mask = task.submitted[-1].mask(name)
         if mask is None:
             say(f"{name}: was submitted with nothing painted, left out")
         else:
             yield Annotation(name, mask)
 
 
-def _painted(results: Sequence[_Result], name: str) -> Mask | None:
-    """Decode and join brush regions; others are passed over, as ratings of the image, unless they outline something."""
-    painted: Mask | None = None
-    for result in results:
-        if result.value is not None and result.value.format == "rle":
-            if result.image_rotation:
-                raise ValueError(f"{name}: was turned in Label Studio; annotate it upright")
-            shape = checked_shape(result.original_height, result.original_width)
-            if not isinstance(result.value.rle, list):
-                raise ValueError(f"{name}: its brush is no list of bytes")
-            mask = decode_brush(bytes(result.value.rle), shape)
-            if painted is None:
-                painted = mask.copy()
-            elif painted.shape == shape:
-                painted |= mask
-            else:
-                raise ValueError(f"{name}: its regions are of images of different sizes")
-        elif result.type in OUTLINES:
-            raise ValueError(f"{name}: holds a {result.type} region; use the brush, or export as COCO")
-    return painted
+def _region(result: _Result, name: str) -> Mask | None:
+    """Decode a brush region or a polygon; None of what paints nothing."""
+    value = result.value
+    is_brush = value is not None and value.format == "rle"
+    is_polygon = value is not None and value.points is not None
+    if value is None or not (is_brush or is_polygon):
+        if result.type in OUTLINES or result.type.startswith("polygon"):
+            raise ValueError(f"{name}: holds a {result.type} region; use the brush or polygons, or export as COCO")
+        return None
+    if result.image_rotation:
+        raise ValueError(f"{name}: was turned in Label Studio; annotate it upright")
+    shape = checked_shape(result.original_height, result.original_width)
+    if is_brush:
+        if not isinstance(value.rle, list):
+            raise ValueError(f"{name}: its brush is no list of bytes")
+        return decode_brush(bytes(value.rle), shape)
+    corners = np.asarray(value.points, np.float64) * (shape[1] / 100, shape[0] / 100)
+    try:
+        return decode_regions([[corners.ravel().tolist()]], shape)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
-def _image_of(task: _Task) -> str:
+def _image_of(task: Task) -> str:
     """Return the image's path: below the root of local files, or in the address that it was loaded from."""
     addresses = [task.data.get("image"), *task.data.values()]
     address = next((address for address in addresses if isinstance(address, str)), None)
@@ -125,17 +186,9 @@ def label_studio_tasks(drafts: Iterable[Draft], prefix: str) -> list[dict[str, A
     for draft in drafts:
         task: dict[str, Any] = {"data": {"image": prefix + draft.name}}
         if draft.mask is not None and draft.mask.any():
-            region = {
-                "id": "draft",
-                "type": "brushlabels",
-                "from_name": "tag",
-                "to_name": "image",
-                "original_height": draft.shape[0],
-                "original_width": draft.shape[1],
-                "image_rotation": 0,
-                "value": {"format": "rle", "rle": encode_brush(draft.mask), "brushlabels": [FOREGROUND]},
-            }
-            task["predictions"] = [{"model_version": "alserve", "result": [region]}]
+            (control,) = read_config(SETUP)
+            regions = mask_regions(control, FOREGROUND, draft.mask)
+            task["predictions"] = [{"model_version": MODEL, "result": regions}]
         tasks.append(task)
     return tasks
 
