@@ -20,7 +20,8 @@ network call (1 on the CPU, 16 on a GPU) · ALSERVE_GRACE seconds for requests u
 ALSERVE_WORKERS processes that answer (1: it uses all cores by itself; more share cores, queue, connections and
 memory, and when one dies the others go on, at the price of a model in memory each) · ALSERVE_DEVICE auto, cpu, cuda
 or cuda:N (auto) · ALSERVE_SELF_CHECK no: serve the model even if it gives other answers here than where it was
-trained (yes) · ALSERVE_MODEL the model file."""
+trained (yes) · ALSERVE_LABEL_STUDIO_FILES the folder of Label Studio's local files (none) ·
+ALSERVE_LABEL_STUDIO_MEDIA the folder of its uploads (none) · ALSERVE_MODEL the model file."""
 
 
 @commands.command(cls=Command, rich_help_panel=USE, epilog=SERVE_EPILOG)

@@ -1,7 +1,6 @@
 """The images of Label Studio's tasks: in folders that the operator names, or in the task. No URL is fetched."""
 
 import base64
-import binascii
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -71,6 +70,6 @@ def _embedded(content: str) -> bytes:
     try:
         if comma and head.endswith(";base64"):
             return base64.b64decode(unquote(data), validate=True)
-    except binascii.Error:
+    except ValueError:  # not of these 64 characters
         pass
     raise ImageError("the task's data URL is damaged, or not in base64")

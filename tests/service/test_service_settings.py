@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -17,7 +18,7 @@ def as_text(value: object) -> str:
     return " , ".join(value).upper() if isinstance(value, tuple) else str(value)
 
 
-def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     values = {
         "device": "cpu",
         "timeout": 2.5,
@@ -31,6 +32,8 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "workers": 2,
         "token": SecretStr("secret"),
         "hosts": ("one.example", "two.example"),
+        "label_studio_files": tmp_path,
+        "label_studio_media": tmp_path,
         "grace": 5,
         "self_check": False,
     }
@@ -57,6 +60,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         ("WORKERS", "0"),
         ("TOKEN", ""),
         ("HOSTS", "one.example,http://two.example"),
+        ("LABEL_STUDIO_FILES", "no such folder"),
         ("GRACE", "0"),
     ],
 )

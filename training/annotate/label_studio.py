@@ -15,6 +15,7 @@ from alserve.images.codec import encode_png, peek_shape, read_bytes
 from alserve.label_studio.config import Control, read_config
 from alserve.label_studio.regions import mask_regions
 from alserve.measure.dataset import Dataset, Sample
+from alserve.paths import printable
 from alserve.predictor import Predictor, load
 from alserve.terminal import say, say_once
 from training.annotate.formats.label_studio import MODEL, SETUP, Submitted
@@ -135,9 +136,9 @@ class LabelStudioOracle:
 
     def _task(self, sample: Sample, predictor: Predictor | None) -> dict[str, Any]:
         """Upload an image, and return a task for it."""
-        name = PurePosixPath(sample.name)
+        name = PurePosixPath(printable(sample.name))
         data = read_bytes(sample.image)
-        task: dict[str, Any] = {"data": {NAME: sample.name, DIGEST: hashlib.sha256(data).hexdigest()}}
+        task: dict[str, Any] = {"data": {NAME: str(name), DIGEST: hashlib.sha256(data).hexdigest()}}
         image, _ = sample.read()
         if name.suffix.lower() not in _SHOWN:
             name, data = name.with_suffix(".png"), encode_png(image)
@@ -156,7 +157,7 @@ class LabelStudioOracle:
             self._tasks = {}
             for task in self._project.tasks():
                 self._tasks.setdefault(str(task.data.get(NAME)), []).append(task)
-        tasks = self._tasks.get(sample.name, [])
+        tasks = self._tasks.get(printable(sample.name), [])
         digest = hashlib.sha256(read_bytes(sample.image)).hexdigest() if tasks else ""
         return [task for task in tasks if task.data.get(DIGEST) == digest]
 
