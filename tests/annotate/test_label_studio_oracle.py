@@ -1,0 +1,70 @@
+"""The oracle of Label Studio without a Label Studio: what is wrong is said in one line, before a run begins."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+from command import Cli, assert_refused
+from pictures import encoded, picture
+from server import free_port
+
+from alserve.files import write_atomic
+from alserve.label_studio.config import read_config
+from training.annotate.formats.label_studio import SETUP
+from training.annotate.label_studio import CONFIRMING_SETUP
+from training.annotate.label_studio_api import KEY, URL
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
+        write_atomic(tmp_path / "data" / name, encoded(picture(40, 60, sum(name.encode())), "JPEG"))
+    return tmp_path / "data"
+
+
+SECRET = "53cret"  # noqa: S105
+
+CLOSED = f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.mark.parametrize(
+    ("project", "url", "key", "words"),
+    [
+        ("three", CLOSED, SECRET, ["--oracle label-studio:three", "give the project's number"]),
+        ("-3", CLOSED, SECRET, ["give the project's number"]),
+        ("3", "", SECRET, [f"needs the variable {URL}"]),
+        ("3", "localhost:8080", SECRET, [f"needs the variable {URL}"]),
+        ("3", "file:///etc", SECRET, [f"needs the variable {URL}"]),
+        ("3", CLOSED, "", [f"needs the variable {KEY}"]),
+        ("3", CLOSED, "53\ncret", [f"needs the variable {KEY}"]),
+        ("3", CLOSED, SECRET, ["Label Studio cannot be reached", f"check {URL}"]),
+        ("3", CLOSED, f"{SECRET}.b.c", ["Label Studio cannot be reached"]),
+        ("3", "http://[", SECRET, ["Label Studio cannot be reached"]),
+    ],
+)
+def test_what_is_missing_is_said(
+    data: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, project: str, url: str, key: str, words: list[str]
+) -> None:
+    monkeypatch.setenv(URL, url)
+    monkeypatch.setenv(KEY, key)
+    out = data.parent / "run"
+    result = cli("train", data, "--out", out, "--oracle", f"label-studio:{project}", "--initial", 1, "--rounds", 1)
+    assert_refused(result, *words)
+    assert SECRET not in result[2]
+    assert not out.exists()
+
+
+def test_another_server_is_not_taken_for_label_studio(
+    data: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, client: httpx.Client
+) -> None:
+    monkeypatch.setenv(URL, str(client.base_url))
+    monkeypatch.setenv(KEY, SECRET)
+    out = data.parent / "run"
+    result = cli("train", data, "--out", out, "--oracle", "label-studio:3", "--initial", 1, "--rounds", 1)
+    assert_refused(result, "has no project 3")
+
+
+def test_the_configuration_that_is_set_draws_what_files_draw() -> None:
+    brush, confirm = read_config(CONFIRMING_SETUP)
+    assert (brush,) == read_config(SETUP)
+    assert (confirm.kind, confirm.image, confirm.labels) == ("Choices", brush.image, ("empty", "full"))
