@@ -32,6 +32,10 @@ class Control:
     """Where a task's data has the address of that image."""
     labels: tuple[str, ...]
 
+    def fits(self, classes: tuple[str, ...]) -> bool:
+        """Tell whether `label_of` has a label for any of these classes."""
+        return not set(classes).isdisjoint(self.labels) or self._any_class is not None
+
     def label_of(self, name: str, classes: tuple[str, ...]) -> str | None:
         """Return the label for the foreground of an image, or for the image itself.
 
@@ -43,8 +47,13 @@ class Control:
             The class itself, where some labels are classes. Else, for the foreground, `FOREGROUND` or the only label.
             None where there is no label for it.
         """
-        if any(label in classes for label in self.labels):
-            return name if name in self.labels else None
+        if set(classes).isdisjoint(self.labels):
+            return self._any_class
+        return name if name in self.labels else None
+
+    @property
+    def _any_class(self) -> str | None:
+        """The label for the foreground of images of any class."""
         if self.kind == "Choices":
             return None
         return FOREGROUND if FOREGROUND in self.labels else self.labels[0] if len(self.labels) == 1 else None

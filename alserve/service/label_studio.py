@@ -158,7 +158,7 @@ class Wanted:
             OptionError: The configuration cannot be read, or wants nothing that the model has.
         """
         controls = read_config(label_config)
-        known = [it for it in controls if any(it.label_of(name, classes) for name in classes)]
+        known = [control for control in controls if control.fits(classes)]
         if not known:
             labels = dict.fromkeys(label for control in controls for label in control.labels)
             raise OptionError(

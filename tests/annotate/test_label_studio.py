@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from annotations import MASKS, Mask, assert_import_refused, blob, write_json
+from annotations import MASKS, Mask, assert_import_refused, blob, read_one, write_json
 from command import Cli
 from hypothesis import given, settings
 
@@ -76,6 +76,15 @@ def test_label_studio_regions_are_joined_skips_are_kept_and_the_latest_annotatio
     assert found[2].mask is None
 
 
+def test_polygons_are_drawn(tmp_path: Path) -> None:
+    (task,) = label_studio_tasks([Draft("1.png", (40, 60), blob())], "")
+    region = task["predictions"][0]["result"][0]
+    region["value"] = {"points": [[10, 25], [50, 25], [50, 75], [10, 75]], "closed": True, "polygonlabels": ["any"]}
+    expected = np.zeros((40, 60), bool)
+    expected[10:30, 6:30] = True
+    np.testing.assert_array_equal(read_one(write_json(tmp_path / "tasks.json", [finished(task)])), expected)
+
+
 def task_with(**region: Any) -> list[dict[str, Any]]:
     shape = {"original_height": 4, "original_width": 5}
     return [{"data": {"image": "1.png"}, "annotations": [{"result": [{"type": "brushlabels", **shape, **region}]}]}]
@@ -90,6 +99,11 @@ def task_with(**region: Any) -> list[dict[str, Any]]:
         (task_with(value={"format": "rle", "rle": [300]}), ["a mask cannot be read"]),
         (task_with(value={"format": "rle", "rle": []}, image_rotation=90), ["1.png", "annotate it upright"]),
         (task_with(type="polygonlabels", value={}), ["polygonlabels", "use the brush"]),
+        (task_with(type="rectanglelabels", value={"x": 1}), ["1.png", "rectanglelabels", "use the brush"]),
+        (task_with(type="polygonlabels", value={"points": [[1, 2], [3, 4]]}), ["1.png", "fewer than three corners"]),
+        (task_with(type="polygonlabels", value={"points": [[1, 2], [300, 4], [5, 6]]}), ["1.png", "out of the image"]),
+        (task_with(type="polygonlabels", value={"points": [[1, 2, 3]]}), ["1.png"]),
+        (task_with(type="polygonlabels", value={"points": "abc"}), ["1.png"]),
         ([{"data": {"image": "\ud800.png"}, "annotations": [{"result": [], "was_cancelled": True}]}], ["is no text"]),
         ([{"data": {"image": "http://["}, "annotations": [{"result": []}]}], ["a mask cannot be read"]),
         ([{"data": {"image": "a/"}, "annotations": [{"result": []}]}], ["'a/' names no image"]),

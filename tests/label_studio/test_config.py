@@ -43,6 +43,7 @@ def test_controls_of_images_are_found() -> None:
 def test_the_label_of_a_class(kind: str, labels: tuple[str, ...], found: list[str | None]) -> None:
     control = Control(kind, "tag", "image", "image", labels)
     classes = ("benign", "malignant")
+    assert control.fits(classes) == any(found)
     assert [control.label_of(name, classes) for name in classes] == found
 
 

@@ -74,8 +74,8 @@ class LabelStudioOracle:
         return Project.from_environment(self._number)
 
     @cached_property
-    def _control(self) -> Control:
-        """What masks are drawn with: the first brush, or polygons, of an image."""
+    def _controls(self) -> list[Control]:
+        """What masks are drawn with, brush or polygons; drafts are for the first."""
         state = self._project.read()
         try:
             controls = read_config(state.label_config)
@@ -87,7 +87,7 @@ class LabelStudioOracle:
                 f"{self._project.page}: its labelling configuration has no BrushLabels and no PolygonLabels of an "
                 f"image; empty it, and it is set, or set this one: {' '.join(CONFIRMING_SETUP.split())}"
             )
-        return found[0]
+        return found
 
     def check(self, dataset: Dataset, settings: Settings) -> None:
         """Refuse what a person has no part in, and a project that does not fit; configure an empty one."""
@@ -96,7 +96,7 @@ class LabelStudioOracle:
             self._project.configure(CONFIRMING_SETUP)
         self._classes = dataset.classes
         for _, name in classes_to_ask_for(dataset, settings):
-            if self._control.label_of(name, dataset.classes) is None:
+            if self._controls[0].label_of(name, dataset.classes) is None:
                 raise DataError(
                     f"{self._project.page}: its labelling configuration has no label for masks of class {name}; name "
                     "one so, or have one only"
@@ -140,13 +140,14 @@ class LabelStudioOracle:
         data = read_bytes(sample.image)
         task: dict[str, Any] = {"data": {NAME: str(name), DIGEST: hashlib.sha256(data).hexdigest()}}
         image, _ = sample.read()
+        control = self._controls[0]
         if name.suffix.lower() not in _SHOWN:
             name, data = name.with_suffix(".png"), encode_png(image)
-        task["data"][self._control.key] = self._project.upload(name.name, data)
+        task["data"][control.key] = self._project.upload(name.name, data)
         if predictor:
             prediction = predictor.predict(image)
-            label = self._control.label_of(self._classes[sample.label], self._classes)
-            regions = mask_regions(self._control, str(label), prediction.mask())
+            label = control.label_of(self._classes[sample.label], self._classes)
+            regions = mask_regions(control, str(label), prediction.mask())
             score = certainty(prediction.working_probability)
             task["predictions"] = [{"model_version": MODEL, "result": regions, "score": score}]
         return task
@@ -194,13 +195,13 @@ class LabelStudioOracle:
             ValueError: It cannot be what the person means, or cannot be read.
         """
         shape = peek_shape(sample.image) or (0, 0)
-        known, own = set(self._control.labels) | set(self._classes), self._classes[sample.label]
+        own = self._classes[sample.label]
         for label in sorted(submitted.labels - {own}):
-            if label not in known:
+            if not any(label in control.labels for control in self._controls):
                 raise ValueError(f"the label {label[:40]!r} is not in the labelling configuration; use another")
             if label in self._classes:
                 raise ValueError(f"is painted as {label}, and an image of class {own}; correct one of them")
-        mask = submitted.mask(sample.name)
+        mask = submitted.mask()
         if mask is None:
             mask = np.zeros(shape, np.bool_)
         if mask.shape != shape:

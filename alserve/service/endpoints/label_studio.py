@@ -75,6 +75,7 @@ async def _predict(request: Request) -> Response:
         wanted = Wanted.of(asked.label_config, pipeline.engine.spec.classes)
         encode = wanted.encoder(pipeline.engine)
         results = [""] * len(asked.tasks)
+        faults: list[str] = []
         share = pipeline.share()
 
         async def fill(index: int, task: Task) -> None:
@@ -84,7 +85,7 @@ async def _predict(request: Request) -> Response:
                 hold({"result": result})
             except AlserveError as error:
                 status, text = explain(error)
-                _log.warning("%s", text)  # Label Studio shows nothing of it
+                faults.append(text)
                 result = json.dumps({"error": text, "status": status})
             results[index] = result
 
@@ -92,6 +93,8 @@ async def _predict(request: Request) -> Response:
             async with create_task_group() as group:
                 for index, task in enumerate(asked.tasks):
                     group.start_soon(fill, index, task)
+        if faults:
+            _log.warning("%d of %d tasks not predicted; the first: %s", len(faults), len(results), faults[0])
         return Response(f'{{"results": [{", ".join(results)}]}}', media_type="application/json")
 
 

@@ -62,20 +62,17 @@ class Submitted(Fields):
     was_cancelled: bool | None = None
     updated_at: str | None = None
 
-    def mask(self, name: str) -> Mask | None:
+    def mask(self) -> Mask | None:
         """Decode and join its regions; None where nothing was painted.
 
         Others are passed over, as ratings of the image, unless they outline something.
 
-        Args:
-            name: The image's, for messages.
-
         Raises:
-            ValueError, KeyError, TypeError, OverflowError: A region cannot be read.
+            ValueError, TypeError, OverflowError: A region cannot be read.
         """
         painted: Mask | None = None
         for result in self.result:
-            mask = _region(result, name)
+            mask = _region(result)
             if mask is None:
                 continue
             if painted is None:
@@ -83,7 +80,7 @@ class Submitted(Fields):
             elif painted.shape == mask.shape:
                 painted |= mask
             else:
-                raise ValueError(f"{name}: its regions are of images of different sizes")
+                raise ValueError("its regions are of images of different sizes")
         return painted
 
     @property
@@ -129,34 +126,34 @@ def read_label_studio(source: Source) -> Iterator[Annotation]:
         if not task.submitted:
             yield Annotation(name, None)
             continue
-        mask = task.submitted[-1].mask(name)
+        try:
+            mask = task.submitted[-1].mask()
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{name}: {error}") from None
         if mask is None:
             say(f"{name}: was submitted with nothing painted, left out")
         else:
             yield Annotation(name, mask)
 
 
-def _region(result: _Result, name: str) -> Mask | None:
+def _region(result: _Result) -> Mask | None:
     """Decode a brush region or a polygon; None of what paints nothing."""
     value = result.value
     is_brush = value is not None and value.format == "rle"
     is_polygon = value is not None and value.points is not None
     if value is None or not (is_brush or is_polygon):
         if result.type in OUTLINES or result.type.startswith("polygon"):
-            raise ValueError(f"{name}: holds a {result.type} region; use the brush or polygons, or export as COCO")
+            raise ValueError(f"holds a {result.type} region; use the brush or polygons, or export as COCO")
         return None
     if result.image_rotation:
-        raise ValueError(f"{name}: was turned in Label Studio; annotate it upright")
+        raise ValueError("was turned in Label Studio; annotate it upright")
     shape = checked_shape(result.original_height, result.original_width)
     if is_brush:
         if not isinstance(value.rle, list):
-            raise ValueError(f"{name}: its brush is no list of bytes")
+            raise ValueError("its brush is no list of bytes")
         return decode_brush(bytes(value.rle), shape)
     corners = np.asarray(value.points, np.float64) * (shape[1] / 100, shape[0] / 100)
-    try:
-        return decode_regions([[corners.ravel().tolist()]], shape)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{name}: {error}") from None
+    return decode_regions([[corners.ravel().tolist()]], shape)
 
 
 def _image_of(task: Task) -> str:
