@@ -75,9 +75,9 @@ class MaskObject:
         """Diameter of the disc of the same area, in pixels."""
         return math.sqrt(4 * self.area / math.pi)
 
-    @cached_property
+    @property
     def outline(self) -> Outline:
-        """Its outline, see the module."""
+        """Its outline, see the module; found anew each time, for it takes more memory than all else."""
         nodes = np.zeros([2 * side + 1 for side in self.mask.shape], np.uint8)
         nodes[1::2, 1::2] = self.mask
         nodes = cv2.dilate(nodes, np.ones((3, 3), np.uint8)).astype(np.uint8, copy=False)  # pixels with their edges
@@ -90,8 +90,12 @@ class MaskObject:
     @property
     def solidity(self) -> float:
         """Its area over that of its convex hull, 0 to 1; holes and bays make it less."""
-        hull = cv2.convexHull(self.outline.outer.astype(np.float32))
-        return min(1.0, self.area / float(cv2.contourArea(hull)))
+        rows = np.arange(self.mask.shape[0])
+        first, end = self.mask.argmax(axis=1), self.mask.shape[1] - self.mask[:, ::-1].argmax(axis=1)
+        holds = self.mask.any(axis=1)
+        corners = [np.stack([x[holds], y[holds]], axis=1) for x in (first, end) for y in (rows, rows + 1)]
+        hull = cv2.convexHull(np.concatenate(corners).astype(np.int32))
+        return self.area / float(cv2.contourArea(hull))
 
     def values(self, values: Float32) -> Float32:
         """Return the values of its pixels, of a map of the whole image: float32 [pixels]."""
@@ -102,6 +106,12 @@ class MaskObject:
 
 _NEXT, _CHILD, _PARENT = 0, 2, 3
 """What the hierarchy of OpenCV tells of a contour: the next one beside it, its first hole, its parent; by number."""
+
+
+def count_objects(mask: Mask) -> int:
+    """Return the number of objects of a mask, bool [height, width]."""
+    count, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return count - 1  # the background is one
 
 
 def find_objects(mask: Mask) -> Iterator[MaskObject]:

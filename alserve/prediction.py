@@ -138,7 +138,8 @@ class Prediction:
         if path.suffix.lower() != chosen.suffix:
             raise OptionError(f"{path}: output '{name}' is written as {chosen.suffix}; give the file that suffix")
         image = self._image() if chosen.draws_on_image else np.zeros((1, 1, 3), np.uint8)
-        write_atomic(path, chosen.encode(Case(image, self, post)))
+        case = Case(image, self, post, *([] if self.path is None else [self.path.as_posix()]))
+        write_atomic(path, chosen.encode(case))
         return path
 
     def to_dict(self, *, mask: bool = False) -> dict[str, Any]:

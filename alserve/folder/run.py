@@ -29,6 +29,7 @@ from alserve.geometry import working_shape
 from alserve.images.codec import peek_shape, read_bytes
 from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
+from alserve.objects import count_objects
 from alserve.outputs import OUTPUTS, Case
 from alserve.parallel import ordered_map
 from alserve.postprocessing import UNCHANGED, PostProcessing
@@ -179,9 +180,9 @@ def _segment_batch(
         rows.append(row)
     predictions = predictor.predict(list(pixels.values()), tiling=options.tiling)
     for index, prediction in zip(list(pixels), predictions, strict=True):
-        rows[index] = _write_outputs(
-            batch[index], rows[index], Case(pixels.pop(index), prediction, options.post), prediction
-        )
+        image = batch[index]
+        case = Case(pixels.pop(index), prediction, options.post, image.source.as_posix())
+        rows[index] = _write_outputs(image, rows[index], case, prediction)
     return rows
 
 
@@ -199,6 +200,7 @@ def _write_outputs(image: PlannedImage, row: ManifestRow, case: Case, prediction
         "label": prediction.label,
         "scores": prediction.scores,
         "foreground": np.count_nonzero(case.mask) / case.mask.size,
+        "objects": count_objects(case.mask),
         "width": prediction.width,
         "height": prediction.height,
         "output_bytes": sizes,
@@ -208,7 +210,8 @@ def _write_outputs(image: PlannedImage, row: ManifestRow, case: Case, prediction
 
 def _new_row(image: PlannedImage, version: Version | None) -> ManifestRow:
     """Return the manifest row of an image before anything is known of it; every row has all keys."""
-    unknown = dict.fromkeys(("error", "warning", "label", "scores", "foreground", "width", "height", "output_bytes"))
+    found = ("label", "scores", "foreground", "objects", "width", "height", "output_bytes")
+    unknown = dict.fromkeys(("error", "warning", *found))
     size, mtime_ns, sha256 = version or (None, None, None)
     return {
         "path": image.source.as_posix(),

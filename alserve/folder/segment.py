@@ -9,6 +9,7 @@ from alserve.folder.plan import plan
 from alserve.folder.result import SegmentResult, count_images
 from alserve.folder.run import DECODE_TIMEOUT, DEFAULT_SAVE, LARGE_PIXELS, Options, run
 from alserve.folder.shards import Shard
+from alserve.folder.summary import Done, write_summary
 from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.modelfile import default_model
@@ -107,7 +108,12 @@ def segment(
         ):
             images = count_images(len(planned.images))
             say(f"{images}, {engine.path.name} on {engine.device} ({engine.device_reason}), {workers} at once")
-            return run(predictor, decoders, planned, notes, options, batch_size=batch_size, workers=workers, stop=stop)
+            result = run(
+                predictor, decoders, planned, notes, options, batch_size=batch_size, workers=workers, stop=stop
+            )
+    if part.count == 1 and not result.interrupted:
+        write_summary(folder, [Done(row, folder) for row in result.rows()])
+    return result
 
 
 def parse_save(save: str | Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Self
 from alserve.errors import DataError, RunError
 from alserve.files import locked, write_atomic
 from alserve.folder.manifest import MANIFEST, Content, Finished, dump, latest, read
+from alserve.folder.summary import Done, write_summary
 
 SHOWN = 5
 """Shards that a message names; of more, the number is told."""
@@ -74,6 +75,7 @@ def merge(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, int, 
     for shard, path in found.items():
         _check(shard, path, contents[shard], next(iter(ends.values()), None))
     _check_alike(ends)
+    folders_of = {row["name"]: found[shard].parent for shard, content in contents.items() for row in content.rows}
     rows = latest([row for content in contents.values() for row in content.rows])
     path = out or folders[0] / MANIFEST
     if path.exists():
@@ -83,6 +85,7 @@ def merge(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, int, 
             write_atomic(path, dump(rows))
         except OSError as error:
             raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+    write_summary(path.parent, [Done(row, folders_of[row["name"]]) for row in rows])
     return path, len(rows), sum(row["status"] != "ok" for row in rows)
 
 

@@ -3,12 +3,13 @@
 The command line, the folder run, the service and its description read this registry.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Protocol
 
 from alserve.arrays import Float32, Grey, Image, Mask
+from alserve.objects import MaskObject, find_objects
 from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.registry import Registry
 
@@ -19,6 +20,10 @@ class Predicted(Protocol):
     @property
     def label(self) -> str:
         """The class with the highest score."""
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """Score by class name, 0 to 1, of all classes in the model's order."""
 
     @property
     def threshold(self) -> float:
@@ -45,6 +50,8 @@ class Case:
     prediction: Predicted
     post: PostProcessing = UNCHANGED
     """What is done to the mask."""
+    name: str = "image"
+    """What files that speak of the image call it."""
 
     @property
     def threshold(self) -> float:
@@ -56,9 +63,27 @@ class Case:
         """The foreground, after postprocessing: bool [height, width]."""
         return self.prediction.mask(**asdict(self.post))
 
+    @cached_property
+    def objects(self) -> Sequence[MaskObject]:
+        """The objects of the mask, see `alserve.objects`."""
+        return tuple(find_objects(self.mask))
+
 
 def _nothing(_: Case) -> dict[str, str]:
     return {}
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One file for all images of a run.
+
+    Args:
+        file: Its name, in the folder of the run.
+        join: Returns its parts in order, of the content of the images' own files in order, which are read one by one.
+    """
+
+    file: str
+    join: Callable[[Iterable[bytes]], Iterator[bytes]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +98,7 @@ class Output:
         media_type: Of its content.
         draws_on_image: Whether it needs the image itself, at its own size.
         details: Returns what else the service's JSON says beside the file.
+        joined: One file for all images of a run, beside theirs.
     """
 
     description: str
@@ -82,6 +108,7 @@ class Output:
     media_type: str = "image/png"
     draws_on_image: bool = False
     details: Callable[[Case], Mapping[str, str]] = _nothing
+    joined: Joined | None = None
 
 
 OUTPUTS: Registry[Output] = Registry("output", __name__)

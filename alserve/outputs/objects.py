@@ -2,11 +2,12 @@
 
 import csv
 import io
+from collections.abc import Iterable, Iterator
 
-from alserve.objects import find_objects
-from alserve.outputs import OUTPUTS, Case, Output
+from alserve.outputs import OUTPUTS, Case, Joined, Output
 
 COLUMNS = (
+    "image",
     "object",
     "class",
     "area",
@@ -31,7 +32,7 @@ def _encode(case: Case) -> bytes:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
     probability, label = case.prediction.probability(), case.prediction.label
-    for item in find_objects(case.mask):
+    for item in case.objects:
         values = item.values(probability)
         measured = (
             item.perimeter,
@@ -43,9 +44,23 @@ def _encode(case: Case) -> bytes:
             item.solidity,
         )
         rows.writerow(
-            [item.number, label, item.area, *(f"{value:.6g}" for value in measured), int(item.touches_border)]
+            [
+                case.name,
+                item.number,
+                label,
+                item.area,
+                *(f"{value:.6g}" for value in measured),
+                int(item.touches_border),
+            ]
         )
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")
+
+
+def _join(tables: Iterable[bytes]) -> Iterator[bytes]:
+    head = ",".join(COLUMNS).encode() + b"\n"
+    yield head
+    for table in tables:
+        yield table.removeprefix(head)
 
 
 OUTPUTS.add("objects")(
@@ -55,5 +70,6 @@ OUTPUTS.add("objects")(
         _encode,
         ".csv",
         "text/csv",
+        joined=Joined("objects.csv", _join),
     )
 )

@@ -20,22 +20,32 @@ _ZERO = 48
 """The character '0' stands for the value 0."""
 
 
-def encode_rle(mask: Mask) -> dict[str, Any]:
+def encode_rle(mask: Mask, shape: tuple[int, ...] | None = None, *, left: int = 0, top: int = 0) -> dict[str, Any]:
     """Encode a mask.
 
     Args:
         mask: bool [height, width].
+        shape: (height, width) of the image in pixels, where the mask is of a part of it. Default: its own.
+        left: Where in the image the mask begins, in pixels.
+        top: The same, downwards.
 
     Returns:
-        `size`: [height, width] in pixels; `counts`: the runs, as text.
+        `size`: [height, width] of the image in pixels; `counts`: the runs, as text.
     """
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts = [0, *edges.tolist(), flat.size]
-    runs = [0] * int(flat[0]) + [end - start for start, end in pairwise(starts)]
+    height, width = shape or mask.shape
+    steps = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1))))  # down each column: 1 where a run begins, -1 ends
+    starts, ends = (
+        (left + columns) * height + top + rows for columns, rows in (np.nonzero(steps == step) for step in (1, -1))
+    )
+    edges = np.stack([starts, ends], axis=1).ravel()
+    joins = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1  # a run may go on at the top of the next column
+    edges = np.delete(edges, np.concatenate([joins, joins + 1]))
+    runs = [end - begin for begin, end in pairwise([0, *edges.tolist(), height * width])]
+    if len(edges) and not runs[-1]:
+        del runs[-1]
     before = [0, 0, 0, *runs[1:]]
     counts = "".join(_characters(run - base) for run, base in zip(runs, before, strict=False))
-    return {"size": list(mask.shape), "counts": counts}
+    return {"size": [height, width], "counts": counts}
 
 
 def _characters(value: int) -> str:

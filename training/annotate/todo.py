@@ -10,8 +10,8 @@ from alserve.drawing import overlay
 from alserve.files import write_atomic
 from alserve.images.codec import encode_png, to_grey
 from alserve.measure.dataset import Sample, read_mask, stem
+from alserve.page import picture_url, write_filled
 from alserve.predictor import load
-from training.page import picture_url, write_filled
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def write_page(path: Path, wanted: Sequence[tuple[Sample, Path]]) -> None:
     """
     title = f"{len(wanted)} {'mask' if len(wanted) == 1 else 'masks'} to draw"
     tasks = [_task(sample, draft) for sample, draft in wanted]
-    write_filled(path, "todo.html.jinja", title=title, tasks=tasks, folder=str(path.parent.absolute()))
+    folder = str(path.parent.absolute())
+    write_filled(path, "todo.html.jinja", package="training", title=title, tasks=tasks, folder=folder)
 
 
 def _task(sample: Sample, draft: Path) -> Task:

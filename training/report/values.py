@@ -5,7 +5,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from alserve.drawing import PREDICTED, TRUE
-from training.page import Filters, data_url, write_filled
+from alserve.page import Filters, data_url, write_filled
 from training.report.statistics import Spread
 from training.run.result import describe_method
 
@@ -17,7 +17,7 @@ COLOURS = {"predicted": PREDICTED, "true": TRUE}
 
 
 def write_filled_report(path: Path, template: str, **values: object) -> None:
-    """Fill in a report's template and write the result; see `training.page.write_filled`."""
+    """Fill in a report's template and write the result; see `alserve.page.write_filled`."""
     filters: Filters = {
         "count_of": count_of,
         "duration": _duration,
@@ -28,7 +28,7 @@ def write_filled_report(path: Path, template: str, **values: object) -> None:
         "points": _points,
         "svg": _svg_url,
     }
-    write_filled(path, template, filters=filters, colours=COLOURS, **values)
+    write_filled(path, template, package="training", filters=filters, colours=COLOURS, **values)
 
 
 def _percent(share: float | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import cv2
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from alserve.arrays import Image
@@ -23,19 +23,22 @@ Filters = Mapping[str, Callable[..., str]]
 """How templates turn values into text, by the name that templates use."""
 
 
-def write_filled(path: Path, template: str, *, filters: Filters | None = None, **values: object) -> None:
+def write_filled(
+    path: Path, template: str, *, package: str = "alserve", filters: Filters | None = None, **values: object
+) -> None:
     """Fill in a template and write the result.
 
     Args:
         path: The file to write, UTF-8.
-        template: Name of a file in `training/templates/`. In HTML, text is escaped; a value that is not given is an
-            error.
+        template: Name of a file in the package's folder `templates/`. In HTML, text is escaped; a value that is not
+            given is an error.
+        package: The package; its templates can extend and include those of `alserve`.
         filters: Filters of the template beside `picture`, `shell` and `url`.
         **values: What the template shows.
     """
     html = template.endswith(".html.jinja")
     environment = Environment(
-        loader=PackageLoader("training"),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("alserve")]),
         autoescape=html,  # noqa: S701  Markdown is not HTML
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,201 @@
+"""What a folder run found as a whole: one table of all images, one page, and the files that outputs have for all.
+
+Each is made of the manifest's rows and of the images' own files, at the end of a run and of a merge.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alserve.errors import RunError
+from alserve.files import open_atomic, write_atomic
+from alserve.folder.manifest import ManifestRow
+from alserve.outputs import OUTPUTS, Output
+from alserve.page import write_filled
+from alserve.terminal import say
+
+TABLE, PAGE = "summary.csv", "summary.html"
+
+BINS = 20
+"""Bars of a histogram, at most."""
+
+SHOWN, LISTED = 4, 20
+"""Images of a kind that the page shows, and failed ones that it lists, at most."""
+
+PICTURES = ("overlay", "mask", "cutout", "cam")
+"""Outputs that the page shows an image by: the first of them that was saved."""
+
+
+class Done(NamedTuple):
+    """An image of a run."""
+
+    row: ManifestRow
+    """What the manifest says of it."""
+    folder: Path
+    """The folder of the run that its files are in."""
+
+    @property
+    def score(self) -> float:
+        """Score of its class, 0 to 1."""
+        return float(self.row["scores"][self.row["label"]])
+
+    def file(self, output: Output) -> Path:
+        """Return where its file of an output is."""
+        return self.folder / output.folder / Path(self.row["name"]).with_suffix(output.suffix)
+
+
+def write_summary(out: Path, images: Sequence[Done]) -> None:
+    """Write the table, the page, and the files that outputs have for all images; each is whole or not there.
+
+    Args:
+        out: Their folder.
+        images: All images of the run, sorted by path, failed ones included.
+
+    Raises:
+        RunError: One cannot be written.
+    """
+    found = [image for image in images if image.row["status"] == "ok"]
+    saved = found[0].row["options"]["save"] if found else []
+    try:
+        for name in saved:
+            if name in OUTPUTS:
+                _join(out, OUTPUTS[name], found)
+        write_atomic(out / TABLE, _table(images, found))
+        _write_page(out, images, found)
+    except OSError as error:
+        raise RunError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
+
+
+def _join(out: Path, output: Output, found: Sequence[Done]) -> None:
+    """Join the files of the images; those that are not there any more are left out, and counted."""
+    if output.joined is None:
+        return
+    missing = 0
+
+    def contents() -> Iterator[bytes]:
+        nonlocal missing
+        for image in found:
+            try:
+                data = image.file(output).read_bytes()
+            except OSError:
+                missing += 1
+            else:
+                yield data
+
+    path = out / output.joined.file
+    with open_atomic(path) as file:
+        file.writelines(output.joined.join(contents()))
+    if missing:
+        say(f"{path}: without {missing} of {len(found)} images, whose files in {output.folder}/ cannot be read")
+
+
+def _table(images: Sequence[Done], found: Sequence[Done]) -> bytes:
+    """Return a CSV with a row an image."""
+    classes = list(found[0].row["scores"]) if found else []
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    known = ("label", "foreground", "objects", "width", "height", "warning", "error")
+    rows.writerow(["image", "status", *known, *(f"score {name}" for name in classes)])
+    for image in images:
+        row = image.row
+        scores = row["scores"] or {}
+        rows.writerow(
+            [row["path"], row["status"], *(row.get(name) for name in known), *(scores.get(name) for name in classes)]
+        )
+    return text.getvalue().encode(errors="backslashreplace")
+
+
+@dataclass(frozen=True)
+class _Class:
+    name: str
+    images: Sequence[Done]
+
+    @property
+    def foreground(self) -> float:
+        return float(median(image.row["foreground"] for image in self.images))
+
+    @property
+    def objects(self) -> float | None:
+        counts = [image.row["objects"] for image in self.images if image.row.get("objects") is not None]
+        return mean(counts) if counts else None
+
+
+class _Bar(NamedTuple):
+    text: str
+    images: int
+    height: float
+    """Of the highest bar, 0 to 100."""
+
+
+def _histogram(values: Sequence[float], most: float, bins: int, describe: Callable[[float], str]) -> list[_Bar]:
+    counts, edges = np.histogram(values, bins, (0, most))
+    return [
+        _Bar(f"{describe(low)} to {describe(high)}", int(count), 100 * int(count) / max(1, int(counts.max())))
+        for count, low, high in zip(counts, edges, edges[1:], strict=False)
+    ]
+
+
+def _write_page(out: Path, images: Sequence[Done], found: Sequence[Done]) -> None:
+    names = list(found[0].row["scores"]) if found else []
+    classes = [_Class(name, own) for name in names if (own := [each for each in found if each.row["label"] == name])]
+    counted = [image for image in found if image.row.get("objects") is not None]
+    most = max((image.row["objects"] for image in counted), default=0)
+    shares = [image.row["foreground"] for image in found]
+    histograms = {
+        "Foreground, share of an image": _histogram(shares, 1.0, BINS, lambda share: f"{100 * share:.0f} %"),
+        "Objects in an image": _histogram(
+            [image.row["objects"] for image in counted], most + 1, min(BINS, most + 1), lambda count: f"{count:.0f}"
+        ),
+        "Score of the class": _histogram([image.score for image in found], 1.0, BINS, lambda score: f"{score:.2f}"),
+    }
+    failed = [image.row for image in images if image.row["status"] != "ok"]
+    write_filled(
+        out / PAGE,
+        "summary.html.jinja",
+        title=f"{len(found):,} {'image' if len(found) == 1 else 'images'}",
+        classes=classes,
+        total=len(found),
+        histograms=histograms if len(found) > 1 else {},
+        remarkable=_remarkable(found, counted),
+        failed=failed[:LISTED],
+        failures=len(failed),
+        picture=lambda image: _picture(out, image),
+        files=[TABLE, *(file for file in _joined_files(found) if (out / file).is_file())],
+    )
+
+
+def _joined_files(found: Sequence[Done]) -> Iterator[str]:
+    for name in found[0].row["options"]["save"] if found else []:
+        if name in OUTPUTS and (joined := OUTPUTS[name].joined):
+            yield joined.file
+
+
+def _remarkable(found: Sequence[Done], counted: Sequence[Done]) -> dict[str, list[Done]]:
+    """Return images that are worth a look, by what is remarkable about them; each once."""
+    kinds: dict[str, tuple[Sequence[Done], Callable[[Done], Any]]] = {
+        "The class is least certain": (found, lambda image: image.score),
+        "Most foreground": ([each for each in found if each.row["foreground"]], lambda each: -each.row["foreground"]),
+        "Most objects": ([each for each in counted if each.row["objects"] > 1], lambda each: -each.row["objects"]),
+        "Least foreground": (found, lambda image: image.row["foreground"]),
+    }
+    seen = set[str]()
+    chosen: dict[str, list[Done]] = {}
+    for what, (images, order) in kinds.items():
+        fresh = [image for image in sorted(images, key=order) if image.row["name"] not in seen][:SHOWN]
+        seen.update(image.row["name"] for image in fresh)
+        chosen[what] = fresh
+    return {what: images for what, images in chosen.items() if images}
+
+
+def _picture(out: Path, image: Done) -> str | None:
+    """Return the path of a picture of an image, from the page; None where none was saved."""
+    saved = image.row["options"]["save"]
+    name = next((name for name in PICTURES if name in saved), None)
+    return None if name is None else Path(os.path.relpath(image.file(OUTPUTS[name]), out)).as_posix()

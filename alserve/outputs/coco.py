@@ -1,0 +1,73 @@
+"""The objects of the mask as COCO annotations: of an image by itself, and of all images of a run in one file.
+
+An object is a polygon where it has no holes, which is all that COCO's polygons can say, or else compressed run lengths.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import count
+
+from alserve.objects import MaskObject
+from alserve.outputs import OUTPUTS, Case, Joined, Output
+from alserve.outputs.polygons import coordinates
+from alserve.outputs.rle import encode_rle
+
+_IMAGES, _CATEGORIES = b'],"images":[', b'],"categories":['
+_HEAD = b'{"annotations":['
+_IDS = re.compile(rb'\{"id":\d+,"image_id":1,')
+"""How an annotation begins; nothing in one looks like it, for run lengths have no braces."""
+
+
+def _encode(case: Case) -> bytes:
+    prediction = case.prediction
+    height, width = case.mask.shape
+    classes = list(prediction.scores)
+    category = classes.index(prediction.label) + 1
+    probability = prediction.probability()
+    annotations = ",".join(
+        f'{{"id":{item.number},"image_id":1,"category_id":{category},"segmentation":{_segmentation(item, case)},'
+        f'"area":{item.area},"bbox":{list(item.box)},"iscrowd":0,"score":{item.values(probability).mean():.4g}}}'
+        for item in case.objects
+    )
+    image = json.dumps({"id": 1, "file_name": case.name, "width": width, "height": height})
+    categories = json.dumps([{"id": number, "name": name} for number, name in enumerate(classes, start=1)])
+    return b"".join([_HEAD, annotations.encode(), _IMAGES, image.encode(), _CATEGORIES, categories[1:].encode(), b"}"])
+
+
+def _segmentation(item: MaskObject, case: Case) -> str:
+    outline = item.outline
+    if outline.holes:
+        return json.dumps(encode_rle(item.mask, case.mask.shape, left=item.left, top=item.top))
+    return f"[[{','.join(coordinates(outline.outer))}]]"
+
+
+def _join(files: Iterable[bytes]) -> Iterator[bytes]:
+    """Number images and annotations anew; nothing else in them changes."""
+    images: list[bytes] = []
+    numbers = count(1)
+    between, categories = b"", b"]}"
+    yield _HEAD
+    for place, file in enumerate(files, start=1):
+        own, _, rest = file.removeprefix(_HEAD).partition(_IMAGES)
+        image, _, categories = rest.partition(_CATEGORIES)
+        images.append(image.replace(b'{"id": 1,', b'{"id": %d,' % place, 1))
+        if own:
+            yield between
+            _, *annotations = _IDS.split(own)
+            for annotation in annotations:
+                yield b'{"id":%d,"image_id":%d,%b' % (next(numbers), place, annotation)
+            between = b","
+    yield _IMAGES + b",".join(images) + _CATEGORIES + categories
+
+
+OUTPUTS.add("coco")(
+    Output(
+        "the objects of the mask as COCO annotations, in a run also in one file for all images: JSON",
+        "coco",
+        _encode,
+        ".json",
+        "application/json",
+        joined=Joined("coco.json", _join),
+    )
+)
