@@ -181,7 +181,11 @@ class Walk:
         assert f"{page}{empty['id']} ({empty['data'][NAME]}): nothing is painted; paint it, or" in str(refused.value)
 
         self.studio.correct(stray, painted(self.truth(wrong)))
-        self.studio.correct(nothing, choice_region(CONFIRM, "empty", self.truth(empty).shape))
+        confirmed = choice_region(CONFIRM, "empty", self.truth(empty).shape)
+        self.studio.correct(nothing, confirmed, painted(self.truth(wrong)))
+        with pytest.raises(DataError, match="is painted, and 'empty' is chosen as well"):
+            self.go()
+        self.studio.correct(nothing, confirmed)
         self.studio.submit(twice["id"], painted(np.eye(*self.truth(twice).shape, dtype=bool)))
         self.studio.submit(twice["id"], painted(self.truth(twice)))
         assert self.go().waiting

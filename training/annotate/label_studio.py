@@ -209,6 +209,8 @@ class LabelStudioOracle:
                 f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {shape[1]} x {shape[0]}; they must "
                 "be equal"
             )
+        if mask.any() and EMPTY in submitted.choices:
+            raise ValueError(f"is painted, and '{EMPTY}' is chosen as well; take one of them back")
         if not mask.any() and EMPTY not in submitted.choices:
             raise ValueError(f"nothing is painted; paint it, or if that is right, choose '{EMPTY}'")
         if (mask.all() or looks_inverted(mask)) and FULL not in submitted.choices:
