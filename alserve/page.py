@@ -70,4 +70,7 @@ def data_url(kind: str, data: bytes) -> Markup:
 
 def _path_url(path: str) -> str:
     """Return a relative path as a URL, whatever bytes it has."""
-    return quote(os.fsencode(path))
+    try:
+        return quote(os.fsencode(path))
+    except UnicodeEncodeError:  # no file has such a name
+        return quote(path, errors="replace")

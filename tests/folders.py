@@ -12,8 +12,12 @@ from pictures import encoded, picture
 
 from alserve.files import write_atomic
 from alserve.folder.manifest import MANIFEST
+from alserve.folder.summary import PAGE, TABLE
 
 COMMAND = [sys.executable, "-m", "alserve", "segment"]
+
+SUMMARY = {TABLE, PAGE}
+"""What a run writes of all its images, beside the manifest."""
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 

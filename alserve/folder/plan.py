@@ -16,6 +16,7 @@ from pathlib import Path
 from alserve.errors import DataError, RunError
 from alserve.files import irregular
 from alserve.folder.shards import Shard
+from alserve.folder.summary import files_of_run
 from alserve.images.header import FORMATS, HEAD, SUFFIXES
 from alserve.images.kinds import kind_of_file
 from alserve.outputs import OUTPUTS
@@ -127,7 +128,7 @@ def plan(
         why = f"; {text}" if (text := whole.describe_left_out()) else ""
         where = ", ".join(map(str, inputs))
         raise DataError(f"no images in {where} (looked for {' '.join(sorted(SUFFIXES))}, and into other files){why}")
-    _check_targets(images, out, overwrite=overwrite or any(out.glob("predictions*.jsonl")))
+    _check_targets(images, out, save, overwrite=overwrite or any(out.glob("predictions*.jsonl")))
     return whole
 
 
@@ -259,15 +260,15 @@ def _same_file(folder: Path, one: str, other: str) -> bool:
         return False
 
 
-def _check_targets(images: Sequence[PlannedImage], out: Path, *, overwrite: bool) -> None:
+def _check_targets(images: Sequence[PlannedImage], out: Path, save: Sequence[str], *, overwrite: bool) -> None:
     """Refuse to write over an input, outside of `out`, and over any file unless that was asked for or is of a run."""
     top = Path(os.path.realpath(out))
     inside = {real for image in images if Path(real := os.path.realpath(image.source)).is_relative_to(top)}
-    folders = {target.parent for image in images for target in image.targets.values()}
-    for folder in sorted(folders):
+    targets = [target for image in images for target in image.targets.values()]
+    for folder in sorted({target.parent for target in targets}):
         if not Path(os.path.realpath(folder)).is_relative_to(top):
             raise RunError(f"{folder}: a symbolic link leads out of {out}; remove the link, or use another --out")
-    for target in (target for image in images for target in image.targets.values()):
+    for target in (*targets, *(out / name for name in files_of_run(save))):
         if inside and os.path.realpath(target) in inside:
             raise RunError(f"{target}: is an input and would be written over; use another --out")
         if not overwrite and os.path.lexists(target):

@@ -6,7 +6,7 @@ Each is made of the manifest's rows and of the images' own files, at the end of 
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -51,6 +51,12 @@ class Done(NamedTuple):
         return self.folder / output.folder / Path(self.row["name"]).with_suffix(output.suffix)
 
 
+def files_of_run(save: Iterable[str]) -> list[str]:
+    """Return the names of all files that `write_summary` writes where these outputs were saved."""
+    joined = (OUTPUTS[name].joined for name in save if name in OUTPUTS)
+    return [TABLE, PAGE, *(each.file for each in joined if each)]
+
+
 def write_summary(out: Path, images: Sequence[Done]) -> None:
     """Write the table, the page, and the files that outputs have for all images; each is whole or not there.
 
@@ -68,7 +74,7 @@ def write_summary(out: Path, images: Sequence[Done]) -> None:
             if name in OUTPUTS:
                 _join(out, OUTPUTS[name], found)
         write_atomic(out / TABLE, _table(images, found))
-        _write_page(out, images, found)
+        _write_page(out, images, found, saved)
     except OSError as error:
         raise RunError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
 
@@ -84,7 +90,7 @@ def _join(out: Path, output: Output, found: Sequence[Done]) -> None:
         for image in found:
             try:
                 data = image.file(output).read_bytes()
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a name that no file has
                 missing += 1
             else:
                 yield data
@@ -142,7 +148,7 @@ def _histogram(values: Sequence[float], most: float, bins: int, describe: Callab
     ]
 
 
-def _write_page(out: Path, images: Sequence[Done], found: Sequence[Done]) -> None:
+def _write_page(out: Path, images: Sequence[Done], found: Sequence[Done], saved: Sequence[str]) -> None:
     names = list(found[0].row["scores"]) if found else []
     classes = [_Class(name, own) for name in names if (own := [each for each in found if each.row["label"] == name])]
     counted = [image for image in found if image.row.get("objects") is not None]
@@ -167,14 +173,8 @@ def _write_page(out: Path, images: Sequence[Done], found: Sequence[Done]) -> Non
         failed=failed[:LISTED],
         failures=len(failed),
         picture=lambda image: _picture(out, image),
-        files=[TABLE, *(file for file in _joined_files(found) if (out / file).is_file())],
+        files=[name for name in files_of_run(saved) if name != PAGE],
     )
-
-
-def _joined_files(found: Sequence[Done]) -> Iterator[str]:
-    for name in found[0].row["options"]["save"] if found else []:
-        if name in OUTPUTS and (joined := OUTPUTS[name].joined):
-            yield joined.file
 
 
 def _remarkable(found: Sequence[Done], counted: Sequence[Done]) -> dict[str, list[Done]]:

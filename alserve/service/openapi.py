@@ -31,14 +31,16 @@ _REFERENCE = "#/components/schemas/{model}"
 
 def _in_order() -> list[Endpoint]:
     """Return the endpoints: first those that take images, of these first those that answer JSON."""
-    return sorted(ENDPOINTS.values(), key=lambda endpoint: (endpoint.body is None, isinstance(endpoint.content, str)))
+    return sorted(
+        ENDPOINTS.values(), key=lambda endpoint: (endpoint.body is None, isinstance(endpoint.content, str | tuple))
+    )
 
 
 @cache
 def describe_service() -> dict[str, Any]:
     """Return the OpenAPI description, ready for JSON."""
     endpoints = _in_order()
-    answers: list[type[BaseModel]] = [it.content for it in endpoints if not isinstance(it.content, str)]
+    answers: list[type[BaseModel]] = [it.content for it in endpoints if not isinstance(it.content, str | tuple)]
     answers.append(ErrorResponse)
     bodies = [endpoint.body for endpoint in endpoints if isinstance(endpoint.body, type)]
     _, schemas = models_json_schema(
@@ -99,10 +101,15 @@ def _content(endpoint: Endpoint) -> dict[str, Any]:
     example = {} if endpoint.example is None else {"example": endpoint.example}
     match endpoint.content:
         case str() as kind:
-            file = {"schema": {"type": "string", "contentMediaType": kind}} if kind.startswith("image/") else {}
-            return {kind: file | example}
+            return {kind: _file(kind) | example}
+        case tuple() as kinds:
+            return {kind: _file(kind) | example for kind in kinds}
         case model:
             return {"application/json": _json(model) | example}
+
+
+def _file(kind: str) -> dict[str, Any]:
+    return {"schema": {"type": "string", "contentMediaType": kind}} if kind.startswith("image/") else {}
 
 
 def _json(model: type[BaseModel]) -> dict[str, Any]:

@@ -68,10 +68,32 @@ def _known_outputs(text: object) -> tuple[str, ...]:
     return names
 
 
+def _known_format(text: object) -> object:
+    """Read the name of an output, or the suffix of its files, as in `png` and `geojson`; of several, the mask's."""
+    if isinstance(text, str) and text not in OUTPUTS:
+        fitting = [name for name, output in OUTPUTS.items() if output.suffix == f".{text}"]
+        text = "mask" if "mask" in fitting else next(iter(fitting), text)
+    return _known_outputs(text)[0] if text else text
+
+
+def _list_formats(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(OUTPUTS)
+
+
 def _list_outputs(schema: dict[str, Any]) -> None:
     schema["items"]["enum"] = list(OUTPUTS)
     listed = "; ".join(f"{name}: {output.description}" for name, output in OUTPUTS.items())
     schema["description"] += f" {listed}."
+
+
+class SegmentOptions(MaskOptions):
+    """Options of `POST /segment`."""
+
+    format: Annotated[str, BeforeValidator(_known_format)] = Field(
+        "mask",
+        description="The output that is the answer, or the suffix of its files, as in png and geojson. Default: mask.",
+        json_schema_extra=_list_formats,
+    )
 
 
 class PredictOptions(MaskOptions):

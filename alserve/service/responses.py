@@ -1,6 +1,7 @@
 """The JSON of the answers, and its schema; both follow the registry of outputs."""
 
 import base64
+import json
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,20 @@ def _file_key(output: Output) -> str:
     return output.suffix.removeprefix(".")
 
 
+def _is_json(output: Output) -> bool:
+    return output.media_type.endswith(("/json", "+json"))
+
+
+def _is_text(output: Output) -> bool:
+    return output.media_type.startswith("text/")
+
+
 def _file_schema(output: Output) -> dict[str, Any]:
-    """Return the schema of an output: its file in base64, and what else is said of it (`Output.details`)."""
-    file = {"type": "string", "contentEncoding": "base64", "contentMediaType": output.media_type}
+    """Return the schema of an output: its file, as JSON or text or else in base64, and its `Output.details`."""
+    kind = {"type": "string", "contentMediaType": output.media_type}
+    file = (
+        {"type": "object"} if _is_json(output) else kind if _is_text(output) else kind | {"contentEncoding": "base64"}
+    )
     return {
         "type": "object",
         "description": output.description,
@@ -138,4 +150,8 @@ def _output_json(name: str, case: Case, options: PredictOptions) -> dict[str, An
     if name == "mask" and options.mask_format == "rle":
         return {"rle": encode_rle(case.mask)}
     output = OUTPUTS[name]
-    return {_file_key(output): base64.b64encode(output.encode(case)).decode(), **output.details(case)}
+    data = output.encode(case)
+    content = (
+        json.loads(data) if _is_json(output) else data.decode() if _is_text(output) else base64.b64encode(data).decode()
+    )
+    return {_file_key(output): content, **output.details(case)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from command import Cli, assert_refused
-from folders import files, in_process, manifest, needs_posix, write_picture
+from folders import SUMMARY, files, in_process, manifest, needs_posix, write_picture
 
 from alserve import Predictor
 from alserve.errors import DataError, RunError
@@ -18,7 +18,7 @@ from alserve.folder.segment import segment
 def test_a_file_goes_to_its_own_name_whatever_its_suffix(tmp_path: Path, predictor: Predictor) -> None:
     named = write_picture(tmp_path / "x" / "y" / "scan.007")
     segment(named, out=tmp_path / "out", model=predictor, save="mask")
-    assert files(tmp_path / "out") == {"masks/scan.007.png", MANIFEST}
+    assert files(tmp_path / "out") == {"masks/scan.007.png", MANIFEST} | SUMMARY
 
 
 @pytest.mark.parametrize("where", ["in/out", "in", "."])

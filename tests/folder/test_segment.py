@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import Cli
-from folders import SIZES, files, manifest, needs_posix, rows, write_picture
+from folders import SIZES, SUMMARY, files, manifest, needs_posix, rows, write_picture
 from pictures import encoded, picture
 from PIL import Image
 
@@ -30,7 +30,10 @@ def test_structure_sizes_and_values(tree: Path, predictor: Predictor) -> None:
     result = segment(tree, out=out, model=predictor, threads=2)
     assert (result.images, result.failed, result.exit_code) == (len(SIZES), 0, 0)
     names = {name.rpartition(".")[0] + ".png": size for name, size in SIZES.items()}
-    assert files(out) == {f"{OUTPUTS[word].folder}/{name}" for word in DEFAULT_SAVE for name in names} | {MANIFEST}
+    assert (
+        files(out)
+        == {f"{OUTPUTS[word].folder}/{name}" for word in DEFAULT_SAVE for name in names} | {MANIFEST} | SUMMARY
+    )
     for name, size in names.items():
         for folder, shape in (("masks", size), ("cams", size), ("overlays", (*size, 3))):
             data = (out / folder / name).read_bytes()
@@ -135,7 +138,7 @@ def test_a_file_that_goes_away_while_running_fails_alone(tree: Path, predictor: 
 def test_only_what_was_asked_for_is_saved(tree: Path, predictor: Predictor, save: tuple[str, ...]) -> None:
     out = tree.parent / "out"
     segment(tree, out=out, model=predictor, save=save)
-    assert {path.name for path in out.iterdir()} == {OUTPUTS[word].folder for word in save} | {MANIFEST}
+    assert {path.name for path in out.iterdir()} == {OUTPUTS[word].folder for word in save} | {MANIFEST} | SUMMARY
     assert all(row["foreground"] is not None for row in manifest(out))
 
 
@@ -162,7 +165,7 @@ def test_postprocessing_is_in_all_outputs_and_noted(tree: Path, predictor: Predi
 def test_save_words() -> None:
     assert parse_save("mask, cam,mask") == parse_save(["mask", "cam"]) == ("mask", "cam")
     for text in ("", "mask,", "masks", "mask;cam"):
-        with pytest.raises(OptionError, match=f"--save '{text}': unknown output .*there are cam, cutout, mask, "):
+        with pytest.raises(OptionError, match=f"--save '{text}': unknown output .*there are cam, coco, cutout, mask, "):
             parse_save(text)
     with pytest.raises(OptionError, match=r"--save 'mask,overly': unknown output 'overly'; did you mean overlay\?"):
         parse_save("mask,overly")

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import shapely
 from pictures import picture
+from pycocotools.coco import COCO
 
 from alserve.objects import find_objects
 from alserve.outputs import OUTPUTS, Case
@@ -54,6 +56,23 @@ def test_objects_are_a_table(case: Case) -> None:
         assert row["touches_border"] == str(int(item.touches_border))
 
 
+def test_coco_is_read_by_pycocotools(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    path.write_bytes(OUTPUTS["coco"].encode(case))
+    coco = COCO(path)
+    ((number, image),) = coco.imgs.items()
+    assert (image["file_name"], image["height"], image["width"]) == ("image", *case.mask.shape)
+    for annotation, item in zip(coco.imgToAnns[number], case.objects, strict=True):
+        drawn = coco.annToMask(annotation).astype(np.bool_)
+        left, top, width, height = annotation["bbox"]
+        assert (left, top, width, height) == item.box
+        own = np.zeros_like(drawn)
+        own[top : top + height, left : left + width] = item.mask
+        assert (drawn & own).sum() >= 0.98 * (drawn | own).sum()
+        assert annotation["area"] == item.area
+        assert coco.cats[annotation["category_id"]]["name"] == case.prediction.label
+
+
 def test_probabilities_are_exact_to_a_65535th(case: Case) -> None:
     written = cv2.imdecode(np.frombuffer(OUTPUTS["probability"].encode(case), np.uint8), cv2.IMREAD_UNCHANGED)
     assert written.dtype == np.uint16
@@ -73,3 +92,4 @@ def test_nothing_found(case: Case) -> None:
     nothing = Case(case.image, case.prediction, PostProcessing(threshold=1.0))
     assert json.loads(OUTPUTS["polygons"].encode(nothing))["features"] == []
     assert OUTPUTS["objects"].encode(nothing).decode().splitlines()[1:] == []
+    assert json.loads(OUTPUTS["coco"].encode(nothing))["annotations"] == []

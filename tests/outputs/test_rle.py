@@ -29,6 +29,14 @@ def test_the_text_is_that_of_pycocotools(height: int, width: int, seed: int, sha
     assert encode_rle(mask) == {"size": [height, width], "counts": expected["counts"].decode()}
 
 
+@given(MASKS, st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+def test_a_part_of_an_image_is_encoded_as_in_the_image(
+    mask: npt.NDArray[np.bool_], left: int, top: int, right: int, bottom: int
+) -> None:
+    whole = np.pad(mask, ((top, bottom), (left, right)))
+    assert encode_rle(mask, whole.shape, left=left, top=top) == encode_rle(whole)
+
+
 @given(MASKS)
 def test_a_mask_comes_back(mask: npt.NDArray[np.bool_]) -> None:
     encoded = encode_rle(mask)

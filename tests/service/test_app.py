@@ -1,8 +1,8 @@
 """The service as its users meet it: a real process, real requests, compared with the Predictor in here."""
 
-import base64
 import io
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +21,8 @@ from web import IMAGE, PNG, SERVE, assert_refused, claiming_png, decoded, drawin
 
 from alserve.drawing import overlay
 from alserve.modelfile import METADATA_KEY, default_model, from_metadata, write_metadata
+from alserve.outputs import OUTPUTS, Case
+from alserve.postprocessing import PostProcessing
 from alserve.predictor import Prediction, Predictor, load
 from alserve.service.answering import LABEL_HEADER
 from alserve.service.app import app
@@ -100,10 +102,29 @@ def test_masks_are_postprocessed_alike_everywhere(client: httpx.Client, predicto
     assert answer["foreground"] == pytest.approx(expected.mean())
     np.testing.assert_array_equal(picture(answer["mask"]), expected * 255)
     np.testing.assert_array_equal(picture(answer["cutout"])[..., 3] > 127, expected)
-    rows = base64.b64decode(answer["objects"]["csv"]).decode().splitlines()[1:]
-    assert sum(int(row.split(",")[2]) for row in rows) == expected.sum()
-    features = json.loads(base64.b64decode(answer["polygons"]["geojson"]))["features"]
-    assert len(features) == len(rows)
+    rows = answer["objects"]["csv"].splitlines()[1:]
+    assert sum(int(row.split(",")[3]) for row in rows) == expected.sum()
+    assert len(answer["polygons"]["geojson"]["features"]) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("asked", "output"),
+    [("png", "mask"), ("mask", "mask"), ("geojson", "polygons"), ("coco", "coco"), ("csv", "objects")]
+    + [(name, name) for name in ("cutout", "overlay", "probability")],
+)
+def test_segment_answers_any_output_as_a_file(
+    client: httpx.Client, predictor: Predictor, asked: str, output: str
+) -> None:
+    prediction = predictor.predict(IMAGE)
+    post = PostProcessing(middle_of(prediction), min_area=20)
+    params = {"format": asked, "threshold": str(post.threshold), "min_area": "20"}
+    answer = client.post("/segment", content=PNG, params=params).raise_for_status()
+    expected = OUTPUTS[output].encode(Case(IMAGE, prediction, post))
+    assert answer.headers["content-type"].split(";")[0] == OUTPUTS[output].media_type
+    if answer.headers["content-type"].startswith("image/"):
+        assert decoded(answer.content) == pytest.approx(decoded(expected), abs=8)
+    else:  # the digits after the point can differ with the number of threads
+        assert re.sub(rb"\.\d+", b"", answer.content) == re.sub(rb"\.\d+", b"", expected)
 
 
 @pytest.mark.parametrize(
@@ -111,13 +132,14 @@ def test_masks_are_postprocessed_alike_everywhere(client: httpx.Client, predicto
     [
         (
             "/predict?include=mask,shoes",
-            "unknown output 'shoes'; there are cam, cutout, mask, objects, overlay, polygons, probability",
+            "unknown output 'shoes'; there are cam, coco, cutout, mask, objects, overlay, polygons, probability",
         ),
         ("/predict_batch?include=probabilty", "did you mean probability?"),
         ("/predict?mask_format=tiff", "'png' or 'rle'"),
         ("/predict?threshold=1.5", "less than or equal to 1"),
         ("/segment?threshold=nan", "threshold"),
-        ("/segment?include=mask", "unknown option 'include'; allowed: threshold, smooth, fill_holes, min_area"),
+        ("/segment?include=mask", "unknown option 'include'; allowed: threshold, smooth, fill_holes, min_area, format"),
+        ("/segment?format=geojsn", "did you mean"),
         ("/segment?smooth=-1", "greater than or equal to 0"),
         ("/segment?smooth=1e9", "less than or equal to 20"),
         ("/segment?min_area=1.5", "valid integer"),

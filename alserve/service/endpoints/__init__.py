@@ -25,7 +25,7 @@ class Endpoint:
         method: The HTTP method.
         respond: Answers a request; an `AlserveError` that it raises is answered as `alserve.service.errors` says.
         summary: One line for the description.
-        content: The schema of the JSON that it answers, or the media type of something else.
+        content: The schema of the JSON that it answers, or the media type, or types, of something else.
         options: The query options that `respond` reads. Default: none.
         body: The form field in which a request brings its image or images, or the schema of the JSON that it brings.
             Default: there is no body.
@@ -36,7 +36,7 @@ class Endpoint:
     method: Literal["GET", "POST"]
     respond: Callable[[Request], Awaitable[Response]]
     summary: str
-    content: type[BaseModel] | str
+    content: type[BaseModel] | str | tuple[str, ...]
     options: type[Options] | None = None
     body: Literal["image", "images"] | type[BaseModel] | None = None
     example: Mapping[str, Any] | None = None

@@ -1,7 +1,8 @@
 /** The page: pictures come in, are sent two at a time, and are shown with their answers; at first an example is. */
 
 import { infernoPalette, loadImage, shareAbove } from "./maps.js";
-import { getExample, getModel, predict } from "./service.js";
+import { describeObjects, findObjects, listObjects } from "./objects.js";
+import { getExample, getModel, predict, segment } from "./service.js";
 import { draw, loadLayers, maskBlob } from "./view.js";
 
 const AT_ONCE = 2;
@@ -9,6 +10,8 @@ const LAYERS = "include=probability,cam";
 /** Shares of the window's height that the picture and the map beside it may fill. */
 const PICTURE_SHARE = 0.78;
 const MAP_SHARE = 0.2;
+/** Milliseconds for which the threshold rests before the objects are counted anew. */
+const REST = 120;
 const STATES = { waiting: "waiting", busy: "working", failed: "failed" };
 
 /**
@@ -37,6 +40,9 @@ let model = null;
 let threshold = null;
 let working = 0;
 let drawing = 0;
+let counting = 0;
+/** The object that is marked in the picture. @type {?import("./objects.js").MaskObject} */
+let marked = null;
 
 const level = () => threshold ?? shown.answer.threshold;
 
@@ -198,6 +204,7 @@ async function show() {
   find("detail").hidden = false;
   if (drawable) fillResult(answer);
   paint(); // at once: no figure of the picture before stays beside this one's name
+  countObjects();
 }
 
 function fillResult({ label, scores, threshold: own }) {
@@ -241,8 +248,30 @@ function paint() {
     heat: find("heat").checked,
     opacity,
     threshold: shown.counts ? level() : 1,
+    marked,
   });
   if (shown.counts) draw(find("map"), shown, MAP_SHARE, { outline: false, heat: true, opacity });
+}
+
+/** Counts and lists the objects above the threshold. */
+function countObjects() {
+  clearTimeout(counting);
+  marked = null;
+  if (!shown?.counts) return;
+  const objects = findObjects(shown.whole, level());
+  find("objects-count").textContent = describeObjects(objects);
+  find("objects").hidden = !objects?.length;
+  listObjects(find("objects"), objects ?? [], (object) => {
+    marked = object;
+    redraw();
+  });
+}
+
+function setThreshold(value) {
+  threshold = value;
+  redraw();
+  clearTimeout(counting);
+  counting = setTimeout(countObjects, REST);
 }
 
 /* ---- downloads ---- */
@@ -274,6 +303,17 @@ function saveJson() {
   save(new Blob([JSON.stringify(answer, null, 2)], { type: "application/json" }), `${stem(shown.file)}.json`);
 }
 
+/** Saves another output, which the server makes at the threshold of the page. */
+async function saveOutput({ format, suffix }) {
+  const { file } = shown;
+  try {
+    const blob = await segment(file, `format=${format}&threshold=${level()}`);
+    save(blob, `${stem(file)}_${format}${suffix}`);
+  } catch (error) {
+    announce(`${file.name}: ${error.message}`);
+  }
+}
+
 /* ---- what the user does ---- */
 
 function setUp() {
@@ -293,14 +333,8 @@ function setUp() {
       if (type === "drop") add(event.dataTransfer.files);
     });
   }
-  find("threshold").addEventListener("input", ({ target }) => {
-    threshold = target.valueAsNumber;
-    redraw();
-  });
-  find("reset").addEventListener("click", () => {
-    threshold = null;
-    redraw();
-  });
+  find("threshold").addEventListener("input", ({ target }) => setThreshold(target.valueAsNumber));
+  find("reset").addEventListener("click", () => setThreshold(null));
   for (const id of ["outline", "fill", "heat", "opacity"]) find(id).addEventListener("input", redraw);
   new ResizeObserver(redraw).observe(find("picture").parentElement);
   find("remove").addEventListener("click", () => remove(chosen));
@@ -310,6 +344,9 @@ function setUp() {
   });
   find("save-mask").addEventListener("click", saveMask);
   find("save-json").addEventListener("click", saveJson);
+  for (const button of document.querySelectorAll("[data-format]")) {
+    button.addEventListener("click", () => saveOutput(button.dataset));
+  }
 }
 
 async function addExample(name) {

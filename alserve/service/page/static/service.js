@@ -37,6 +37,22 @@ export const getExample = async (name) => (await request(`page/examples/${name}`
  * @returns {Promise<Answer>}
  */
 export async function predict(file, query) {
+  const response = await send(`predict?${query}`, file);
+  return reach(() => response.json());
+}
+
+/**
+ * Has a picture segmented.
+ * @param {Blob} file
+ * @param {string} query  options of `POST /segment`
+ * @returns {Promise<Blob>}  the file of one output
+ */
+export async function segment(file, query) {
+  const response = await send(`segment?${query}`, file);
+  return reach(() => response.blob());
+}
+
+async function send(path, file) {
   if (file.size > MAX_BYTES) {
     throw new Error(`The file has ${Math.ceil(file.size / 2 ** 20)} MiB; the server takes ${MAX_BYTES / 2 ** 20} MiB.`);
   }
@@ -44,9 +60,7 @@ export async function predict(file, query) {
     throw new Error("The file cannot be read. Folders cannot be dropped, only pictures.");
   });
   if (!body.byteLength) throw new Error("The file is empty.");
-  const headers = { "Content-Type": "application/octet-stream" };
-  const response = await request(`predict?${query}`, { method: "POST", body }, headers);
-  return reach(() => response.json());
+  return request(path, { method: "POST", body }, { "Content-Type": "application/octet-stream" });
 }
 
 async function request(path, options = {}, headers = {}) {

@@ -17,7 +17,8 @@ const CLEAR = [0, 0, 0, 0];
  * @typedef {object} Layers
  * @property {?HTMLImageElement} image  null where the browser cannot show it
  * @property {HTMLCanvasElement} [picture]  the image, reduced
- * @property {import("./maps.js").Grey} [probability]
+ * @property {import("./maps.js").Grey} [whole]  the probability map, as large as the picture
+ * @property {import("./maps.js").Grey} [probability]  the same, reduced
  * @property {number[]} [counts]  pixels of each grey level of the whole probability map
  * @property {HTMLCanvasElement} [heat]
  */
@@ -31,11 +32,13 @@ export async function loadLayers(url, answer) {
   const picture = image && reduce(image, PICTURE_SIDE).canvas;
   if (!answer) return { image, picture };
   const [probability, cam] = await Promise.all([loadPng(answer.probability.png), loadPng(answer.cam.png)]);
+  const whole = readGrey(probability);
   return {
     image,
     picture,
+    whole,
     probability: readGrey(probability, MAP_SIDE),
-    counts: countLevels(readGrey(probability)),
+    counts: countLevels(whole),
     heat: paint(readGrey(cam, MAP_SIDE), infernoPalette()),
   };
 }
@@ -45,7 +48,8 @@ export async function loadLayers(url, answer) {
  * @param {HTMLCanvasElement} canvas
  * @param {Layers} layers
  * @param {number} share  of the window's height that it may fill
- * @param {{outline: boolean, fill?: number, heat: boolean, opacity: number, threshold?: number}} settings
+ * @param {{outline: boolean, fill?: number, heat: boolean, opacity: number, threshold?: number,
+ *   marked?: ?import("./objects.js").MaskObject}} settings
  */
 export function draw(canvas, { image, picture, probability, heat }, share, settings) {
   canvas.hidden = !image;
@@ -65,6 +69,18 @@ export function draw(canvas, { image, picture, probability, heat }, share, setti
   context.drawImage(picture, 0, 0, width, height);
   if (probability && settings.heat) drawHeat(context, heat, settings.opacity);
   if (probability && settings.outline) drawMask(context, probability, settings);
+  if (settings.marked) drawBox(context, settings.marked, width / naturalWidth);
+}
+
+/** Draws a box around an object, a little outside of it. */
+function drawBox(context, { left, top, width, height }, scale) {
+  const margin = 4 * devicePixelRatio;
+  const box = [left * scale - margin, top * scale - margin, width * scale + 2 * margin, height * scale + 2 * margin];
+  for (const [colour, line] of [[CASING, 5], ["#ffffff", 2.5]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = line * devicePixelRatio;
+    context.strokeRect(...box);
+  }
 }
 
 /** The server's mask image: white above the threshold, of the picture's own size. */

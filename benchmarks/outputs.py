@@ -1,0 +1,69 @@
+"""Time a folder run with more outputs against one with the mask alone; write benchmarks/results/outputs.md.
+
+    python benchmarks/outputs.py
+
+The runs go by turns, so that whatever else the machine does slows them all; a ratio is the median over the rounds.
+Beside it stands that of the processor's time, which other work changes less.
+"""
+
+import time
+from pathlib import Path
+from statistics import mean, median
+from tempfile import TemporaryDirectory
+
+from common import RESULTS, draw_jpeg, machine, options, table, write_report
+
+from alserve import load
+from alserve.folder.segment import segment
+from alserve.modelfile import default_model
+
+SAVES = ("mask", "mask,polygons", "mask,objects", "mask,polygons,objects", "mask,coco", "mask,cam,overlay")
+
+
+def main() -> None:
+    """Draw, run by turns, write the table."""
+    parser = options(__doc__)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", type=Path, help="model file; default: that of the package")
+    arguments = parser.parse_args()
+    predictor = load(arguments.model or default_model(), threads=1)
+    seconds: dict[str, list[float]] = {save: [] for save in SAVES}
+    work: dict[str, list[float]] = {save: [] for save in SAVES}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for number in range(arguments.images):
+            draw_jpeg(folder / "in" / f"{number:04}.jpg", number)
+        for _ in range(arguments.rounds):
+            for save in SAVES:
+                start = time.process_time()
+                result = segment(folder / "in", out=folder / "out", model=predictor, save=save, overwrite=True)
+                work[save].append(time.process_time() - start)
+                seconds[save].append(result.seconds)
+        objects = mean(row["objects"] for row in result.rows())
+    rows = [
+        (
+            save,
+            f"{1000 * median(seconds[save]) / arguments.images:.1f}",
+            f"{ratio(seconds[save], seconds['mask']):.2f}",
+            f"{ratio(work[save], work['mask']):.2f}",
+        )
+        for save in SAVES
+    ]
+    how = (
+        f"`python benchmarks/outputs.py`, {arguments.images} drawn images of 522 x 775 pixels with {objects:.0f} "
+        f"objects in the mean, model {predictor.engine.sha256[:12]}, working side {predictor.spec.short_side}, median "
+        f"of {arguments.rounds} rounds; {machine()}. Images are decoded in processes of their own, whose work is in "
+        "the time alone."
+    )
+    titles = ("--save", "ms an image", "time over mask alone", "processor's time over mask alone")
+    write_report(RESULTS / "outputs.md", "Outputs: what they cost", how, table(titles, rows))
+
+
+def ratio(one: list[float], other: list[float]) -> float:
+    """Return the median of the ratios of two runs of the same round."""
+    return median(mine / its for mine, its in zip(one, other, strict=True))
+
+
+if __name__ == "__main__":
+    main()
