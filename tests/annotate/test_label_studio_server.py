@@ -88,7 +88,8 @@ def test_label_studio_shows_our_predictions(studio: Studio, folder: Path, predic
         action = {"id": "retrieve_tasks_predictions", "project": project}
         studio.call("POST", "dm/actions", params=action, json=chosen)
 
-        studio.call("PATCH", f"projects/{project}/", json={"sampling": "Uncertainty sampling"})
+        least_certain_first = {"sampling": "Uncertainty sampling", "model_version": version}
+        studio.call("PATCH", f"projects/{project}/", json=least_certain_first)
         least = min(studio.tasks(project)[:3], key=lambda task: task["predictions"][0]["score"])
         assert studio.call("GET", f"projects/{project}/next/")["id"] == least["id"]
 
@@ -182,7 +183,7 @@ class Walk:
 
         self.studio.correct(stray, painted(self.truth(wrong)))
         confirmed = choice_region(CONFIRM, "empty", self.truth(empty).shape)
-        self.studio.correct(nothing, confirmed, painted(self.truth(wrong)))
+        self.studio.correct(nothing, confirmed, painted(self.truth(empty)))
         with pytest.raises(DataError, match="is painted, and 'empty' is chosen as well"):
             self.go()
         self.studio.correct(nothing, confirmed)
