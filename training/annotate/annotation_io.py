@@ -40,7 +40,7 @@ def import_masks(source: Path, out: Path, data: Path | None = None, *, overwrite
         known.check_folders(source, out)
     files: dict[Path, bytes] = {}
     strangers: list[str] = []
-    for annotation in read_annotations(source):
+    for annotation in read_annotations(source, known.shape_of if known else None):
         path = _place(annotation, out, known, source)
         if path is None:
             strangers.append(annotation.name)
@@ -127,6 +127,20 @@ class _Known:
         """
         if path.exists() and self._listing.find(str(path)) in self._identities:
             raise DataError(f"{path}: is an image of {self.source}, which no mask replaces; name another --out")
+
+    def shape_of(self, name: str) -> tuple[int, int] | None:
+        """Return (height, width), in pixels, of the image that `find` finds; None where it finds none.
+
+        Raises:
+            DataError: See `find`, or its size cannot be read.
+        """
+        found = self.find(name)
+        if found is None:
+            return None
+        shape = peek_shape(self.images[found])
+        if shape is None:
+            raise DataError(f"{self.images[found]}: has no readable size")
+        return shape
 
     def find(self, name: str) -> str | None:
         """Find the image that shares most of the path; return its name without suffix.
