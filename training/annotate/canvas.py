@@ -42,7 +42,7 @@ class Canvas:
             raise ValueError(f"a box of {width} x {height} pixels at {left}, {top} reaches out of the image")
         self._painted += width * height
         if self._painted > MOST_PAINTED:
-            raise ValueError(f"its shapes cover more than {MOST_PAINTED:,} pixels; export one mask an image")
+            raise ValueError(f"its shapes cover more than {MOST_PAINTED:,} pixels; join those that overlap")
         return self.mask[top : top + height, left : left + width]
 
     def fill(self, rings: Sequence[Float64], label: str) -> None:
@@ -77,7 +77,7 @@ class Canvas:
         count = stop - first  # of rows whose middles an edge crosses; its lower end is not of it
         self._outline += int(count.sum()) + len(ring)
         if self._outline > MOST_OUTLINE:
-            raise ValueError(f"its outlines are longer than {MOST_OUTLINE:,} pixels; export run lengths")
+            raise ValueError(f"its outlines are longer than {MOST_OUTLINE:,} pixels; simplify them")
         edge = np.repeat(np.arange(len(ring)), count)
         rows = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count - first, count)
         (x, y), (dx, dy) = start[edge].T, (end - start)[edge].T

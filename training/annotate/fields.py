@@ -20,7 +20,8 @@ Size = Annotated[int, Field(strict=False)]
 def first_fault(error: ValidationError) -> str:
     """Return, in one line, which field cannot be read and why."""
     first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def checked_name(name: str) -> str:
