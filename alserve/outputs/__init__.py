@@ -3,12 +3,13 @@
 The command line, the folder run, the service and its description read this registry.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from alserve.arrays import Float32, Grey, Image, Mask
+from alserve.objects import MaskObject, find_objects
 from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.registry import Registry
 
@@ -44,7 +45,7 @@ class Case:
     """uint8 [height, width, 3], RGB, upright; where no output asked for it (`Output.draws_on_image`), of any size."""
     prediction: Predicted
     post: PostProcessing = UNCHANGED
-    """What is done to the mask."""
+    """What is done to the mask, and how its objects are measured."""
 
     @property
     def threshold(self) -> float:
@@ -54,7 +55,14 @@ class Case:
     @cached_property
     def mask(self) -> Mask:
         """The foreground, after postprocessing: bool [height, width]."""
-        return self.prediction.mask(**asdict(self.post))
+        post = self.post
+        return self.prediction.mask(
+            post.threshold, smooth=post.smooth, fill_holes=post.fill_holes, min_area=post.min_area
+        )
+
+    def objects(self) -> Iterator[MaskObject]:
+        """Yield the objects of the mask."""
+        return find_objects(self.mask, self.post.split_touching)
 
 
 def _nothing(_: Case) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 import csv
 import io
+from collections.abc import Iterable
 
-from alserve.objects import find_objects
 from alserve.outputs import OUTPUTS, Case, Output
 
 COLUMNS = (
@@ -25,13 +25,21 @@ COLUMNS = (
 )
 """Lengths in pixels, areas in square pixels, probabilities and solidity from 0 to 1; see `alserve.objects`."""
 
+IN_MICROMETRES = ("area_um2", "perimeter_um", "equivalent_diameter_um")
+"""Where the size of a pixel is known: the same in micrometres and square micrometres."""
+
+
+def _text(values: Iterable[float]) -> list[str]:
+    return [f"{value:.6g}" for value in values]
+
 
 def _encode(case: Case) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
+    side = case.post.um_per_pixel
+    rows.writerow(COLUMNS if side is None else COLUMNS + IN_MICROMETRES)
     probability, label = case.prediction.probability(), case.prediction.label
-    for item in find_objects(case.mask):
+    for item in case.objects():
         values = item.values(probability)
         measured = (
             item.perimeter,
@@ -42,9 +50,8 @@ def _encode(case: Case) -> bytes:
             item.equivalent_diameter,
             item.solidity,
         )
-        rows.writerow(
-            [item.number, label, item.area, *(f"{value:.6g}" for value in measured), int(item.touches_border)]
-        )
+        scaled = () if side is None else (item.area * side**2, item.perimeter * side, item.equivalent_diameter * side)
+        rows.writerow([item.number, label, item.area, *_text(measured), int(item.touches_border), *_text(scaled)])
     return text.getvalue().encode()
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from alserve.objects import MaskObject, Ring, find_objects
+from alserve.objects import MaskObject, Ring
 from alserve.outputs import OUTPUTS, Case, Output
 
 
@@ -36,7 +36,7 @@ def _closed(ring: Ring) -> list[list[float]]:
 
 
 def _encode(case: Case) -> bytes:
-    found = [feature(item, case.prediction.label) for item in find_objects(case.mask)]
+    found = [feature(item, case.prediction.label) for item in case.objects()]
     return json.dumps({"type": "FeatureCollection", "features": found}, separators=(",", ":")).encode()
 
 
