@@ -29,13 +29,17 @@ def encode_rle(mask: Mask) -> dict[str, Any]:
     Returns:
         `size`: [height, width] in pixels; `counts`: the runs, as text.
     """
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts = [0, *edges.tolist(), flat.size]
-    runs = [0] * int(flat[0]) + [end - start for start, end in pairwise(starts)]
+    runs = runs_of(mask.ravel(order="F"))
     before = [0, 0, 0, *runs[1:]]
     counts = "".join(_characters(run - base) for run, base in zip(runs, before, strict=False))
     return {"size": list(mask.shape), "counts": counts}
+
+
+def runs_of(flat: Mask) -> list[int]:
+    """Return the runs of a row of pixels, bool [pixels], the first one background."""
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts = [0, *edges.tolist(), flat.size]
+    return [0] * int(flat[0]) + [end - start for start, end in pairwise(starts)]
 
 
 def _characters(value: int) -> str:

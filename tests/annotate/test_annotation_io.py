@@ -177,6 +177,8 @@ def test_files_of_no_known_format(tmp_path: Path, cli: Cli, content: object, wor
 def test_formats_that_are_not_written(cli: Cli, tmp_path: Path) -> None:
     command = ("masks", "export", tmp_path, "--out", tmp_path / "x.json", "--format")
     assert_refused(cli(*command, "label_studio"), "--format", "did you mean label-studio?")
-    assert_refused(cli(*command, "pictures"), "'pictures' is unknown; there are coco, cvat, label-studio")
-    with pytest.raises(OptionError, match="is only read; use one of: coco, cvat, label-studio"):
+    assert_refused(
+        cli(*command, "pictures"), "'pictures' is unknown; there are coco, coco-polygons, cvat, label-studio"
+    )
+    with pytest.raises(OptionError, match="is only read; use one of: coco, coco-polygons, cvat, label-studio"):
         export_masks(tmp_path, tmp_path / "x.json", "pictures", "")

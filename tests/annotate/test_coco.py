@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotations import MASKS, Mask, assert_import_refused, blob, read_one, write_json
+from annotations import MASKS, Mask, assert_import_refused, blob, drawn_shapes, read_one, write_json
 from command import Cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from training.annotate.formats import Draft, read_annotations
-from training.annotate.formats.coco import coco_file, decode_regions
+from training.annotate.formats.coco import coco_file, decode_regions, polygon_regions
 
 
 @given(MASKS, st.integers(0, 2**16))
@@ -40,6 +40,24 @@ def test_what_goes_out_as_coco_comes_in_again(tmp_path_factory: pytest.TempPathF
     assert [annotation.name for annotation in found] == [draft.name for draft in full]
     for annotation, draft in zip(found, full, strict=True):
         np.testing.assert_array_equal(annotation.mask, draft.mask)
+
+
+@settings(deadline=None)
+@given(MASKS | drawn_shapes())
+def test_polygons_are_written_with_their_holes(tmp_path_factory: pytest.TempPathFactory, mask: Mask) -> None:
+    """As pycocotools draws them, and as they come in again."""
+    content = coco_file([Draft("a.png", (mask.shape[0], mask.shape[1]), mask)], polygon_regions)
+    whole = np.zeros(mask.shape, np.bool_)
+    for annotation in content["annotations"]:
+        (drawn,) = coco.frPyObjects(annotation["segmentation"], *mask.shape)
+        found = coco.decode(drawn).astype(bool)
+        assert not (whole & found).any()
+        assert annotation["area"] == found.sum()
+        assert annotation["bbox"] == coco.toBbox(drawn).tolist()
+        whole |= found
+    np.testing.assert_array_equal(whole, mask)
+    if mask.any():
+        np.testing.assert_array_equal(read_one(write_json(tmp_path_factory.getbasetemp() / "p.json", content)), mask)
 
 
 def test_coco_in_every_writing(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def read_annotations(
     if found is None and source.content is None:
         raise DataError(f"{path}: is no JSON file, or ends too early; export it again")
     if found is None:
-        raise DataError(f"{path}: is none of: {', '.join(one.description for one in FORMATS.values())}")
+        raise DataError(f"{path}: is none of: {', '.join(dict.fromkeys(one.description for one in FORMATS.values()))}")
     try:
         yield from found.read(source)
     except ValidationError as error:

@@ -7,18 +7,18 @@ in the file). Masks are run lengths along the rows of a box, the first one backg
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from itertools import pairwise
 from math import cos, pi, radians, sin
 from typing import Any, TypeVar
 from xml.parsers import expat  # fetches nothing by itself; `_Parser` refuses entities, which could swell
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alserve.arrays import Float64, Mask
 from alserve.errors import DataError
-from alserve.outputs.rle import run_lengths
+from alserve.outputs.rle import run_lengths, runs_of
 from training.annotate.canvas import BACKGROUND, Canvas, checked_ring
 from training.annotate.fields import checked_name, checked_shape, first_fault
 from training.annotate.formats import FOREGROUND, FORMATS, Annotation, Draft, Format, Source
@@ -234,14 +234,11 @@ _NO_TEXT = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _mask_element(mask: Mask) -> str:
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-    flat = mask[top:bottom, left:right].ravel()
-    edges = (np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist()
-    runs = [0] * int(flat[0]) + [end - start for start, end in pairwise([0, *edges, flat.size])]
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    runs = runs_of(mask[top : top + height, left : left + width].ravel())
     return (
         f'<mask label="{FOREGROUND}" source="auto" occluded="0" rle="{", ".join(map(str, runs))}" '
-        f'left="{left}" top="{top}" width="{right - left}" height="{bottom - top}" z_order="0"/>'
+        f'left="{left}" top="{top}" width="{width}" height="{height}" z_order="0"/>'
     )
 
 
