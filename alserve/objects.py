@@ -117,7 +117,8 @@ def find_objects(mask: Mask, split_touching: float = 0.0) -> Iterator[MaskObject
     else:
         numbers = np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1], np.int32)
     height, width = mask.shape
-    for place, (number, left, top, right, bottom) in enumerate(_boxes(numbers), start=1):
+    for place, box in enumerate(_boxes(numbers), start=1):
+        number, left, top, right, bottom = box.tolist()
         own: Mask = numbers[top:bottom, left:right] == number
         edges, _ = cv2.findContours(own.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         perimeter = sum(cv2.arcLength(edge, closed=True) for edge in edges)
@@ -125,8 +126,8 @@ def find_objects(mask: Mask, split_touching: float = 0.0) -> Iterator[MaskObject
         yield MaskObject(place, left, top, own, reaches, perimeter)
 
 
-def _boxes(numbers: Numbers) -> Iterator[list[int]]:
-    """Yield number, left, top, right and bottom of each object, in reading order, from the runs of its pixels."""
+def _boxes(numbers: Numbers) -> npt.NDArray[np.int64]:
+    """Return number, left, top, right and bottom of the objects, in reading order, from the runs of their pixels."""
     begins = numbers > 0
     ends = begins.copy()
     changes = numbers[:, 1:] != numbers[:, :-1]
@@ -140,5 +141,4 @@ def _boxes(numbers: Numbers) -> Iterator[list[int]]:
     np.maximum.at(right, run, rights)
     np.maximum.at(bottom, run, rows)
     boxes = np.stack([number, left, rows[first], right + 1, bottom + 1], axis=1)
-    for box in boxes[np.argsort(first)]:
-        yield box.tolist()
+    return boxes[np.argsort(first)]

@@ -104,6 +104,15 @@ def test_files_find_their_images_by_name(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "one" / "a" / "1.png").is_file()
 
 
+def test_files_may_lie_beside_the_images_of_the_data_set(cli: Cli, tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "b/2.png"):
+        write_atomic(tmp_path / "data" / name, encoded(picture(20, 30)))
+        write_json((tmp_path / "data" / name).with_suffix(".geojson"), collection(shape("Polygon", [square(5)])))
+    write_atomic(tmp_path / "data" / "a" / "._1.geojson", b"\0")
+    command = ("masks", "import", tmp_path / "data", "--out", tmp_path / "out", "--data", tmp_path / "data")
+    assert cli(*command)[:2] == (0, f"2 masks, in {tmp_path / 'out'}\n")
+
+
 def test_what_a_folder_run_wrote_comes_in_again(cli: Cli, tmp_path: Path, predictor: Predictor) -> None:
     for number, name in enumerate(("a/1.jpg", "b/2.png")):
         write_atomic(tmp_path / "data" / name, encoded(picture(90, 120, number)))

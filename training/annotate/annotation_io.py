@@ -11,7 +11,7 @@ from alserve.measure.dataset import Dataset, find_pictures, load_dataset, read_m
 from alserve.measure.listing import Listing
 from alserve.paths import below
 from alserve.terminal import say
-from training.annotate.formats import FORMATS, Annotation, Draft, read_annotations, written_formats
+from training.annotate.formats import FORMATS, Annotation, Draft, Source, read_annotations, recognized, written_formats
 from training.annotate.formats.label_studio import UPLOADED
 from training.annotate.oracle import check_mirrored, is_marked
 
@@ -112,7 +112,7 @@ class _Known:
         Raises:
             DataError: Says which folder it is.
         """
-        if source.is_dir():
+        if recognized(Source(source)) is FORMATS["pictures"]:
             for path in find_pictures(source).values():
                 if self._listing.find(str(path)) in self._identities:
                     raise DataError(f"{path}: is an image of {self.source}, not a mask; name the folder of masks")

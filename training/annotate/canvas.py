@@ -81,7 +81,7 @@ class Canvas:
         edge = np.repeat(np.arange(len(ring)), count)
         rows = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count - first, count)
         (x, y), (dx, dy) = start[edge].T, (end - start)[edge].T
-        columns = np.clip(np.ceil(x + (rows + 0.5 - y) * (dx / dy) - 0.5), 0, width).astype(np.int64)
+        columns = np.clip(np.ceil(x + dx * ((rows + 0.5 - y) / dy) - 0.5), 0, width).astype(np.int64)
         return rows, columns
 
 

@@ -88,6 +88,25 @@ def written_formats() -> list[str]:
     return [name for name, format_ in FORMATS.items() if format_.write]
 
 
+def recognized(source: Source) -> Format:
+    """Return the format of a source: the first that recognizes it.
+
+    Raises:
+        DataError: It is in none.
+    """
+    path = source.path
+    found = next((one for one in FORMATS.values() if one.recognize(source)), None)
+    if found is not None:
+        return found
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{path}: no such file or folder")
+    if is_zipfile(path):
+        raise DataError(f"{path}: is a zip archive; unpack it, and name the file or folder in it")
+    if source.content is None:
+        raise DataError(f"{path}: is no JSON file, or ends too early; export it again")
+    raise DataError(f"{path}: is none of: {', '.join(dict.fromkeys(one.description for one in FORMATS.values()))}")
+
+
 def read_annotations(
     path: Path, shape_of: Callable[[str], tuple[int, int] | None] | None = None
 ) -> Iterator[Annotation]:
@@ -106,16 +125,8 @@ def read_annotations(
         DataError: The format is unknown, or a mask cannot be decoded; or a picture is a photograph, see
             `training.annotate.oracle.check_drawn`.
     """
-    if not path.is_dir() and not path.is_file():
-        raise DataError(f"{path}: no such file or folder")
     source = Source(path, shape_of)
-    found = next((one for one in FORMATS.values() if one.recognize(source)), None)
-    if found is None and is_zipfile(path):
-        raise DataError(f"{path}: is a zip archive; unpack it, and name the file or folder in it")
-    if found is None and source.content is None:
-        raise DataError(f"{path}: is no JSON file, or ends too early; export it again")
-    if found is None:
-        raise DataError(f"{path}: is none of: {', '.join(dict.fromkeys(one.description for one in FORMATS.values()))}")
+    found = recognized(source)
     try:
         yield from found.read(source)
     except ValidationError as error:

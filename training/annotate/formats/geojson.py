@@ -73,6 +73,11 @@ def _area(polygon: Polygon) -> float:
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
+def _files(root: Path) -> list[Path]:
+    """Return the GeoJSON files below a folder; hidden ones are passed over."""
+    return sorted(path for path in root.rglob(f"*{SUFFIX}") if not path.name.startswith("."))
+
+
 def _read_file(path: Path, name: str, source: Source) -> Annotation | None:
     """Read one file; None where it holds no shape."""
     if source.shape_of is None:
@@ -102,7 +107,7 @@ def _read_file(path: Path, name: str, source: Source) -> Annotation | None:
 def read_geojson(source: Source) -> Iterator[Annotation]:
     """Read GeoJSON: the shapes of each image, painted from the largest to the smallest."""
     root = source.path
-    for path in sorted(root.rglob(f"*{SUFFIX}")) if root.is_dir() else [root]:
+    for path in _files(root) if root.is_dir() else [root]:
         name = path.relative_to(root if root.is_dir() else root.parent).as_posix()
         inner = name.removesuffix(SUFFIX)
         whole = Path(inner).suffix.lower() in SUFFIXES  # a.jpg.geojson is of a.jpg, a.geojson of a
@@ -113,7 +118,7 @@ def read_geojson(source: Source) -> Iterator[Annotation]:
 
 def _recognize(source: Source) -> bool:
     if source.path.is_dir():  # before the pictures, which may be the images that it belongs to
-        return next(source.path.rglob(f"*{SUFFIX}"), None) is not None
+        return bool(_files(source.path))
     features = _features(source.content)
     empty = source.path.suffix.lower() == SUFFIX
     return (
