@@ -20,7 +20,6 @@ NECK = 0.75
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, -1), (-1, 0), (-1, -1), (-1, 1))
 """From a pixel to its eight neighbours: rows, columns. Of equal ways the first is taken."""
 
-
 _BAND = 128
 """Rows that climb together: what is needed in between is small."""
 

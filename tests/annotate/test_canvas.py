@@ -1,4 +1,4 @@
-"""Shapes that are painted over each other: compared with Shapely, and within limits."""
+"""Shapes that are painted over each other: compared with rays counted one by one, and within limits."""
 
 import cv2
 import numpy as np
