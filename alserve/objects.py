@@ -23,6 +23,9 @@ Ring = npt.NDArray[np.float64]
 """A closed line: [points, 2], x and y in pixels; the last point is joined to the first."""
 
 
+_PARENT = 3
+"""Where the hierarchy of OpenCV tells the parent of an edge, which that of a hole has."""
+
 _SQUARE = np.ones((3, 3), np.uint8)
 _CORNERS = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
 """Of a pixel, from its top left one: x and y."""
@@ -90,7 +93,7 @@ class MaskObject:
         nodes = cv2.dilate(nodes, _SQUARE).astype(np.uint8, copy=False)  # pixels with their edges
         contours, hierarchy = cv2.findContours(nodes, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         rings = [contour[:, 0] / 2 + (self.left, self.top) for contour in contours]
-        is_hole = hierarchy[0, :, 3] >= 0  # OpenCV tells the parent of a hole
+        is_hole = hierarchy[0, :, _PARENT] >= 0
         (outer,) = (ring for ring, hole in zip(rings, is_hole, strict=True) if not hole)
         return Outline(outer, tuple(ring for ring, hole in zip(rings, is_hole, strict=True) if hole))
 
@@ -125,13 +128,9 @@ def find_objects(mask: Mask, split_touching: float = 0.0) -> Iterator[MaskObject
     Yields:
         The objects, in reading order of their first pixels; together they are the mask.
     """
-    if split_touching:
-        numbers = part(mask, split_touching)
-    else:
-        numbers = np.asarray(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1], np.int32)
+    numbers, boxes = _parted(part(mask, split_touching)) if split_touching else _connected(mask)
     height, width = mask.shape
-    for place, box in enumerate(_boxes(numbers), start=1):
-        number, left, top, right, bottom = box.tolist()
+    for place, (number, left, top, right, bottom) in enumerate(boxes, start=1):
         own: Mask = numbers[top:bottom, left:right] == number
         edges, _ = cv2.findContours(own.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         perimeter = sum(cv2.arcLength(edge, closed=True) for edge in edges)
@@ -139,8 +138,29 @@ def find_objects(mask: Mask, split_touching: float = 0.0) -> Iterator[MaskObject
         yield MaskObject(place, left, top, own, reaches, perimeter)
 
 
-def _boxes(numbers: Numbers) -> npt.NDArray[np.int64]:
-    """Return number, left, top, right and bottom of the objects, in reading order, from the runs of their pixels."""
+_Boxes = list[tuple[int, int, int, int, int]]
+"""Number, left, top, right and bottom of each object, in reading order of their first pixels."""
+
+
+def _connected(mask: Mask) -> tuple[Numbers, _Boxes]:
+    """Return the connected parts of a mask."""
+    pixels = mask.astype(np.uint8)
+    numbers = np.asarray(cv2.connectedComponents(pixels, connectivity=8)[1], np.int32)
+    edges, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    firsts = {
+        tuple(edge[0, 0].tolist()): cv2.boundingRect(edge)  # an edge begins at the first of its pixels
+        for edge, parent in zip(edges, hierarchy[0, :, _PARENT] if edges else (), strict=True)
+        if parent < 0
+    }
+    boxes = []
+    for x, y in sorted(firsts, key=lambda first: first[::-1]):
+        left, top, width, height = firsts[x, y]
+        boxes.append((int(numbers[y, x]), left, top, left + width, top + height))
+    return numbers, boxes
+
+
+def _parted(numbers: Numbers) -> tuple[Numbers, _Boxes]:
+    """Return the objects of a mask that was parted, from the runs of their pixels."""
     begins = numbers > 0
     ends = begins.copy()
     changes = numbers[:, 1:] != numbers[:, :-1]
@@ -154,4 +174,4 @@ def _boxes(numbers: Numbers) -> npt.NDArray[np.int64]:
     np.maximum.at(right, run, rights)
     np.maximum.at(bottom, run, rows)
     boxes = np.stack([number, left, rows[first], right + 1, bottom + 1], axis=1)
-    return boxes[np.argsort(first)]
+    return numbers, [tuple(box) for box in boxes[np.argsort(first)].tolist()]
