@@ -1,8 +1,9 @@
-"""Objects of a mask: its connected parts, with their outlines and what is measured of them.
+"""Objects of a mask: its connected parts, or parts of these, with their outlines and what is measured of them.
 
 Pixels that touch at a corner belong to one object, so that a thin crack that runs askew is not many. Coordinates are
 pixels from the image's top left corner: the first pixel reaches from 0 to 1. Outlines run along the edges of the
-pixels; where two edges meet inwards the corner is cut by half a pixel, so that an outline never touches itself.
+pixels; where two edges meet inwards the corner is cut by half a pixel, so that an outline never touches itself. Where
+objects were parted, their outlines may overlap by this much.
 """
 
 import math
@@ -16,9 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from alserve.arrays import Float32, Mask
+from alserve.touching import Numbers, part
 
 Ring = npt.NDArray[np.float64]
 """A closed line: [points, 2], x and y in pixels; the last point is joined to the first."""
+
+
+_PARENT = 3
+"""Where the hierarchy of OpenCV tells the parent of an edge, which that of a hole has."""
+
+_SQUARE = np.ones((3, 3), np.uint8)
+_CORNERS = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
+"""Of a pixel, from its top left one: x and y."""
 
 
 class Outline(NamedTuple):
@@ -32,7 +42,7 @@ class Outline(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MaskObject:
-    """A connected part of a mask."""
+    """A connected part of a mask, or one of the objects that it was parted in."""
 
     number: int
     """From 1, in reading order of the objects' first pixels."""
@@ -80,7 +90,7 @@ class MaskObject:
         """Its outline, see the module; found anew each time, for it takes more memory than all else."""
         nodes = np.zeros([2 * side + 1 for side in self.mask.shape], np.uint8)
         nodes[1::2, 1::2] = self.mask
-        nodes = cv2.dilate(nodes, np.ones((3, 3), np.uint8)).astype(np.uint8, copy=False)  # pixels with their edges
+        nodes = cv2.dilate(nodes, _SQUARE).astype(np.uint8, copy=False)  # pixels with their edges
         contours, hierarchy = cv2.findContours(nodes, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         rings = [contour[:, 0] / 2 + (self.left, self.top) for contour in contours]
         is_hole = hierarchy[0, :, _PARENT] >= 0
@@ -90,11 +100,9 @@ class MaskObject:
     @property
     def solidity(self) -> float:
         """Its area over that of its convex hull, 0 to 1; holes and bays make it less."""
-        rows = np.arange(self.mask.shape[0])
-        first, end = self.mask.argmax(axis=1), self.mask.shape[1] - self.mask[:, ::-1].argmax(axis=1)
-        holds = self.mask.any(axis=1)
-        corners = [np.stack([x[holds], y[holds]], axis=1) for x in (first, end) for y in (rows, rows + 1)]
-        hull = cv2.convexHull(np.concatenate(corners).astype(np.int32))
+        (edge,), _ = cv2.findContours(self.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        corners = cv2.convexHull(edge) + _CORNERS
+        hull = cv2.convexHull(corners.reshape(-1, 2).astype(np.int32))
         return self.area / float(cv2.contourArea(hull))
 
     def values(self, values: Float32) -> Float32:
@@ -104,42 +112,66 @@ class MaskObject:
         return found
 
 
-_NEXT, _CHILD, _PARENT = 0, 2, 3
-"""What the hierarchy of OpenCV tells of a contour: the next one beside it, its first hole, its parent; by number."""
-
-
 def count_objects(mask: Mask) -> int:
-    """Return the number of objects of a mask, bool [height, width]."""
+    """Return the number of connected parts of a mask, bool [height, width]."""
     count, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     return count - 1  # the background is one
 
 
-def find_objects(mask: Mask) -> Iterator[MaskObject]:
+def find_objects(mask: Mask, split_touching: float = 0.0) -> Iterator[MaskObject]:
     """Find the objects of a mask.
 
     Args:
         mask: bool [height, width].
+        split_touching: See `alserve.PostProcessing`.
 
     Yields:
-        The objects, in reading order of their first pixels.
+        The objects, in reading order of their first pixels; together they are the mask.
     """
-    pixels = mask.astype(np.uint8)
-    contours, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    if not contours:
-        return
-    _, numbers = cv2.connectedComponents(pixels, connectivity=8)
-    lengths = [cv2.arcLength(contour, closed=True) for contour in contours]
-    links = hierarchy[0].tolist()
+    numbers, boxes = _parted(part(mask, split_touching)) if split_touching else _connected(mask)
     height, width = mask.shape
-    firsts = {place: contours[place][0, 0].tolist() for place, link in enumerate(links) if link[_PARENT] < 0}
-    order = sorted(firsts, key=lambda place: (firsts[place][1], firsts[place][0]))
-    for number, place in enumerate(order, start=1):
-        left, top, columns, rows = cv2.boundingRect(contours[place])
-        x, y = firsts[place]
-        own: Mask = numbers[top : top + rows, left : left + columns] == numbers[y, x]
-        reaches = left == 0 or top == 0 or left + columns == width or top + rows == height
-        perimeter, hole = lengths[place], links[place][_CHILD]
-        while hole >= 0:
-            perimeter += lengths[hole]
-            hole = links[hole][_NEXT]
-        yield MaskObject(number, left, top, own, reaches, perimeter)
+    for place, (number, left, top, right, bottom) in enumerate(boxes, start=1):
+        own: Mask = numbers[top:bottom, left:right] == number
+        edges, _ = cv2.findContours(own.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        perimeter = sum(cv2.arcLength(edge, closed=True) for edge in edges)
+        reaches = left == 0 or top == 0 or right == width or bottom == height
+        yield MaskObject(place, left, top, own, reaches, perimeter)
+
+
+_Boxes = list[tuple[int, int, int, int, int]]
+"""Number, left, top, right and bottom of each object, in reading order of their first pixels."""
+
+
+def _connected(mask: Mask) -> tuple[Numbers, _Boxes]:
+    """Return the connected parts of a mask."""
+    pixels = mask.astype(np.uint8)
+    numbers = np.asarray(cv2.connectedComponents(pixels, connectivity=8)[1], np.int32)
+    edges, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    firsts = {
+        tuple(edge[0, 0].tolist()): cv2.boundingRect(edge)  # an edge begins at the first of its pixels
+        for edge, parent in zip(edges, hierarchy[0, :, _PARENT] if edges else (), strict=True)
+        if parent < 0
+    }
+    boxes = []
+    for x, y in sorted(firsts, key=lambda first: first[::-1]):
+        left, top, width, height = firsts[x, y]
+        boxes.append((int(numbers[y, x]), left, top, left + width, top + height))
+    return numbers, boxes
+
+
+def _parted(numbers: Numbers) -> tuple[Numbers, _Boxes]:
+    """Return the objects of a mask that was parted, from the runs of their pixels."""
+    begins = numbers > 0
+    ends = begins.copy()
+    changes = numbers[:, 1:] != numbers[:, :-1]
+    begins[:, 1:] &= changes
+    ends[:, :-1] &= changes
+    rows, lefts = np.nonzero(begins)
+    rights = np.nonzero(ends)[1]
+    number, first, run = np.unique(numbers[rows, lefts], return_index=True, return_inverse=True)
+    left, right, bottom = lefts[first], rights[first], rows[first]
+    np.minimum.at(left, run, lefts)
+    np.maximum.at(right, run, rights)
+    np.maximum.at(bottom, run, rows)
+    boxes = np.stack([number, left, rows[first], right + 1, bottom + 1], axis=1)
+    return numbers, [tuple(box) for box in boxes[np.argsort(first)].tolist()]

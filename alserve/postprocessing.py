@@ -1,4 +1,4 @@
-"""From probability to mask: threshold, smooth edges, filled holes, no small objects; alike for all outputs."""
+"""From probability to mask and its objects, alike for all outputs."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ MOST_SMOOTH = 20.0
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """What is done to a mask, in this order.
+    """What is done to a mask, in this order, and how its objects are told apart and measured.
 
     Raises:
         OptionError: A value is out of range.
@@ -30,6 +30,11 @@ class PostProcessing:
     """Make background foreground that no path of pixels side by side joins to the border of the image."""
     min_area: int = 0
     """Remove objects of fewer pixels; pixels that touch at a corner belong to one object."""
+    split_touching: float = 0.0
+    """Part objects of this width at least, in pixels, where they touch (`alserve.touching`); the mask stays the same.
+    0: objects that touch are one."""
+    um_per_pixel: float | None = None
+    """Side of a pixel in micrometres, to measure objects in them, too. None: in pixels only."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -38,6 +43,10 @@ class PostProcessing:
             raise OptionError(f"smooth {self.smooth}: give 0 to {MOST_SMOOTH:g} pixels")
         if self.min_area < 0:
             raise OptionError(f"min_area {self.min_area}: give 0 pixels or more")
+        if not 0 <= self.split_touching < math.inf:
+            raise OptionError(f"split_touching {self.split_touching}: give 0 pixels or more")
+        if self.um_per_pixel is not None and not 0 < self.um_per_pixel < math.inf:
+            raise OptionError(f"um_per_pixel {self.um_per_pixel}: give more than 0 micrometres")
 
     def describe(self) -> dict[str, Any]:
         """Return what differs from leaving the model's mask as it is, by name."""

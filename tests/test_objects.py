@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import shapely
+from annotations import drawn_shapes
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from shapely.geometry import Polygon
 
@@ -17,21 +17,6 @@ from alserve.objects import MaskObject, find_objects
 Mask = npt.NDArray[np.bool_]
 
 NOISE = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
-
-
-@st.composite
-def shapes(draw: st.DrawFn) -> Mask:
-    """Discs and rings that overlap and reach over the border, joined by lines of one pixel."""
-    mask = np.zeros((draw(st.integers(8, 60)), draw(st.integers(8, 60))), np.uint8)
-    height, width = mask.shape
-    middles = st.tuples(st.integers(0, width - 1), st.integers(0, height - 1))
-    for _ in range(draw(st.integers(1, 4))):
-        middle, radius, hole = draw(middles), draw(st.integers(0, 14)), draw(st.integers(0, 8))
-        cv2.circle(mask, middle, radius, 1, -1)
-        if hole < radius:
-            cv2.circle(mask, middle, hole, 0, -1)
-        cv2.line(mask, middle, draw(middles), 1)
-    return mask.astype(np.bool_)
 
 
 def polygon(item: MaskObject) -> Polygon:
@@ -47,12 +32,12 @@ def filled(mask: Mask) -> Mask:
     return found
 
 
-@given(NOISE | shapes())
+@given(NOISE | drawn_shapes())
 def test_polygons_filled_again_are_the_mask(mask: Mask) -> None:
     np.testing.assert_array_equal(filled(mask), mask)
 
 
-@given(NOISE | shapes())
+@given(NOISE | drawn_shapes())
 def test_polygons_are_valid_do_not_overlap_and_have_the_area_of_their_pixels(mask: Mask) -> None:
     polygons = [polygon(item) for item in find_objects(mask)]
     assert all(each.is_valid for each in polygons)
@@ -64,7 +49,7 @@ def test_polygons_are_valid_do_not_overlap_and_have_the_area_of_their_pixels(mas
         assert each.bounds == (left, top, left + width, top + height)
 
 
-@given(NOISE | shapes())
+@given(NOISE | drawn_shapes())
 def test_objects_are_the_connected_parts(mask: Mask) -> None:
     whole = np.zeros(mask.shape, np.int64)
     for place, item in enumerate(find_objects(mask), start=1):

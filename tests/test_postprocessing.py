@@ -54,8 +54,15 @@ def test_smoothing_takes_off_what_is_narrow_and_keeps_straight_edges() -> None:
 
 
 def test_all_that_is_said_is_noted() -> None:
-    post = PostProcessing(0.3, smooth=1.5, fill_holes=True, min_area=20)
-    assert post.describe() == {"threshold": 0.3, "smooth": 1.5, "fill_holes": True, "min_area": 20}
+    said = {
+        "threshold": 0.3,
+        "smooth": 1.5,
+        "fill_holes": True,
+        "min_area": 20,
+        "split_touching": 8,
+        "um_per_pixel": 0.5,
+    }
+    assert PostProcessing(**said).describe() == said
 
 
 @pytest.mark.parametrize(
@@ -67,6 +74,10 @@ def test_all_that_is_said_is_noted() -> None:
         ({"smooth": float("nan")}, "smooth nan"),
         ({"smooth": 1e9}, "smooth 1000000000.0: give 0 to 20"),
         ({"min_area": -5}, "min_area -5: give 0 pixels or more"),
+        ({"split_touching": -1}, "split_touching -1: give 0 pixels or more"),
+        ({"split_touching": float("nan")}, "split_touching nan"),
+        ({"um_per_pixel": 0}, "um_per_pixel 0: give more than 0 micrometres"),
+        ({"um_per_pixel": float("inf")}, "um_per_pixel inf"),
     ],
 )
 def test_what_cannot_be_is_refused(values: dict[str, float], fault: str) -> None:

@@ -18,7 +18,9 @@ def import_masks(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SOURCE", help="A folder of masks from a paint program, a COCO file, or Label Studio's JSON export."
+            metavar="SOURCE",
+            help="A folder of masks from a paint program, a COCO file, CVAT's XML, Label Studio's JSON export, or "
+            "GeoJSON of QuPath.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the masks: PNG, 0 and 255.")],
@@ -32,7 +34,8 @@ def import_masks(
 ) -> None:
     """Import masks that were drawn in an annotation program.
 
-    Any label, and any value that is not zero, is foreground. An image skipped in Label Studio is skipped here as well.
+    Any label, and any value that is not zero, is foreground; in CVAT and QuPath the label background cuts holes. An
+    image skipped in Label Studio is skipped here as well.
 
     Example: alserve masks import project.json --out drawing/masks --data tissue.csv
     """
@@ -45,7 +48,7 @@ def import_masks(
 @masks.command(cls=Command, name="export")
 def export_masks(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of 'train --oracle folder:DIR'.")],
-    out: Annotated[Path, typer.Option(help="The JSON file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
     format: Annotated[  # noqa: A002
         str,
         typer.Option(

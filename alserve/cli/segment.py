@@ -30,6 +30,16 @@ def segment(
     ] = 0.0,
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help="Fill the holes of the mask.")] = False,
     min_area: Annotated[int, typer.Option(min=0, help="Remove objects of the mask of fewer pixels.")] = 0,
+    split_touching: Annotated[
+        float,
+        typer.Option(min=0, help="Part objects of this width at least, in pixels, where they touch; not in the mask."),
+    ] = 0.0,
+    um_per_pixel: Annotated[
+        float | None,
+        typer.Option(
+            help="Side of a pixel in micrometres: objects are measured in them, too.", show_default="pixels only"
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images a network call.", show_default="1 on the CPU, 16 on a GPU")
     ] = None,
@@ -104,6 +114,8 @@ def segment(
         smooth=smooth,
         fill_holes=fill_holes,
         min_area=min_area,
+        split_touching=split_touching,
+        um_per_pixel=um_per_pixel,
         batch_size=batch_size,
         tile=tile,
         overlap=overlap,

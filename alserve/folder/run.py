@@ -29,7 +29,6 @@ from alserve.geometry import working_shape
 from alserve.images.codec import peek_shape, read_bytes
 from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
-from alserve.objects import count_objects
 from alserve.outputs import OUTPUTS, Case
 from alserve.parallel import ordered_map
 from alserve.postprocessing import UNCHANGED, PostProcessing
@@ -200,7 +199,7 @@ def _write_outputs(image: PlannedImage, row: ManifestRow, case: Case, prediction
         "label": prediction.label,
         "scores": prediction.scores,
         "foreground": np.count_nonzero(case.mask) / case.mask.size,
-        "objects": count_objects(case.mask),
+        "objects": case.count_objects(),
         "width": prediction.width,
         "height": prediction.height,
         "output_bytes": sizes,

@@ -34,6 +34,8 @@ def segment(
     smooth: float = 0.0,
     fill_holes: bool = False,
     min_area: int = 0,
+    split_touching: float = 0.0,
+    um_per_pixel: float | None = None,
     tile: str | int | None = None,
     overlap: int | None = None,
     max_pixels: int | None = None,
@@ -60,6 +62,8 @@ def segment(
         smooth: Standard deviation, in pixels, by which the edges of the mask are smoothed.
         fill_holes: Fill the holes of the mask.
         min_area: Remove objects of the mask of fewer pixels.
+        split_touching: Part objects of this width at least, in pixels, where they touch; the mask stays the same.
+        um_per_pixel: Side of a pixel in micrometres: objects are measured in them, too.
         tile: "auto", for tiles as large as the training images were, or their side in pixels. Default: large images
             are not cut.
         overlap: Pixels that tiles share. Default: a quarter of a tile.
@@ -86,7 +90,7 @@ def segment(
         0
     """
     part, names, folder = Shard.parse(shard) if shard else Shard(), parse_save(save), Path(out)
-    post = PostProcessing(threshold, smooth, fill_holes, min_area)
+    post = PostProcessing(threshold, smooth, fill_holes, min_area, split_touching, um_per_pixel)
     if overlap is not None and tile is None:
         raise DataError("--overlap is for tiles; give --tile too")
     if not decode_timeout > 0:

@@ -4,12 +4,12 @@ The command line, the folder run, the service and its description read this regi
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from alserve.arrays import Float32, Grey, Image, Mask
-from alserve.objects import MaskObject, find_objects
+from alserve.objects import MaskObject, count_objects, find_objects
 from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.registry import Registry
 
@@ -49,7 +49,7 @@ class Case:
     """uint8 [height, width, 3], RGB, upright; where no output asked for it (`Output.draws_on_image`), of any size."""
     prediction: Predicted
     post: PostProcessing = UNCHANGED
-    """What is done to the mask."""
+    """What is done to the mask, and how its objects are measured."""
     name: str = "image"
     """What files that speak of the image call it."""
 
@@ -61,12 +61,19 @@ class Case:
     @cached_property
     def mask(self) -> Mask:
         """The foreground, after postprocessing: bool [height, width]."""
-        return self.prediction.mask(**asdict(self.post))
+        post = self.post
+        return self.prediction.mask(
+            post.threshold, smooth=post.smooth, fill_holes=post.fill_holes, min_area=post.min_area
+        )
 
     @cached_property
     def objects(self) -> Sequence[MaskObject]:
         """The objects of the mask, see `alserve.objects`."""
-        return tuple(find_objects(self.mask))
+        return tuple(find_objects(self.mask, self.post.split_touching))
+
+    def count_objects(self) -> int:
+        """Return the number of the objects, without measuring them where that is possible."""
+        return len(self.objects) if self.post.split_touching else count_objects(self.mask)
 
 
 def _nothing(_: Case) -> dict[str, str]:

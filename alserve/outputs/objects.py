@@ -26,11 +26,19 @@ COLUMNS = (
 )
 """Lengths in pixels, areas in square pixels, probabilities and solidity from 0 to 1; see `alserve.objects`."""
 
+IN_MICROMETRES = ("area_um2", "perimeter_um", "equivalent_diameter_um")
+"""Where the size of a pixel is known: the same in micrometres and square micrometres."""
+
+
+def _text(values: Iterable[float]) -> list[str]:
+    return [f"{value:.6g}" for value in values]
+
 
 def _encode(case: Case) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
+    side = case.post.um_per_pixel
+    rows.writerow(COLUMNS if side is None else COLUMNS + IN_MICROMETRES)
     probability, label = case.prediction.probability(), case.prediction.label
     for item in case.objects:
         values = item.values(probability)
@@ -43,24 +51,17 @@ def _encode(case: Case) -> bytes:
             item.equivalent_diameter,
             item.solidity,
         )
-        rows.writerow(
-            [
-                case.name,
-                item.number,
-                label,
-                item.area,
-                *(f"{value:.6g}" for value in measured),
-                int(item.touches_border),
-            ]
-        )
+        scaled = () if side is None else (item.area * side**2, item.perimeter * side, item.equivalent_diameter * side)
+        known = (case.name, item.number, label, item.area)
+        rows.writerow([*known, *_text(measured), int(item.touches_border), *_text(scaled)])
     return text.getvalue().encode(errors="backslashreplace")
 
 
 def _join(tables: Iterable[bytes]) -> Iterator[bytes]:
-    head = ",".join(COLUMNS).encode() + b"\n"
-    yield head
-    for table in tables:
-        yield table.removeprefix(head)
+    """Keep the titles of the first table only."""
+    for place, table in enumerate(tables):
+        titles, line, rows = table.partition(b"\n")
+        yield rows if place else titles + line + rows
 
 
 OUTPUTS.add("objects")(

@@ -48,6 +48,13 @@ def encode_rle(mask: Mask, shape: tuple[int, ...] | None = None, *, left: int = 
     return {"size": [height, width], "counts": counts}
 
 
+def runs_of(flat: Mask) -> list[int]:
+    """Return the runs of a row of pixels, bool [pixels], the first one background."""
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts = [0, *edges.tolist(), flat.size]
+    return [0] * int(flat[0]) + [end - start for start, end in pairwise(starts)]
+
+
 def _characters(value: int) -> str:
     """Write a whole number, least significant bits first."""
     text = ""

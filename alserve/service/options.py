@@ -1,6 +1,7 @@
 """Query options of the endpoints: checked, and described for OpenAPI."""
 
 from collections import Counter
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -50,11 +51,23 @@ class MaskOptions(Options):
     )
     fill_holes: bool = Field(default=False, description="Fill the holes of the mask.")
     min_area: int = Field(0, ge=0, description="Remove objects of the mask of fewer pixels.")
+    split_touching: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Part objects of this width at least, in pixels, where they touch; the mask stays the same.",
+    )
+    um_per_pixel: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Side of a pixel in micrometres: objects are measured in them, too.",
+    )
 
     @property
     def post(self) -> PostProcessing:
         """What is done to the mask."""
-        return PostProcessing(self.threshold, self.smooth, self.fill_holes, self.min_area)
+        return PostProcessing(**{field.name: getattr(self, field.name) for field in fields(PostProcessing)})
 
 
 def _known_outputs(text: object) -> tuple[str, ...]:

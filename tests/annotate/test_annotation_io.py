@@ -164,6 +164,7 @@ def test_export_gives_what_is_still_to_be_drawn_with_its_draft(cli: Cli, tmp_pat
     ("content", "words"),
     [
         (b"", ["is no JSON file"]),
+        (b"PK\x05\x06" + bytes(18), ["is a zip archive; unpack it"]),
         (b"[1, 2]", ["is none of: a COCO file, ", "not 'JSON-MIN'", "a folder of masks"]),
         (b"[" * 100_000, ["is no JSON file"]),
         (b"[" * 900 + b"]" * 900, ["is none of: a COCO file, "]),
@@ -176,6 +177,8 @@ def test_files_of_no_known_format(tmp_path: Path, cli: Cli, content: object, wor
 def test_formats_that_are_not_written(cli: Cli, tmp_path: Path) -> None:
     command = ("masks", "export", tmp_path, "--out", tmp_path / "x.json", "--format")
     assert_refused(cli(*command, "label_studio"), "--format", "did you mean label-studio?")
-    assert_refused(cli(*command, "pictures"), "'pictures' is unknown; there are coco, label-studio")
-    with pytest.raises(OptionError, match="is only read; use one of: coco, label-studio"):
+    assert_refused(
+        cli(*command, "pictures"), "'pictures' is unknown; there are coco, coco-polygons, cvat, label-studio"
+    )
+    with pytest.raises(OptionError, match="is only read; use one of: coco, coco-polygons, cvat, label-studio"):
         export_masks(tmp_path, tmp_path / "x.json", "pictures", "")

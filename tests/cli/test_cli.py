@@ -46,7 +46,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pre
         ("export x --out y --precision int4", "--precision: 'int4' is unknown; did you mean int8? there are fp32"),
         (
             "masks export x --out y --format voc",
-            "--format: 'voc' is unknown; there are coco, label-studio; see 'alserve masks",
+            "--format: 'voc' is unknown; there are coco, coco-polygons, cvat, label-studio; see 'alserve masks",
         ),
         ("info", "missing argument 'MODEL'; see 'alserve info --help'"),
     ],

@@ -144,17 +144,19 @@ def test_only_what_was_asked_for_is_saved(tree: Path, predictor: Predictor, save
 
 def test_postprocessing_is_in_all_outputs_and_noted(tree: Path, predictor: Predictor) -> None:
     out = tree.parent / "out"
-    options = {"threshold": 0.4, "smooth": 1.0, "fill_holes": True, "min_area": 60}
+    of_mask = {"threshold": 0.4, "smooth": 1.0, "fill_holes": True, "min_area": 60}
+    options = of_mask | {"split_touching": 5.0, "um_per_pixel": 0.5}
     save = ("mask", "objects")
     segment(tree, out=out, model=predictor, save=save, **options)  # type: ignore[arg-type]
     for row in manifest(out):
         prediction = predictor.predict(row["path"])
-        expected = prediction.mask(**options)
+        expected = prediction.mask(**of_mask)
         written = decode((out / "masks" / Path(row["name"]).with_suffix(".png")).read_bytes())
         np.testing.assert_array_equal(written[..., 0] > 0, expected)
         assert row["foreground"] == pytest.approx(expected.mean())
         table = (out / "objects" / Path(row["name"]).with_suffix(".csv")).read_text().splitlines()
         assert sum(int(line.split(",")[2]) for line in table[1:]) == expected.sum()
+        assert table[0].endswith(",area_um2,perimeter_um,equivalent_diameter_um")
         assert row["options"] == {"save": ["mask", "objects"], "tile": None, **options}
     with pytest.raises(RunError, match="other options"):
         segment(tree, out=out, model=predictor, save=save)

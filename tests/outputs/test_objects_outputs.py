@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -71,6 +72,32 @@ def test_coco_is_read_by_pycocotools(case: Case, tmp_path: Path) -> None:
         assert (drawn & own).sum() >= 0.98 * (drawn | own).sum()
         assert annotation["area"] == item.area
         assert coco.cats[annotation["category_id"]]["name"] == case.prediction.label
+
+
+def test_objects_that_touch_are_parted_and_the_mask_stays(case: Case) -> None:
+    ramp = np.zeros((40, 60), np.float32)
+    for x in (18, 39):
+        cv2.circle(ramp, (x, 20), 11, 0.9, -1)
+    prediction = replace(prediction_of(case), working_probability=ramp, height=40, width=60)
+    whole, parted = (Case(case.image, prediction, PostProcessing(split_touching=side)) for side in (0, 8))
+    np.testing.assert_array_equal(whole.mask, parted.mask)
+    for each, number in ((whole, 1), (parted, 2)):
+        assert len(OUTPUTS["objects"].encode(each).splitlines()) == 1 + number
+        assert len(json.loads(OUTPUTS["polygons"].encode(each))["features"]) == number
+
+
+def test_objects_are_measured_in_micrometres_where_a_pixel_is_known(case: Case) -> None:
+    scaled = replace(case, post=replace(case.post, um_per_pixel=0.25))
+    plain, found = (
+        list(csv.DictReader(io.StringIO(OUTPUTS["objects"].encode(each).decode()))) for each in (case, scaled)
+    )
+    assert found
+    for before, after in zip(plain, found, strict=True):
+        assert before == {name: after[name] for name in before}
+        assert float(after["area_um2"]) == pytest.approx(float(before["area"]) / 16, rel=1e-4)
+        assert float(after["perimeter_um"]) == pytest.approx(float(before["perimeter"]) / 4, rel=1e-4)
+        diameter = float(before["equivalent_diameter"])
+        assert float(after["equivalent_diameter_um"]) == pytest.approx(diameter / 4, rel=1e-4)
 
 
 def test_probabilities_are_exact_to_a_65535th(case: Case) -> None:

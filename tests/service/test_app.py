@@ -105,6 +105,11 @@ def test_masks_are_postprocessed_alike_everywhere(client: httpx.Client, predicto
     rows = answer["objects"]["csv"].splitlines()[1:]
     assert sum(int(row.split(",")[3]) for row in rows) == expected.sum()
     assert len(answer["polygons"]["geojson"]["features"]) == len(rows)
+    post = PostProcessing(above, 2, fill_holes=True, min_area=150, split_touching=4, um_per_pixel=0.5)
+    params |= {"include": "objects,mask", "split_touching": 4, "um_per_pixel": 0.5}
+    answer = client.post("/predict", content=PNG, params=params).raise_for_status().json()
+    assert answer["objects"]["csv"].encode() == OUTPUTS["objects"].encode(Case(IMAGE, prediction, post))
+    np.testing.assert_array_equal(picture(answer["mask"]), expected * 255)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +143,15 @@ def test_segment_answers_any_output_as_a_file(
         ("/predict?mask_format=tiff", "'png' or 'rle'"),
         ("/predict?threshold=1.5", "less than or equal to 1"),
         ("/segment?threshold=nan", "threshold"),
-        ("/segment?include=mask", "unknown option 'include'; allowed: threshold, smooth, fill_holes, min_area, format"),
-        ("/segment?format=geojsn", "did you mean"),
+        ("/segment?include=mask", "unknown option 'include'; allowed: threshold, smooth, fill_holes, min_area, split_"),
+        ("/segment?format=geojsn", "unknown output 'geojsn'"),
         ("/segment?smooth=-1", "greater than or equal to 0"),
         ("/segment?smooth=1e9", "less than or equal to 20"),
         ("/segment?min_area=1.5", "valid integer"),
+        ("/predict?split_touching=-1", "greater than or equal to 0"),
+        ("/predict?split_touching=inf", "finite number"),
+        ("/predict?um_per_pixel=0", "greater than 0"),
+        ("/predict?um_per_pixel=nan", "finite number"),
         ("/segment?fill_holes=perhaps", "valid boolean"),
         ("/overlay?threshold=half", "valid number"),
         ("/cam?label=shoes", "unknown class 'shoes'; there are irregular, regular"),
@@ -289,7 +298,7 @@ def test_the_description_is_that_of_the_service(client: httpx.Client) -> None:
                 (PredictResponse if path == "/predict" else PredictBatchResponse).model_validate(example)
         assert f"{method} {path}" in docs_page()
     names = [option["name"] for option in description["paths"]["/predict"]["post"]["parameters"]]
-    assert names == ["threshold", "smooth", "fill_holes", "min_area", "include", "mask_format"]
+    assert names == [*PostProcessing.__dataclass_fields__, "include", "mask_format"]
     page = client.get("/docs").raise_for_status()
     assert page.headers["content-type"].startswith("text/html")
     assert "src=" not in page.text

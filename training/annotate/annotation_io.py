@@ -11,7 +11,7 @@ from alserve.measure.dataset import Dataset, find_pictures, load_dataset, read_m
 from alserve.measure.listing import Listing
 from alserve.paths import below
 from alserve.terminal import say
-from training.annotate.formats import FORMATS, Annotation, Draft, read_annotations, written_formats
+from training.annotate.formats import FORMATS, Annotation, Draft, Source, read_annotations, recognized, written_formats
 from training.annotate.formats.label_studio import UPLOADED
 from training.annotate.oracle import check_mirrored, is_marked
 
@@ -40,7 +40,7 @@ def import_masks(source: Path, out: Path, data: Path | None = None, *, overwrite
         known.check_folders(source, out)
     files: dict[Path, bytes] = {}
     strangers: list[str] = []
-    for annotation in read_annotations(source):
+    for annotation in read_annotations(source, known.shape_of if known else None):
         path = _place(annotation, out, known, source)
         if path is None:
             strangers.append(annotation.name)
@@ -112,7 +112,7 @@ class _Known:
         Raises:
             DataError: Says which folder it is.
         """
-        if source.is_dir():
+        if recognized(Source(source)) is FORMATS["pictures"]:
             for path in find_pictures(source).values():
                 if self._listing.find(str(path)) in self._identities:
                     raise DataError(f"{path}: is an image of {self.source}, not a mask; name the folder of masks")
@@ -127,6 +127,20 @@ class _Known:
         """
         if path.exists() and self._listing.find(str(path)) in self._identities:
             raise DataError(f"{path}: is an image of {self.source}, which no mask replaces; name another --out")
+
+    def shape_of(self, name: str) -> tuple[int, int] | None:
+        """Return (height, width), in pixels, of the image that `find` finds; None where it finds none.
+
+        Raises:
+            DataError: See `find`, or its size cannot be read.
+        """
+        found = self.find(name)
+        if found is None:
+            return None
+        shape = peek_shape(self.images[found])
+        if shape is None:
+            raise DataError(f"{self.images[found]}: has no readable size")
+        return shape
 
     def find(self, name: str) -> str | None:
         """Find the image that shares most of the path; return its name without suffix.

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alserve.images.header import MAX_PIXELS
 
@@ -15,6 +15,13 @@ class Fields(BaseModel):
 
 Size = Annotated[int, Field(strict=False)]
 """480.0 is taken for 480."""
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return, in one line, which field cannot be read and why."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def checked_name(name: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from pydantic import ValidationError
 
@@ -13,6 +14,7 @@ from alserve.arrays import Mask
 from alserve.errors import DataError
 from alserve.label_studio.config import FOREGROUND as FOREGROUND
 from alserve.registry import Registry
+from training.annotate.fields import first_fault
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Annotation:
     name: str
     """The image's path or file name, with forward slashes, as the annotation program knows it."""
     mask: Mask | None
-    """bool [height, width]; None where the person skipped the image."""
+    """bool [height, width]; None where the person skipped the image, or `Source.shape_of` knows none of this name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Source:
     """A file or folder that an annotation program wrote."""
 
     path: Path
+    shape_of: Callable[[str], tuple[int, int] | None] | None = None
+    """Returns (height, width), in pixels, of the image of a name, for formats that do not tell; None where there is no
+    such image. None in its place where the images are not known."""
 
     @cached_property
     def content(self) -> Any:  # noqa: ANN401  whatever the JSON holds
@@ -81,34 +86,49 @@ def written_formats() -> list[str]:
     return [name for name, format_ in FORMATS.items() if format_.write]
 
 
-def read_annotations(path: Path) -> Iterator[Annotation]:
+def recognized(source: Source) -> Format:
+    """Return the format of a source: the first that recognizes it.
+
+    Raises:
+        DataError: It is in none.
+    """
+    path = source.path
+    found = next((one for one in FORMATS.values() if one.recognize(source)), None)
+    if found is not None:
+        return found
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{path}: no such file or folder")
+    if is_zipfile(path):
+        raise DataError(f"{path}: is a zip archive; unpack it, and name the file or folder in it")
+    if source.content is None:
+        raise DataError(f"{path}: is no JSON file, or ends too early; export it again")
+    raise DataError(f"{path}: is none of: {', '.join(dict.fromkeys(one.description for one in FORMATS.values()))}")
+
+
+def read_annotations(
+    path: Path, shape_of: Callable[[str], tuple[int, int] | None] | None = None
+) -> Iterator[Annotation]:
     """Read the masks that an annotation program wrote, in whichever of `FORMATS`.
 
     Args:
         path: Its file or folder.
+        shape_of: See `Source`.
 
     Yields:
-        One annotation per image; all regions of an image are its foreground, whatever their label. Images without any
-        region are left out of a COCO file, which does not tell whether they were looked at.
+        One annotation per image; all regions of an image are its foreground, whatever their label, but for those that
+        CVAT and QuPath know as background. Images without any region are left out of COCO, CVAT's and GeoJSON files,
+        which do not tell whether they were looked at.
 
     Raises:
         DataError: The format is unknown, or a mask cannot be decoded; or a picture is a photograph, see
             `training.annotate.oracle.check_drawn`.
     """
-    if not path.is_dir() and not path.is_file():
-        raise DataError(f"{path}: no such file or folder")
-    source = Source(path)
-    found = next((one for one in FORMATS.values() if one.recognize(source)), None)
-    if found is None and source.content is None:
-        raise DataError(f"{path}: is no JSON file, or ends too early; export it again")
-    if found is None:
-        raise DataError(f"{path}: is none of: {', '.join(one.description for one in FORMATS.values())}")
+    source = Source(path, shape_of)
+    found = recognized(source)
     try:
         yield from found.read(source)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: a mask cannot be read ({place}: {first['msg']}); export it again") from None
+        raise DataError(f"{path}: a mask cannot be read ({first_fault(error)}); export it again") from None
     except KeyError as error:
         raise DataError(f"{path}: a mask cannot be read ({error} is missing)") from None
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

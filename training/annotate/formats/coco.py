@@ -4,13 +4,16 @@ pycocotools draws the polygons; it decodes no text, because its C code ends the 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco
 
 from alserve.arrays import Float64, Mask
+from alserve.objects import find_objects
 from alserve.outputs.rle import encode_rle, run_lengths
 from training.annotate.fields import Fields, Size, checked_name, checked_shape
 from training.annotate.formats import FOREGROUND, FORMATS, Annotation, Draft, Format, Source
@@ -115,26 +118,38 @@ def read_coco(source: Source) -> Iterator[Annotation]:
         yield Annotation(name, mask)
 
 
-def coco_file(drafts: Iterable[Draft]) -> dict[str, Any]:
-    """Return a COCO file: all images, and a compressed run length for each draft that is not empty."""
-    images, annotations = [], []
+def run_length_region(mask: Mask) -> Iterator[dict[str, Any]]:
+    """Yield one region: a compressed run length of all foreground."""
+    box = cv2.boundingRect(mask.astype(np.uint8))
+    yield {"segmentation": encode_rle(mask), "area": int(mask.sum()), "bbox": list(box), "iscrowd": 1}
+
+
+def polygon_regions(mask: Mask) -> Iterator[dict[str, Any]]:
+    """Yield a region for each object: its outline, which runs along holes on its way, as COCO's polygons know none."""
+    for item in find_objects(mask):
+        outer, holes = item.outline
+        start = outer[:1]
+        line = np.concatenate([outer, *(part for hole in holes for part in (start, hole, hole[:1]))])
+        yield {"segmentation": [line.ravel().tolist()], "area": item.area, "bbox": list(item.box), "iscrowd": 0}
+
+
+def coco_file(
+    drafts: Iterable[Draft], regions: Callable[[Mask], Iterable[dict[str, Any]]] = run_length_region
+) -> dict[str, Any]:
+    """Return a COCO file: all images, and the regions of each draft that is not empty.
+
+    Args:
+        drafts: The images.
+        regions: What is written of a mask.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, draft in enumerate(drafts, start=1):
         height, width = draft.shape
         images.append({"id": number, "file_name": draft.name, "height": height, "width": width})
         if draft.mask is not None and draft.mask.any():
-            rows, columns = (np.flatnonzero(draft.mask.any(axis=axis)) for axis in (1, 0))
-            top, left = int(rows[0]), int(columns[0])
-            annotations.append(
-                {
-                    "id": number,
-                    "image_id": number,
-                    "category_id": 1,
-                    "segmentation": encode_rle(draft.mask),
-                    "area": int(draft.mask.sum()),
-                    "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
-                    "iscrowd": 1,
-                }
-            )
+            for region in regions(draft.mask):
+                annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1, **region})
     return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": FOREGROUND}]}
 
 
@@ -146,4 +161,11 @@ def _write(drafts: Sequence[Draft], _prefix: str) -> bytes:
     return json.dumps(coco_file(drafts)).encode()
 
 
-FORMATS.add("coco")(Format(description="a COCO file", recognize=_recognize, read=read_coco, write=_write))
+def _write_polygons(drafts: Sequence[Draft], _prefix: str) -> bytes:
+    return json.dumps(coco_file(drafts, polygon_regions)).encode()
+
+
+_COCO = Format(description="a COCO file", recognize=_recognize, read=read_coco, write=_write)
+
+FORMATS.add("coco")(_COCO)
+FORMATS.add("coco-polygons")(replace(_COCO, write=_write_polygons))
