@@ -22,7 +22,6 @@ from alserve.label_studio.brush import decode_brush
 from alserve.label_studio.config import Control, read_config
 from alserve.label_studio.regions import choice_region, mask_regions
 from alserve.predictor import Predictor
-from training.annotate.formats.coco import decode_regions
 from training.annotate.label_studio import CONFIRMING_SETUP, NAME
 from training.annotate.label_studio_api import KEY, URL
 from training.data.synthetic import draw_dataset
@@ -122,8 +121,8 @@ def rectangle(shape: tuple[int, int]) -> tuple[dict[str, Any], np.ndarray]:
     points = [[20, 20], [70, 20], [70, 80], [20, 80]]
     value = {"points": points, "closed": True, "polygonlabels": ["foreground"]}
     region = {**painted(np.eye(*shape, dtype=bool)), "type": "polygonlabels", "value": value}
-    corners = np.array(points) * (shape[1] / 100, shape[0] / 100)
-    return region, decode_regions([[corners.ravel().tolist()]], shape)
+    y, x = (100 * (np.arange(side) + 0.5) / side for side in shape)
+    return region, ((y > 20) & (y < 80))[:, None] & ((x > 20) & (x < 70))
 
 
 @dataclass(frozen=True)

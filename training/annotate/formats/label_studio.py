@@ -14,9 +14,9 @@ from alserve.label_studio.brush import decode_brush
 from alserve.label_studio.config import read_config
 from alserve.label_studio.regions import mask_regions
 from alserve.terminal import say
+from training.annotate.canvas import Canvas, checked_ring
 from training.annotate.fields import Fields, Size, checked_name, checked_shape
 from training.annotate.formats import FOREGROUND, FORMATS, Annotation, Draft, Format, Source
-from training.annotate.formats.coco import decode_regions
 
 UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio sets before the name of an uploaded file."""
@@ -152,8 +152,10 @@ def _region(result: _Result) -> Mask | None:
         if not isinstance(value.rle, list):
             raise ValueError("its brush is no list of bytes")
         return decode_brush(bytes(value.rle), shape)
-    corners = np.asarray(value.points, np.float64) * (shape[1] / 100, shape[0] / 100)
-    return decode_regions([[corners.ravel().tolist()]], shape)
+    corners = np.asarray(value.points, np.float64) * (shape[1] / 100, shape[0] / 100)  # they are in percent
+    canvas = Canvas(shape)
+    canvas.fill([checked_ring(corners, shape)], FOREGROUND)
+    return canvas.mask
 
 
 def _image_of(task: Task) -> str:
