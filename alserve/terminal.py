@@ -27,6 +27,9 @@ SPANS = ((1, "s"), (60, "min"), (3600, "h"))
 _bars: list["Progress"] = []
 """The progress bars on the screen, the latest last."""
 
+_watches: list[Callable[[str, int, int, str], None]] = []
+"""Who wants to know of progress, see `watched`."""
+
 
 def say(message: str) -> None:
     """Print one line to standard error, above a progress bar if there is one."""
@@ -78,6 +81,28 @@ def progress(total: int, what: str = "", unit: str = "images") -> Iterator[Calla
     Yields:
         A function to call with the number of things done.
     """
+    with _shown(total, what, unit) as show:
+
+        def tell(done: int) -> None:
+            show(done)
+            for watch in _watches:
+                watch(what, done, total, unit)
+
+        yield tell
+
+
+@contextmanager
+def watched(watch: Callable[[str, int, int, str], None]) -> Iterator[None]:
+    """Call a function with all progress in the block: the work, the number of things done, of all, what they are."""
+    _watches.append(watch)
+    try:
+        yield
+    finally:
+        _watches.remove(watch)
+
+
+@contextmanager
+def _shown(total: int, what: str, unit: str) -> Iterator[Callable[[int], None]]:
     start = time.perf_counter()
 
     def rate(done: int) -> float:

@@ -74,8 +74,9 @@ def train(
     oracle: Annotated[
         str,
         typer.Option(
-            metavar="data|folder:DIR",
-            help="Where masks come from: the data set, or a person, who finds in DIR what to draw and saves it there.",
+            metavar="data|browser|folder:DIR",
+            help="Where masks come from: the data set; a person who draws them on a page in the browser; or a person "
+            "who finds in DIR what to draw and saves it there.",
         ),
     ] = "data",
     preset: Annotated[
@@ -162,8 +163,8 @@ def train(
     OUT then holds model.onnx (exported after every round), rounds.jsonl (one object a round),
     report.html, the settings, and the state that lets a stopped run continue.
 
-    With --oracle folder:DIR it stops when it needs masks, with exit code 3, and says where to draw them; run the same
-    command again then.
+    With --oracle browser it opens a page when it needs masks, and goes on when they are drawn. With --oracle folder:DIR
+    it stops then, with exit code 3, and says where to draw them; run the same command again afterwards.
 
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """
