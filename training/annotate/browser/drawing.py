@@ -71,8 +71,8 @@ class Drawing:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        self.stem = stem(name)
         self.image = below(folder / "images", name)
+        self.stem = stem(name)
         self._draft = below(folder / "drafts", f"{self.stem}.png")
         self._begun = below(folder / "drawing", f"{self.stem}.png")
         self._finished = below(folder / "masks", f"{self.stem}.png")

@@ -172,9 +172,9 @@ function nextToDraw(place) {
 
 const placeOf = (key) => status.images.findIndex((one) => one.key === key);
 
-function step(by) {
+async function step(by) {
   const one = status.images[placeOf(chosen) + by];
-  if (one) choose(one.key);
+  if (one) await choose(one.key);
 }
 
 /* ---- the image on the desk ---- */
@@ -235,7 +235,7 @@ function fillDesk() {
   if (!one || saver.key !== chosen) return;
   const reopens = { skipped: "Draw it after all", "nothing here": "There is something, after all" };
   tools.locked = one.locked;
-  find("done").textContent = one.done ? "Next image" : "Done, next image";
+  find("done").textContent = one.done ? "Next" : "Done";
   find("reopen").textContent = reopens[one.state] ?? "Take back: not done";
   find("reopen").hidden = !one.done;
   find("empty").disabled = one.state === "nothing here";
@@ -489,8 +489,7 @@ function walk(event) {
   const by = event.key === "ArrowUp" || event.key === "ArrowLeft" ? -1 : 1;
   event.preventDefault();
   if (group.id === "list") {
-    step(by);
-    find("list").querySelector("[aria-selected=true]")?.focus();
+    step(by).then(() => find("list").querySelector("[aria-selected=true]")?.focus());
   } else {
     const all = [...group.children];
     const next = all[(all.indexOf(event.target.closest("button")) + by + all.length) % all.length];
@@ -541,6 +540,9 @@ function setUp() {
     if (!saver.isSaved) event.preventDefault();
   });
   find("looks").open = innerWidth > 900;
+  for (const button of document.querySelectorAll("button[aria-keyshortcuts]")) {
+    button.title = `Key: ${button.getAttribute("aria-keyshortcuts").split(" ").at(-1)}`;
+  }
   setTool("brush");
   setSize(20);
   setLooks();
