@@ -27,13 +27,17 @@ SPANS = ((1, "s"), (60, "min"), (3600, "h"))
 _bars: list["Progress"] = []
 """The progress bars on the screen, the latest last."""
 
-_watches: list[Callable[[str, int, int, str], None]] = []
-"""Who wants to know of progress, see `watched`."""
+Watch = Callable[[str, float | None], None]
+
+_watches: list[Watch] = []
+"""Who wants to know what a person at the terminal is told, see `watched`."""
 
 
 def say(message: str) -> None:
     """Print one line to standard error, above a progress bar if there is one."""
     message = printable(message)
+    for watch in _watches:
+        watch(message, None)
     if _bars:
         _bars[-1].console.print(f"alserve: {message}", highlight=False, markup=False, soft_wrap=True)
     else:
@@ -86,14 +90,14 @@ def progress(total: int, what: str = "", unit: str = "images") -> Iterator[Calla
         def tell(done: int) -> None:
             show(done)
             for watch in _watches:
-                watch(what, done, total, unit)
+                watch(f"{what}: {done} of {total} {unit}", done / max(total, 1))
 
         yield tell
 
 
 @contextmanager
-def watched(watch: Callable[[str, int, int, str], None]) -> Iterator[None]:
-    """Call a function with all progress in the block: the work, the number of things done, of all, what they are."""
+def watched(watch: Watch) -> Iterator[None]:
+    """Call a function with every line that is said in the block, and with all progress, with the share that is done."""
     _watches.append(watch)
     try:
         yield

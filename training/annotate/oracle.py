@@ -187,7 +187,7 @@ class SimulatedOracle:
                 raise DataError(
                     f"{dataset.source}: class {name} has {masks} training images with a mask, but the budget is "
                     f"{wanted} a class; ask for less (--initial, --per-round, --rounds), give more masks (--masks), "
-                    "or draw them while it learns (--oracle folder:DIR)"
+                    "or draw them while it learns (--oracle browser)"
                 )
         if settings.uses_validation_masks:
             asked = {label for label, _ in classes_to_ask_for(dataset, settings)}

@@ -41,7 +41,8 @@ class Session:
         self.phase = Phase.DRAWING
         self.report: Path | None = None
         self.report_shown = Event()
-        self._message, self._share = "", 0.0
+        self._message = ""
+        self._share: float | None = None
         self._drawn = Event()
         self._asked = -PRESENT_SECONDS
 
@@ -55,9 +56,9 @@ class Session:
         """Wait that long, at most, for the person to say that all is drawn; return whether that is so."""
         return self._drawn.wait(seconds)
 
-    def tell(self, what: str, done: int, total: int, unit: str) -> None:
-        """Note how far the run is, see `alserve.terminal.watched`."""
-        self._message, self._share = f"{what}: {done} of {total} {unit}", done / max(total, 1)
+    def tell(self, message: str, share: float | None) -> None:
+        """Note what the run does and, 0 to 1, how much of it is done."""
+        self._message, self._share = message, share
 
     def finish(self) -> None:
         """The person says that all is drawn.
@@ -69,7 +70,7 @@ class Session:
         if left:
             raise OptionError(f"{left} of {len(self.drawings)} images are still to be drawn")
         if self.phase == Phase.DRAWING:
-            self._message, self._share = "reading the masks", 0.0
+            self.tell("reading the masks", None)
             self.phase = Phase.LEARNING if self.learns else Phase.ENDED
         self._drawn.set()
 

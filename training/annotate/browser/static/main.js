@@ -8,6 +8,8 @@ import { View } from "./view.js";
 
 /** Between looks at the command, in milliseconds. */
 const LOOK = 1000;
+/** What went wrong is shown this long, in milliseconds. */
+const ALARM = 6000;
 /** Brush sizes, in pixels of the image. */
 const SIZES = [1, 1000];
 
@@ -47,6 +49,7 @@ let kind = "nothing";
 /** Whether something is asked of the command that must not be asked twice. */
 let busy = false;
 let reportShown = false;
+let alarmedUntil = 0;
 
 const image = (key) => status.images.find((one) => one.key === key);
 
@@ -70,7 +73,7 @@ function take(news) {
     chosen = null;
   }
   if (status.phase === "learning") {
-    find("message").textContent = status.message;
+    find("doing").textContent = status.message;
     if (status.share) find("share").value = status.share;
     else find("share").removeAttribute("value");
   }
@@ -125,7 +128,6 @@ function fillList() {
   if (list.dataset.keys !== keys) {
     list.dataset.keys = keys;
     list.replaceChildren(...status.images.map(makeOption));
-    loadThumbnails();
   }
   status.images.forEach((one, index) => {
     const option = list.children[index];
@@ -152,8 +154,9 @@ function makeOption(one) {
 }
 
 async function loadThumbnails() {
-  for (const option of [...find("list").children]) {
+  for (const option of find("list").querySelectorAll(":not([data-pictured])[data-key]")) {
     try {
+      option.dataset.pictured = "";
       const picture = option.querySelector("img");
       const url = URL.createObjectURL(await service.getThumbnail(option.dataset.key));
       picture.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
@@ -222,9 +225,11 @@ async function open(key) {
     if (chosen === key) note(error.message, true);
     if (error instanceof service.Unreachable) chosen = null; // the next look opens it
   }
+  loadThumbnails();
 }
 
 function note(text, isAlarm = false) {
+  alarmedUntil = isAlarm ? Date.now() + ALARM : 0;
   find("note").textContent = text;
   find("note").classList.toggle("alarm", isAlarm);
 }
@@ -236,7 +241,7 @@ function fillDesk() {
   const reopens = { skipped: "Draw it after all", "nothing here": "There is something, after all" };
   tools.locked = one.locked;
   find("done").textContent = one.done ? "Next" : "Done";
-  find("reopen").textContent = reopens[one.state] ?? "Take back: not done";
+  find("reopen").textContent = reopens[one.state] ?? "Not done yet";
   find("reopen").hidden = !one.done;
   find("empty").disabled = one.state === "nothing here";
   find("skip").disabled = one.locked;
@@ -246,15 +251,17 @@ function fillDesk() {
   find("clear").disabled = one.locked;
   const allDone = status.images.every((other) => other.done);
   find("all-done").hidden = !allDone;
+  find("done").classList.toggle("primary", !allDone);
   find("finish").textContent = status.learns ? "Learn from these masks" : "Finish";
+  const draft = mask?.isEmpty() ? "The model finds nothing here." : "This is the model's draft: correct it, or accept it with Enter.";
   const notes = {
     drawn: "Done. A stroke takes it back.",
     "nothing here": "Nothing here: the mask is empty.",
     skipped: "Skipped: another image may be asked for in its place.",
-    "to draw": kind === "draft" ? "This is the model's draft: correct it, or accept it with Enter." : "",
+    "to draw": kind === "draft" ? draft : "",
   };
   if (one.problem) note(one.problem, true);
-  else if (!tools.isDrawing) note(notes[one.state] ?? "");
+  else if (!tools.isDrawing && Date.now() > alarmedUntil) note(notes[one.state] ?? "");
   tools.refresh();
 }
 
