@@ -103,6 +103,7 @@ def _listen(port: int, before: int) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((ADDRESS, wanted))
+            listening.listen()  # from now on who comes waits for the server
         except OSError as error:
             listening.close()
             fault = error.strerror

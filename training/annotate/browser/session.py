@@ -66,7 +66,8 @@ class Session:
         Raises:
             OptionError: It is not.
         """
-        left = sum(drawing.examine()[0] not in DONE for drawing in self.drawings.values())
+        with self.lock:
+            left = sum(drawing.examine()[0] not in DONE for drawing in self.drawings.values())
         if left:
             raise OptionError(f"{left} of {len(self.drawings)} images are still to be drawn")
         if self.phase == Phase.DRAWING:

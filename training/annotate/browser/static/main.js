@@ -13,11 +13,12 @@ const ALARM = 6000;
 /** Brush sizes, in pixels of the image. */
 const SIZES = [1, 1000];
 
+/** What each tool does, and what else where there is a mouse. */
 const HINTS = {
-  brush: "Drag to paint. Alt or the right button erases.",
-  eraser: "Drag to erase. Alt or the right button paints.",
-  polygon: "Click the corners; click the first one, double-click or press Enter to close. Alt cuts out.",
-  fill: "Click inside a closed outline to fill it. Alt or the right button removes an area.",
+  brush: ["Drag to paint.", "Alt or the right button erases."],
+  eraser: ["Drag to erase.", "Alt or the right button paints."],
+  polygon: ["Click the corners, and the first one again to close.", "So do Enter and a double click; Alt cuts out."],
+  fill: ["Click inside a closed outline to fill it.", "Alt or the right button removes an area."],
 };
 
 const KEYS = [
@@ -88,9 +89,12 @@ function notice() {
 }
 
 async function look() {
+  const [changes, version] = [saver.changes, saver.version];
   try {
-    take(await service.getStatus());
+    const news = await service.getStatus();
     find("lost").hidden = true;
+    const isNew = changes === saver.changes && version === saver.version && !busy;
+    if (isNew) take(news); // else it is older than what was done here meanwhile
   } catch (error) {
     find("lost").hidden = false;
     if (error instanceof service.Refused) find("lost").textContent = error.message;
@@ -102,7 +106,7 @@ async function look() {
 
 /** Asks something of the command and shows what comes of it; returns whether it was done. */
 async function tell(what) {
-  if (busy || !image(chosen)) return false;
+  if (busy || !image(chosen) || saver.key !== chosen) return false;
   busy = true;
   const key = chosen;
   try {
@@ -292,7 +296,7 @@ async function markDone() {
     return;
   }
   const one = image(chosen);
-  if (!one || busy || saver.key !== chosen) return;
+  if (!one || busy) return;
   const place = placeOf(chosen);
   if (one.state === "to draw" && kind === "draft" && !view.mask.isEmpty()) saver.changed(); // accepted as it is
   if (one.done || (await tell("done"))) goOn(place);
@@ -350,9 +354,9 @@ function ask(title, text, answers) {
 
 async function askEmpty() {
   const answer = await ask("Nothing is drawn", "Is there nothing to find in this image?", [
+    ["", "Keep drawing"],
     ["empty", "Nothing here"],
     ["skip", "Skip this image"],
-    ["", "Keep drawing"],
   ]);
   busy = false;
   return answer ? tell(answer) : false;
@@ -410,7 +414,7 @@ function setTool(tool) {
     button.ariaChecked = String(checked);
     button.tabIndex = checked ? 0 : -1;
   }
-  find("hint").textContent = HINTS[tool];
+  find("hint").textContent = HINTS[tool].slice(0, matchMedia("(any-pointer: fine)").matches ? 2 : 1).join(" ");
 }
 
 function setSize(size) {

@@ -1,6 +1,6 @@
 /** Saves what is drawn, after every change, in order, until it is saved. */
 
-import { putMask, Refused } from "./service.js";
+import { putMask } from "./service.js";
 
 /** After a change, wait for the next one this long, in milliseconds. */
 const PAUSE = 300;
@@ -14,7 +14,8 @@ export class Saver {
   #mask;
   #key = null;
   #version = "";
-  #changes = 0;
+  /** Number of changes so far. */
+  changes = 0;
   #saved = 0;
   #running = null;
   #tell;
@@ -35,7 +36,7 @@ export class Saver {
     this.#key = key;
     this.#mask = mask;
     this.#version = version;
-    this.#saved = this.#changes;
+    this.#saved = this.changes;
   }
 
   get key() {
@@ -52,12 +53,12 @@ export class Saver {
   }
 
   get isSaved() {
-    return this.#saved === this.#changes && !this.#running;
+    return this.#saved === this.changes && !this.#running;
   }
 
   /** The mask was changed. */
   changed() {
-    this.#changes += 1;
+    this.changes += 1;
     this.#tell("saving");
     this.#running ??= this.#run(PAUSE).finally(() => {
       this.#running = null;
@@ -71,15 +72,18 @@ export class Saver {
 
   async #run(pause) {
     await sleep(pause);
-    while (this.#saved !== this.#changes) {
-      const change = this.#changes;
+    while (this.#saved !== this.changes) {
+      const change = this.changes;
       try {
         this.#version = await putMask(this.#key, await this.#pack(), this.#version);
         this.#saved = change;
-        if (change === this.#changes) this.#tell("saved");
+        if (change === this.changes) this.#tell("saved");
       } catch (error) {
-        if (error instanceof Refused && error.status === 412) await this.#settle(error.message);
-        else {
+        if (error.status === 412) await this.#settle(error.message);
+        else if (error.status === 404) {
+          this.#saved = this.changes; // nobody asks for this image any more
+          this.#tell("failed", error.message);
+        } else {
           this.#tell("failed", error.message);
           await sleep(RETRY);
         }
@@ -90,7 +94,7 @@ export class Saver {
   async #settle(message) {
     if (await this.#ask(message)) this.#version = "*";
     else {
-      this.#saved = this.#changes;
+      this.#saved = this.changes;
       this.#tell("saved");
     }
   }
