@@ -30,7 +30,7 @@ class Desk(NamedTuple):
     address: str
 
     def begun(self, name: str) -> Mask:
-        return mask_in(self.folder / "drawing" / f"{name}.png")
+        return mask_in(self.folder / "begun" / f"{name}.png")
 
     def finished(self, name: str) -> Mask:
         return mask_in(self.folder / "masks" / f"{name}.png")

@@ -18,7 +18,9 @@ def annotate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of 'train --oracle folder:DIR'.")],
     port: Annotated[
         int,
-        typer.Option(min=0, max=65535, help="Port of 127.0.0.1 to listen on; 0 is a free one, the same every time."),
+        typer.Option(
+            min=0, max=65535, help="Port of 127.0.0.1 to listen on; 0 is a free one, and later the same again."
+        ),
     ] = 0,
     opens: Annotated[
         bool | None,

@@ -63,7 +63,7 @@ def test_a_stroke_is_in_the_mask_pixel_by_pixel(page: Page, desk: Desk, size: in
     page.keyboard.press("Enter")
     ready(page, NAMES[1])
     np.testing.assert_array_equal(desk.finished("a/1"), left)
-    assert not (desk.folder / "drawing" / "a" / "1.png").exists()
+    assert not (desk.folder / "begun" / "a" / "1.png").exists()
     expect(page.locator("#count")).to_have_text("1 of 3 done")
 
 
@@ -190,7 +190,7 @@ def test_a_draft_becomes_the_mask_only_when_it_is_accepted(browser: Browser, tmp
         expect(page.locator("#note")).to_contain_text("draft")
         page.keyboard.press("PageDown")
         ready(page, NAMES[1])
-        assert not list(tmp_path.glob("masks/**/*.png")) + list(tmp_path.glob("drawing/**/*.png"))
+        assert not list(tmp_path.glob("masks/**/*.png")) + list(tmp_path.glob("begun/**/*.png"))
         page.keyboard.press("PageUp")
         ready(page, NAMES[0])
         page.keyboard.press("Enter")

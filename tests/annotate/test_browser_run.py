@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,11 +37,11 @@ WITHOUT_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "BROWSER": ""}
 
 
 @contextmanager
-def started(*words: object, cwd: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def started(*words: object, cwd: Path, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """Start a command, wait for the address that it prints; kill it in the end if it still runs."""
     command = [sys.executable, "-m", "alserve", *map(str, words)]
-    environment = clean_environment(cwd, **WITHOUT_DISPLAY)
-    with subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    env = clean_environment(cwd, **{**WITHOUT_DISPLAY, **environment})
+    with subprocess.Popen(command, cwd=cwd, env=env, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
         try:
@@ -150,7 +151,7 @@ def test_a_run_goes_on_while_a_person_draws_and_after_a_kill(page: Page, table: 
     one, two = read_rounds(run)
     assert set(one["asked"]) == set(names)
     assert (one["masks_used"], two["masks_used"]) == (4, 6)
-    assert not list((run / "annotate" / "drawing").rglob("*.png"))
+    assert not list((run / "annotate" / "begun").rglob("*.png"))
 
 
 @needs_chromium
@@ -186,6 +187,19 @@ def test_the_address_is_for_its_owner_and_stays_the_same(tmp_path: Path) -> None
             assert address in link.read_text()
             assert os.name == "nt" or link.stat().st_mode & 0o077 == 0
     assert len(addresses) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the browser of this test is a shell script")
+def test_the_page_is_opened_by_a_file_and_not_by_its_secret_address(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "images" / "1.png", encoded(np.zeros((4, 4), np.uint8)))
+    browser, seen = tmp_path / "browser", tmp_path / "seen"
+    browser.write_text(f'#!/bin/sh\necho "$1" > "{seen}"\n')
+    browser.chmod(0o700)
+    with started("annotate", tmp_path, "--open", cwd=tmp_path, BROWSER=f"{browser} %s"):
+        end = time.monotonic() + 30
+        while not (seen.is_file() and seen.read_text()) and time.monotonic() < end:
+            time.sleep(0.1)
+    assert seen.read_text().strip() == (tmp_path / "page.html").as_uri()
 
 
 def test_annotate_refuses(cli: Cli, tmp_path: Path) -> None:

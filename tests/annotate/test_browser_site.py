@@ -79,10 +79,20 @@ def test_bodies_that_are_no_mask_are_refused(desk: Desk) -> None:
         for image in ("../masks", "..%2f..%2fetc", "a%2F1", "0" * 16, "%00"):
             assert client.put(f"/images/{image}/mask", content=good).status_code in {404, 405}, image
         assert client.post(f"/images/{key}/nonsense").status_code == 404
-        assert not list(desk.folder.rglob("drawing/**/*.png"))
+        assert not list(desk.folder.rglob("begun/**/*.png"))
         assert put(good)[0] == 200
         np.testing.assert_array_equal(desk.begun("a/1"), rectangle(5, 5, 50, 50))
         assert put(zlib.compress(bytes(len(bits))))[0] == 412  # of a version that is no more
+
+
+def test_what_cannot_be_saved_says_why(desk: Desk) -> None:
+    (key, *_) = desk.session.drawings
+    (desk.folder / "begun").write_text("a file in the folder's place")
+    bits = np.packbits(rectangle(5, 5, 50, 50), axis=1).tobytes()
+    with api(desk) as client:
+        answer = client.put(f"/images/{key}/mask", content=zlib.compress(bits), headers={"If-Match": "*"})
+        assert answer.status_code == 507
+        assert str(desk.folder / "begun") in answer.json()["error"]
 
 
 def test_the_picture_and_the_mask_are_what_a_run_reads(desk: Desk) -> None:

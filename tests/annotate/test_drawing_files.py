@@ -97,7 +97,7 @@ def test_a_mask_of_a_paint_program_is_the_start_and_its_file_is_kept(drawing: Dr
     np.testing.assert_array_equal(start, square())
     drawing.save(square(3), drawing.version)
     assert (drawing.examine()[0], path.exists()) == (State.BEGUN, False)
-    assert (tmp_path / "drawing" / "a" / "1.b.tif").read_bytes() == content
+    assert (tmp_path / "begun" / "a" / "1.b.tif").read_bytes() == content
     write_atomic(path, content)
     with pytest.raises(ChangedError):
         drawing.save(square(4), "none")
@@ -117,7 +117,7 @@ def test_a_mask_that_cannot_be_used_says_why_and_can_be_drawn_instead(drawing: D
         drawing.finish(sure=True)
     drawing.reopen()
     assert drawing.examine() == (State.TO_DRAW, "")
-    assert (tmp_path / "drawing" / "a" / "1.b.unusable.png").is_file()
+    assert (tmp_path / "begun" / "a" / "1.b.unusable.png").is_file()
     write_atomic(path, encoded(square().astype(np.uint8)))
     write_atomic(path.with_suffix(".bmp"), encoded(square().astype(np.uint8), "BMP"))
     assert "a second mask of the same name" in drawing.examine()[1]
@@ -131,7 +131,7 @@ def test_the_same_mask_again_is_no_change_by_somebody_else(drawing: Drawing, tmp
     drawing.save(square(), "none")  # the answer was lost, and the page tries again
     with pytest.raises(ChangedError):
         drawing.save(square(3), "none")
-    assert decode_mask((tmp_path / "drawing" / "a" / "1.b.png").read_bytes()).sum() == 100
+    assert decode_mask((tmp_path / "begun" / "a" / "1.b.png").read_bytes()).sum() == 100
 
 
 def test_a_draft_is_a_start_and_no_more(drawing: Drawing, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
-"""The mask of one image as a person draws it: begun in `drawing/`, finished in `masks/`, where a run looks for it."""
+"""The mask of one image as a person draws it: begun in `begun/`, finished in `masks/`, where a run looks for it."""
 
 import hashlib
+import os
+from collections.abc import Callable
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +76,7 @@ class Drawing:
         self.image = below(folder / "images", name)
         self.stem = stem(name)
         self._draft = below(folder / "drafts", f"{self.stem}.png")
-        self._begun = below(folder / "drawing", f"{self.stem}.png")
+        self._begun = below(folder / "begun", f"{self.stem}.png")
         self._finished = below(folder / "masks", f"{self.stem}.png")
         self._oracle = FolderOracle(folder)
         self._examined: tuple[str, State, str] = ("", State.TO_DRAW, "")
@@ -222,18 +224,19 @@ class Drawing:
 
     def _saved(self) -> list[Path]:
         """Return the finished mask, from this page or a paint program; more than one is a mistake."""
-        parent = self._finished.parent
-        if not parent.is_dir():
-            return []
-        return sorted(
-            path
-            for path in parent.iterdir()
-            if path.with_suffix("") == self._finished.with_suffix("") and path.suffix.lower() in SUFFIXES
-        )
+        return self._beside(lambda end: end.lower() in SUFFIXES)
 
     def _markers(self, kind: str) -> list[Path]:
-        names = (f".{kind}", f".{kind}.txt")  # as `training.annotate.oracle.is_marked` reads them
-        return [path for name in names if (path := self._finished.with_name(f"{self._finished.stem}{name}")).exists()]
+        return self._beside(lambda end: end in {f".{kind}", f".{kind}.txt"})  # as `is_marked` of the oracle reads them
+
+    def _beside(self, fits: Callable[[str], bool]) -> list[Path]:
+        """Return the files that differ from the finished mask in the end of their names only."""
+        folder, name = self._finished.parent, self._finished.stem
+        try:
+            there = os.listdir(folder)  # noqa: PTH208  all images are looked at every second
+        except FileNotFoundError:
+            return []
+        return sorted(folder / other for other in there if other.startswith(name) and fits(other[len(name) :]))
 
     def _mark(self, kind: str) -> None:
         write_atomic(self._finished.with_name(f"{self._finished.stem}.{kind}"), b"")

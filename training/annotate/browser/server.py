@@ -62,7 +62,7 @@ def serving(folder: Path, session: Session, *, port: int = 0, opens: bool | None
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "page.html"
     before, token = _read_link(link)
-    with locked(folder / "drawing"), _listen(port, before) as listening:
+    with locked(link), _listen(port, before) as listening:
         url = f"http://{ADDRESS}:{listening.getsockname()[1]}/#{token}"
         with open_atomic(link) as file:
             Path(file.name).chmod(0o600)

@@ -89,7 +89,7 @@ def build_site(session: Session, token: str) -> Starlette:
     return Starlette(
         routes=_Answers(session).routes(),
         middleware=[Middleware(Guard, token=token)],
-        exception_handlers={HTTPException: _refuse, AlserveError: _refuse},
+        exception_handlers={HTTPException: _refuse, AlserveError: _refuse, OSError: _refuse},
     )
 
 
@@ -220,6 +220,8 @@ async def _refuse(_: Request, error: Exception) -> Response:
     """Answer with one line that says what is wrong."""
     if isinstance(error, HTTPException):
         return _json({"error": error.detail}, error.status_code)
+    if isinstance(error, OSError):  # the disk is full, or the folder may not be written
+        return _json({"error": printable(f"{error.filename}: {error.strerror}")}, 507)
     statuses = {DoubtError: 409, ChangedError: 412, ImageError: 422}
     status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 400)
     doubt = {"doubt": error.kind} if isinstance(error, DoubtError) else {}

@@ -389,10 +389,11 @@ async function askWhichToKeep(message) {
 
 /* ---- what is shown beside ---- */
 
-function showSaving(state, message = "") {
-  const texts = { saved: "Saved", saving: "Saving …", failed: "Not saved, trying again" };
-  Object.assign(find("saving"), { textContent: texts[state], title: message });
+function showSaving(state, error = null) {
+  const texts = { saved: "Saved", saving: "Saving …", failed: "Not saved, trying again", lost: "Not saved" };
+  find("saving").textContent = texts[state];
   find("saving").dataset.state = state;
+  if (error instanceof service.Refused) note(error.message, true);
 }
 
 function showEnd() {
@@ -479,9 +480,9 @@ function press(event) {
   const isCommand = event.ctrlKey || event.metaKey;
   const letter = key.length === 1 ? key.toLowerCase() : key;
   if (isCommand && !["z", "y"].includes(letter)) return;
-  if (!isCommand && target.closest("input, summary") && key !== "?") return;
+  if (target.closest("input") && /^(Arrow|Page|Home|End)/.test(key)) return; // a slider's own
+  if (target.closest("button, summary") && (key === "Enter" || key === " ")) return;
   if (key.startsWith("Arrow") && walk(event)) return;
-  if (target.closest("button") && (key === "Enter" || key === " ")) return;
   if (key === " ") {
     tools.space = true;
     tools.refresh();

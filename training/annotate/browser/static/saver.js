@@ -22,7 +22,7 @@ export class Saver {
   #ask;
 
   /**
-   * @param {(state: "saved"|"saving"|"failed", message?: string) => void} tell
+   * @param {(state: "saved"|"saving"|"failed"|"lost", error?: Error) => void} tell
    * @param {(message: string) => Promise<boolean>} ask  what to do where somebody else has changed the mask: true replaces
    *   it, false leaves it as it is
    */
@@ -82,9 +82,9 @@ export class Saver {
         if (error.status === 412) await this.#settle(error.message);
         else if (error.status === 404) {
           this.#saved = this.changes; // nobody asks for this image any more
-          this.#tell("failed", error.message);
+          this.#tell("lost", error);
         } else {
-          this.#tell("failed", error.message);
+          this.#tell("failed", error);
           await sleep(RETRY);
         }
       }

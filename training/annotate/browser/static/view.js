@@ -22,10 +22,10 @@ export class View {
     Object.assign(this, { stage, picture, overlay, image: null, small: null, mask: null });
     Object.assign(this, { scale: 1, left: 0, top: 0, opacity: 0.4, shows: true });
     this.isFitted = true;
-    this.#dirty = { picture: true, box: null };
   }
 
-  #dirty;
+  /** What the next frame draws anew. */
+  #dirty = { picture: true, box: null };
   #frame = 0;
 
   /** Shows an image with its mask, whole. */
