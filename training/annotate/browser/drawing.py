@@ -156,11 +156,8 @@ class Drawing:
             if there is not None and np.array_equal(there, mask):  # the answer to the same was lost
                 return
             raise ChangedError(f"{self.name}: the mask was changed by another window or program meanwhile")
-        for path in self._saved():
-            if path == self._finished:  # moved, so that at every moment there is a mask
-                _move(path, self._begun)
-        write_atomic(self._begun, encode_png(to_grey(mask)))
         self._take_back()
+        write_atomic(self._begun, encode_png(to_grey(mask)))
 
     def finish(self, *, sure: bool) -> None:
         """Make what is begun the mask that a run takes.
@@ -207,17 +204,19 @@ class Drawing:
         self._take_back()
 
     def _take_back(self) -> None:
-        """Move the finished mask to where it is drawn on, unless it is empty, and remove all markers."""
+        """Move the finished mask to where it is drawn on, unless it is empty, and remove all markers.
+
+        It is moved, so that at every moment there is a mask.
+        """
         empty = self.examine()[0] == State.EMPTY
         for path in self._saved():
             if empty and path == self._finished:
                 path.unlink()
             elif self._read(path) is None:
                 _move(path, self._begun.with_name(f"{self._begun.stem}.unusable{path.suffix}"))
-            elif path == self._finished or self._begun.is_file():
-                _move(path, self._begun.with_suffix(path.suffix))
-            else:  # of another kind: what it holds, and the file itself
-                write_atomic(self._begun, encode_png(to_grey(read_mask(path))))
+            else:
+                if path != self._finished:  # of another kind: what it holds, and the file itself
+                    write_atomic(self._begun, encode_png(to_grey(read_mask(path))))
                 _move(path, self._begun.with_suffix(path.suffix))
         for kind in MARKERS:
             self._unmark(kind)

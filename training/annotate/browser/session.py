@@ -105,7 +105,7 @@ class Session:
             "name": printable(drawing.name),
             "state": state,
             "done": state in DONE,
-            "locked": state == State.SKIPPED,
+            "locked": state in {State.SKIPPED, State.EMPTY},
             "problem": printable(problem),
             "version": version,
         }

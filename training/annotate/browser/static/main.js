@@ -248,7 +248,7 @@ function fillDesk() {
   find("reopen").textContent = reopens[one.state] ?? "Not done yet";
   find("reopen").hidden = !one.done;
   find("empty").disabled = one.state === "nothing here";
-  find("skip").disabled = one.locked;
+  find("skip").disabled = one.state === "skipped";
   const { mask } = view;
   find("undo").disabled = one.locked || !mask?.done.length;
   find("redo").disabled = one.locked || !mask?.undone.length;
