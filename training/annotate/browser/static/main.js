@@ -1,8 +1,12 @@
 /** The page: the images asked for, the one that is drawn on, and what the person says of it. */
 
+import { describeKeys, listen } from "./keys.js";
+import { ImageList } from "./list.js";
 import { fillAll, Mask } from "./mask.js";
+import { askEmpty, askFull, askWhichToKeep } from "./questions.js";
 import { Saver } from "./saver.js";
 import * as service from "./service.js";
+import { Settings } from "./settings.js";
 import { Tools } from "./tools.js";
 import { View } from "./view.js";
 
@@ -10,37 +14,13 @@ import { View } from "./view.js";
 const LOOK = 1000;
 /** What went wrong is shown this long, in milliseconds. */
 const ALARM = 6000;
-/** Brush sizes, in pixels of the image. */
-const SIZES = [1, 1000];
-
-/** What each tool does, and what else where there is a mouse. */
-const HINTS = {
-  brush: ["Drag to paint.", "Alt or the right button erases."],
-  eraser: ["Drag to erase.", "Alt or the right button paints."],
-  polygon: ["Click the corners, and the first one again to close.", "So do Enter and a double click; Alt cuts out."],
-  fill: ["Click inside a closed outline to fill it.", "Alt or the right button removes an area."],
-};
-
-const KEYS = [
-  ["Enter", "done, on to the next image (of a polygon: close it)"],
-  ["N, S, R", "nothing here; skip; take back"],
-  ["Page ↑, Page ↓", "the image before, the next one"],
-  ["B, E, P, F", "brush, eraser, polygon, fill"],
-  ["[ ]", "smaller, larger brush"],
-  ["Z, Y", "undo, redo (also with Ctrl or ⌘)"],
-  ["C, I", "clear the mask; invert it"],
-  ["Wheel, + −", "zoom; on a touch screen, two fingers"],
-  ["Space and drag", "move the image; also the middle button, or two fingers"],
-  ["0, 1", "whole image; one pixel of it for one of the screen"],
-  ["H", "hide the mask, show it again"],
-  ["Arrows, X", "move a crosshair (with Shift by one pixel); X presses and lifts the tool there"],
-  ["Esc, ⌫", "drop the polygon; its last corner"],
-];
-
+const [SIZE_STEP, ZOOM_STEP] = [1.25, 1.4];
 const find = (id) => document.getElementById(id);
 const view = new View(find("stage"), find("picture"), find("overlay"));
 const tools = new Tools(find("stage"), view, { changed: onChange, refuse: (message) => note(message, true) });
-const saver = new Saver(showSaving, askWhichToKeep);
+const settings = new Settings(tools, view);
+const saver = new Saver(showSaving, keepOurs);
+const list = new ImageList(find("list"), choose);
 
 /** What the command said last. */
 let status = { phase: "loading", images: [] };
@@ -64,7 +44,7 @@ function take(news) {
   find("count").textContent = status.phase === "drawing" ? `${done} of ${status.images.length} done` : "";
   document.title = status.phase === "drawing" ? `${done}/${status.images.length} alserve: draw masks` : "alserve: draw masks";
   if (status.phase === "drawing") {
-    fillList();
+    list.fill(status.images, chosen);
     if (before.phase !== "drawing") view.resize();
     if (!image(chosen)) choose(nextToDraw(-1) ?? status.images[0]?.key);
     else fillDesk();
@@ -116,58 +96,11 @@ async function tell(what) {
     take(news);
     return true;
   } catch (error) {
-    if (error.doubt) return await (error.doubt === "empty" ? askEmpty() : askFull());
+    if (error.doubt) return await clear(error.doubt);
     note(error.message, true);
     return false;
   } finally {
     busy = false;
-  }
-}
-
-/* ---- the list ---- */
-
-function fillList() {
-  const list = find("list");
-  const keys = status.images.map((one) => one.key).join();
-  if (list.dataset.keys !== keys) {
-    list.dataset.keys = keys;
-    list.replaceChildren(...status.images.map(makeOption));
-  }
-  status.images.forEach((one, index) => {
-    const option = list.children[index];
-    const selected = one.key === chosen;
-    option.ariaSelected = String(selected);
-    option.tabIndex = selected ? 0 : -1;
-    option.dataset.state = one.state;
-    option.toggleAttribute("data-done", one.done);
-    option.querySelector(".state").textContent = one.state;
-  });
-}
-
-function makeOption(one) {
-  const option = Object.assign(document.createElement("div"), { role: "option", tabIndex: -1, title: one.name });
-  const part = (name, text) => Object.assign(document.createElement("span"), { className: name, textContent: text });
-  const picture = new Image();
-  picture.alt = "";
-  picture.className = "bare";
-  picture.addEventListener("load", () => picture.classList.remove("bare"));
-  option.dataset.key = one.key;
-  option.append(picture, part("name", one.name.split("/").at(-1)), part("state", one.state));
-  option.addEventListener("click", () => choose(one.key));
-  return option;
-}
-
-async function loadThumbnails() {
-  for (const option of find("list").querySelectorAll(":not([data-pictured])[data-key]")) {
-    try {
-      option.dataset.pictured = "";
-      const picture = option.querySelector("img");
-      const url = URL.createObjectURL(await service.getThumbnail(option.dataset.key));
-      picture.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
-      picture.src = url;
-    } catch {
-      // the list is as good without
-    }
   }
 }
 
@@ -202,7 +135,7 @@ async function open(key) {
   chosen = key;
   tools.reset();
   tools.locked = true;
-  fillList();
+  list.fill(status.images, chosen);
   find("name").textContent = image(key).name;
   note("Loading …");
   try {
@@ -229,7 +162,7 @@ async function open(key) {
     if (chosen === key) note(error.message, true);
     if (error instanceof service.Unreachable) chosen = null; // the next look opens it
   }
-  loadThumbnails();
+  list.loadThumbnails();
 }
 
 function note(text, isAlarm = false) {
@@ -275,7 +208,7 @@ function onChange() {
   saver.changed();
   const one = image(chosen);
   if (one) Object.assign(one, { state: "begun", done: false, problem: "" });
-  fillList();
+  list.fill(status.images, chosen);
   fillDesk();
   find("count").textContent = `${status.images.filter((other) => other.done).length} of ${status.images.length} done`;
 }
@@ -337,52 +270,17 @@ async function finishAll() {
 
 /* ---- questions ---- */
 
-/** Asks, and returns the value of the button that was pressed; nothing where the question was closed. */
-function ask(title, text, answers) {
-  const dialog = find("question");
-  find("question-title").textContent = title;
-  find("question-text").textContent = text;
-  find("answers").replaceChildren(
-    ...answers.map(([value, label], index) =>
-      Object.assign(document.createElement("button"), { value, textContent: label, className: index ? "" : "primary" }),
-    ),
-  );
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true }));
-}
-
-async function askEmpty() {
-  const answer = await ask("Nothing is drawn", "Is there nothing to find in this image?", [
-    ["", "Keep drawing"],
-    ["empty", "Nothing here"],
-    ["skip", "Skip this image"],
-  ]);
-  busy = false;
-  return answer ? tell(answer) : false;
-}
-
-async function askFull() {
-  const answer = await ask(
-    "Is the background painted?",
-    "The mask covers nearly all of the image's border. Paint what the model is to find, and leave the background out.",
-    [
-      ["invert", "Invert the mask"],
-      ["sure", "It is right as it is"],
-      ["", "Keep drawing"],
-    ],
-  );
+/** Asks what is meant by a mask that is probably not; returns whether the image is done then. */
+async function clear(doubt) {
+  const answer = await (doubt === "empty" ? askEmpty() : askFull());
   busy = false;
   if (answer === "invert") change("invert");
-  return answer === "sure" ? tell("sure") : false;
+  return answer && answer !== "invert" ? tell(answer) : false;
 }
 
-async function askWhichToKeep(message) {
-  const answer = await ask("The mask was changed elsewhere", `${message[0].toUpperCase()}${message.slice(1)}.`, [
-    ["ours", "Keep what is drawn here"],
-    ["theirs", "Take the other one"],
-  ]);
-  if (answer !== "theirs") return true;
+/** Decides between the mask here and one that was saved by somebody else; returns whether this one is kept. */
+async function keepOurs(message) {
+  if ((await askWhichToKeep(message)) !== "theirs") return true;
   setTimeout(() => open(chosen));
   return false;
 }
@@ -407,57 +305,28 @@ function showEnd() {
   if (status.report) find("report").src = service.reportAddress();
 }
 
-function setTool(tool) {
-  tools.reset();
-  tools.tool = tool;
-  for (const button of document.querySelectorAll("[data-tool]")) {
-    const checked = button.dataset.tool === tool;
-    button.ariaChecked = String(checked);
-    button.tabIndex = checked ? 0 : -1;
-  }
-  find("hint").textContent = HINTS[tool].slice(0, matchMedia("(any-pointer: fine)").matches ? 2 : 1).join(" ");
-}
-
-function setSize(size) {
-  tools.size = Math.round(Math.min(SIZES[1], Math.max(SIZES[0], size)));
-  find("size").value = Math.log(tools.size) / Math.log(SIZES[1]);
-  find("size-value").textContent = `${tools.size} px`;
-  find("size").ariaValueText = `${tools.size} pixels`;
-  tools.refresh();
-}
-
-function setLooks() {
-  const [opacity, brightness, contrast] = ["opacity", "brightness", "contrast"].map((id) => {
-    find(`${id}-value`).textContent = `${Math.round(100 * find(id).valueAsNumber)} %`;
-    return find(id).valueAsNumber;
-  });
-  find("picture").style.filter = `brightness(${brightness}) contrast(${contrast})`;
-  view.opacity = opacity;
-  view.redraw();
-}
-
 /* ---- keys ---- */
 
-const onKey = {
+const actions = {
   Enter: markDone,
   n: () => markAnd("empty"),
   s: () => markAnd("skip"),
   r: reopen,
   PageUp: () => step(-1),
   PageDown: () => step(1),
-  b: () => setTool("brush"),
-  e: () => setTool("eraser"),
-  p: () => setTool("polygon"),
-  f: () => setTool("fill"),
-  "[": () => setSize(Math.min(tools.size - 1, tools.size / 1.25)),
-  "]": () => setSize(Math.max(tools.size + 1, tools.size * 1.25)),
+  b: () => settings.setTool("brush"),
+  e: () => settings.setTool("eraser"),
+  p: () => settings.setTool("polygon"),
+  f: () => settings.setTool("fill"),
+  "[": () => settings.scaleSize(1 / SIZE_STEP),
+  "]": () => settings.scaleSize(SIZE_STEP),
   z: () => change("undo"),
   y: () => change("redo"),
   c: () => change("clear"),
   i: () => change("invert"),
-  "+": () => view.zoom(1.4),
-  "=": () => view.zoom(1.4),
-  "-": () => view.zoom(1 / 1.4),
+  "+": () => view.zoom(ZOOM_STEP),
+  "=": () => view.zoom(ZOOM_STEP),
+  "-": () => view.zoom(1 / ZOOM_STEP),
   0: () => view.fit(),
   1: () => view.zoom(1 / view.scale),
   h: () => {
@@ -474,54 +343,20 @@ const onKey = {
   ArrowDown: (event) => tools.moveKey(0, 1, event.shiftKey),
 };
 
-function press(event) {
-  if (status.phase !== "drawing" || document.querySelector("dialog[open]")) return;
-  const { target, key } = event;
-  const isCommand = event.ctrlKey || event.metaKey;
-  const letter = key.length === 1 ? key.toLowerCase() : key;
-  if (isCommand && !["z", "y"].includes(letter)) return;
-  if (target.closest("input") && /^(Arrow|Page|Home|End)/.test(key)) return; // a slider's own
-  if (target.closest("button, summary") && (key === "Enter" || key === " ")) return;
-  if (key.startsWith("Arrow") && walk(event)) return;
-  if (key === " ") {
-    tools.space = true;
-    tools.refresh();
-    event.preventDefault();
-  } else if (letter === "z" && event.shiftKey) change("redo");
-  else if (onKey[letter] && !(event.repeat && ["Enter", "n", "s", "x"].includes(letter))) {
-    onKey[letter](event);
-    event.preventDefault();
-  }
-}
+const walks = {
+  list: (by) => step(by).then(() => list.selected?.focus()),
+  tools: (by) => settings.walk(by),
+};
 
-/** Arrow keys walk through the list and through the tools, where one of these has the focus. */
-function walk(event) {
-  const group = event.target.closest("#list, #tools");
-  if (!group) return false;
-  const by = event.key === "ArrowUp" || event.key === "ArrowLeft" ? -1 : 1;
-  event.preventDefault();
-  if (group.id === "list") {
-    step(by).then(() => find("list").querySelector("[aria-selected=true]")?.focus());
-  } else {
-    const all = [...group.children];
-    const next = all[(all.indexOf(event.target.closest("button")) + by + all.length) % all.length];
-    setTool(next.dataset.tool);
-    next.focus();
-  }
-  return true;
+function holdSpace(isDown) {
+  tools.space = isDown;
+  tools.refresh();
 }
 
 /* ---- what the person does ---- */
 
 function setUp() {
-  document.addEventListener("keydown", press);
-  document.addEventListener("keyup", ({ key }) => {
-    if (key === " ") tools.space = false;
-    tools.refresh();
-  });
-  for (const button of document.querySelectorAll("[data-tool]")) {
-    button.addEventListener("click", () => setTool(button.dataset.tool));
-  }
+  listen(actions, walks, holdSpace, () => status.phase === "drawing");
   const clicks = {
     done: markDone,
     empty: () => markAnd("empty"),
@@ -532,32 +367,16 @@ function setUp() {
     redo: () => change("redo"),
     clear: () => change("clear"),
     fit: () => view.fit(),
-    out: () => view.zoom(1 / 1.4),
-    in: () => view.zoom(1.4),
+    out: () => view.zoom(1 / ZOOM_STEP),
+    in: () => view.zoom(ZOOM_STEP),
     "help-open": () => find("help").showModal(),
   };
   for (const [id, act] of Object.entries(clicks)) find(id).addEventListener("click", act);
-  find("size").addEventListener("input", ({ target }) => setSize(SIZES[1] ** target.valueAsNumber));
-  for (const id of ["opacity", "brightness", "contrast"]) find(id).addEventListener("input", setLooks);
-  find("keys").tBodies[0].append(
-    ...KEYS.map(([keys, what]) => {
-      const row = document.createElement("tr");
-      row.append(Object.assign(document.createElement("th"), { scope: "row", textContent: keys }));
-      row.insertCell().textContent = what;
-      return row;
-    }),
-  );
+  describeKeys(find("keys"));
   new ResizeObserver(() => view.resize()).observe(find("stage"));
   addEventListener("beforeunload", (event) => {
     if (!saver.isSaved) event.preventDefault();
   });
-  find("looks").open = innerWidth > 900;
-  for (const button of document.querySelectorAll("button[aria-keyshortcuts]")) {
-    button.title = `Key: ${button.getAttribute("aria-keyshortcuts").split(" ").at(-1)}`;
-  }
-  setTool("brush");
-  setSize(20);
-  setLooks();
 }
 
 addEventListener("hashchange", () => location.reload()); // another token

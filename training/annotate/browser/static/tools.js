@@ -28,7 +28,7 @@ export class Tools {
    */
   constructor(stage, view, { changed, refuse }) {
     [this.#stage, this.#view, this.#changed, this.#refuse] = [stage, view, changed, refuse];
-    Object.assign(this, { tool: "brush", size: 20, locked: true, corners: [], at: null, space: false });
+    Object.assign(this, { tool: "brush", size: 1, locked: true, corners: [], at: null, space: false });
     const handlers = {
       pointerdown: this.#down,
       pointermove: this.#move,
