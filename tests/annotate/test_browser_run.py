@@ -108,6 +108,7 @@ def test_a_run_goes_on_while_a_person_draws_and_after_a_kill(page: Page, table: 
     with started(*command, cwd=tmp_path) as (process, address):
         page.goto(address)
         expect(page.get_by_role("option")).to_have_count(4)
+        expect(page.locator("#note")).to_have_text("")
         skipped = page.locator("#name").inner_text()
         page.keyboard.press("s")
         expect(page.locator("#count")).to_have_text("1 of 4 done")
@@ -133,7 +134,7 @@ def test_a_run_goes_on_while_a_person_draws_and_after_a_kill(page: Page, table: 
         finish(page)
         expect(page.locator("#learning")).to_be_visible()
         expect(page.get_by_role("option")).to_have_count(2)
-        expect(page.locator("#note")).to_contain_text("model")  # its draft
+        expect(page.locator("#note")).to_contain_text("model")  # its draft, and loaded
         page.keyboard.press("s")
         expect(page.locator("#count")).to_have_text("1 of 2 done")
         stroke(page)

@@ -136,7 +136,7 @@ class _Answers:
         )
 
     def picture(self, request: Request) -> Response:
-        """The image as the run reads it, whatever kind of file it is."""
+        """Return the image as the run reads it, whatever kind of file it is."""
         return self._image(request, lambda image: image)
 
     def thumbnail(self, request: Request) -> Response:
@@ -152,7 +152,7 @@ class _Answers:
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
     def mask(self, request: Request) -> Response:
-        """What drawing starts from: height and width, and the bits of the mask, see `_pack`."""
+        """Return what drawing starts from: width and height, and the bits of the mask, see `_pack`."""
         drawing = self._find(request)
         with self._session.lock:
             kind, mask = drawing.start()
