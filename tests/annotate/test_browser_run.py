@@ -33,6 +33,9 @@ TINY = (
 )
 """The smallest settings that go through everything."""
 
+TRAINING = 300_000
+"""Milliseconds that a round may take."""
+
 WITHOUT_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "BROWSER": ""}
 
 
@@ -133,7 +136,7 @@ def test_a_run_goes_on_while_a_person_draws_and_after_a_kill(page: Page, table: 
         assert not (run / "rounds.jsonl").read_text()
         finish(page)
         expect(page.locator("#learning")).to_be_visible()
-        expect(page.get_by_role("option")).to_have_count(2)
+        expect(page.get_by_role("option")).to_have_count(2, timeout=TRAINING)
         expect(page.locator("#note")).to_contain_text("model")  # its draft, and loaded
         page.keyboard.press("s")
         expect(page.locator("#count")).to_have_text("1 of 2 done")
@@ -144,7 +147,7 @@ def test_a_run_goes_on_while_a_person_draws_and_after_a_kill(page: Page, table: 
         stroke(page)
         done(page, 1, 1)
         finish(page)
-        expect(page.locator("#ended-title")).to_have_text("The run is finished")
+        expect(page.locator("#ended-title")).to_have_text("The run is finished", timeout=TRAINING)
         expect(page.frame_locator("#report").locator("h1")).to_have_text("run")
         assert process.wait(60) == 0
         assert process.stderr is not None
