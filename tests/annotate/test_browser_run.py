@@ -191,6 +191,11 @@ def test_the_address_is_for_its_owner_and_stays_the_same(tmp_path: Path) -> None
             assert address in link.read_text()
             assert os.name == "nt" or link.stat().st_mode & 0o077 == 0
     assert len(addresses) == 1
+    if os.name != "nt":
+        link.chmod(0o644)  # others may have read it
+        with started("annotate", tmp_path, cwd=tmp_path) as (_, address):
+            assert address.partition("#")[2] not in addresses.pop()
+            assert link.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the browser of this test is a shell script")

@@ -113,8 +113,10 @@ def _listen(port: int, before: int) -> socket.socket:
 
 
 def _read_link(link: Path) -> tuple[int, str]:
-    """Return the port and the token of the last time; without one, no port and a new token."""
+    """Return the port and the token of the last time; where others could have read it, no port and a new token."""
     with suppress(OSError, UnicodeDecodeError):
+        if os.name != "nt" and link.stat().st_mode & 0o077:
+            return 0, secrets.token_urlsafe(32)
         if found := re.search(rf"http://{re.escape(ADDRESS)}:(\d{{1,5}})/#([\w-]{{43}})\"", link.read_text()):
             return int(found[1]) % 65536, found[2]
     return 0, secrets.token_urlsafe(32)
