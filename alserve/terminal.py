@@ -27,10 +27,17 @@ SPANS = ((1, "s"), (60, "min"), (3600, "h"))
 _bars: list["Progress"] = []
 """The progress bars on the screen, the latest last."""
 
+Watch = Callable[[str, float | None], None]
+
+_watches: list[Watch] = []
+"""Who wants to know what a person at the terminal is told, see `watched`."""
+
 
 def say(message: str) -> None:
     """Print one line to standard error, above a progress bar if there is one."""
     message = printable(message)
+    for watch in _watches:
+        watch(message, None)
     if _bars:
         _bars[-1].console.print(f"alserve: {message}", highlight=False, markup=False, soft_wrap=True)
     else:
@@ -78,6 +85,28 @@ def progress(total: int, what: str = "", unit: str = "images") -> Iterator[Calla
     Yields:
         A function to call with the number of things done.
     """
+    with _shown(total, what, unit) as show:
+
+        def tell(done: int) -> None:
+            show(done)
+            for watch in _watches:
+                watch(f"{what}: {done} of {total} {unit}", done / max(total, 1))
+
+        yield tell
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Call a function with every line that is said in the block, and with all progress, with the share that is done."""
+    _watches.append(watch)
+    try:
+        yield
+    finally:
+        _watches.remove(watch)
+
+
+@contextmanager
+def _shown(total: int, what: str, unit: str) -> Iterator[Callable[[int], None]]:
     start = time.perf_counter()
 
     def rate(done: int) -> float:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from alserve import terminal
-from alserve.terminal import describe_rate, progress
+from alserve.terminal import describe_rate, progress, say, watched
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,13 @@ def test_progress_without_a_terminal_is_lines(
     first, second = capsys.readouterr().err.splitlines()
     assert first == "alserve: glas: 0 of 101 runs, 0.0 runs/h"
     assert re.fullmatch(r"alserve: glas: 1 of 101 runs, \d+\.\d runs/(s|min), 0:\d\d:\d\d left", second)
+
+
+def test_others_may_watch_what_is_told() -> None:
+    seen: list[tuple[str, float | None]] = []
+    with watched(lambda message, share: seen.append((message, share))):
+        with progress(4, "glas", unit="runs") as show:
+            show(1)
+        say("a line")
+    say("nobody sees this")
+    assert seen == [("glas: 1 of 4 runs", 0.25), ("a line", None)]

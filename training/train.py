@@ -10,7 +10,8 @@ from alserve.errors import DataError
 from alserve.measure.dataset import Dataset, load_dataset
 from alserve.modelfile import ClassNames
 from alserve.terminal import say
-from training.annotate.oracle import Oracle, open_oracle
+from training.annotate.oracle import Oracle
+from training.annotate.oracles import open_oracle
 from training.learning.algorithm import Record, learn
 from training.learning.data import read_images
 from training.learning.empty_classes import check_empty_classes
@@ -41,7 +42,7 @@ def train_run(
         out: Folder of the run.
         settings: What to learn with.
         masks: See `alserve.measure.dataset.load_dataset`.
-        oracle: Where masks come from, see `training.annotate.oracle.open_oracle`.
+        oracle: Where masks come from, see `training.annotate.oracles.open_oracle`.
         device: "auto", "cpu" or "cuda".
         overwrite: Remove what an earlier run left in `out`.
         cache: Folder for what several runs have in common, computed once. Default: nothing is shared.
@@ -58,7 +59,7 @@ def train_run(
     """
     started = time.monotonic()
     trainer = Trainer(settings, device)
-    source = open_oracle(oracle)
+    source = open_oracle(oracle, out)
     dataset = load_dataset(data, masks)
     check_budget(dataset, settings, source)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
@@ -73,13 +74,17 @@ def train_run(
         shared=cache,
         started=started,
     )
-    with run:
-        images = read_images(dataset, settings.short_side, run.image_file(settings.short_side))
-        run.begin()  # an earlier run is replaced by none whose data cannot be read
-        finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
-        if finished:
-            report_run(out, out / "report.html")
-            run.remove_images()
+    finished = False
+    try:
+        with run:
+            images = read_images(dataset, settings.short_side, run.image_file(settings.short_side))
+            run.begin()  # an earlier run is replaced by none whose data cannot be read
+            finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
+            if finished:
+                report_run(out, out / "report.html")
+                run.remove_images()
+    finally:
+        source.end(out / "report.html" if finished else None)
     result = RunResult.read(out)
     if finished:
         say(f"{result.model} is the model, {result.report} shows what it learned")

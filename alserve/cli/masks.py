@@ -1,4 +1,4 @@
-"""Commands that carry masks and drafts between annotation programs and folders: masks import, masks export."""
+"""Commands by which a person draws masks: annotate, and masks import and export for annotation programs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,33 @@ from alserve.cli.options import TRAIN, Command, one_of
 commands = typer.Typer()
 masks = typer.Typer(no_args_is_help=True, help="Carry masks and drafts between annotation programs and folders.")
 commands.add_typer(masks, name="masks", rich_help_panel=TRAIN)
+
+
+@commands.command(cls=Command, rich_help_panel=TRAIN)
+def annotate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of 'train --oracle folder:DIR'.")],
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port of 127.0.0.1 to listen on; 0 is a free one, and later the same again."
+        ),
+    ] = 0,
+    opens: Annotated[
+        bool | None,
+        typer.Option("--open/--no-open", help="Open the page in a browser.", show_default="where there is a display"),
+    ] = None,
+) -> None:
+    """Draw, in the browser, the masks that a folder asks for.
+
+    The page is answered on this machine only, by an address with a secret token. Every stroke is saved; a mask goes to
+    DIR/masks when you say that its image is done.
+
+    Example: alserve annotate drawing, then the same 'alserve train' command again
+    """
+    need_training()
+    from training.annotate.browser.command import annotate_folder  # noqa: PLC0415
+
+    annotate_folder(folder, port=port, opens=opens)
 
 
 @masks.command(cls=Command, name="import")

@@ -74,10 +74,10 @@ def train(
     oracle: Annotated[
         str,
         typer.Option(
-            metavar="data|folder:DIR|label-studio:PROJECT",
-            help="Where masks come from: the data set, or a person, who finds in DIR what to draw and saves it there; "
-            "or who draws in a project of Label Studio, by its number, at LABEL_STUDIO_URL, with the token "
-            "LABEL_STUDIO_API_KEY.",
+            metavar="data|browser|folder:DIR|label-studio:PROJECT",
+            help="Where masks come from: the data set; a person who draws them on a page in the browser; a person who "
+            "finds in DIR what to draw and saves it there; or one who draws in a project of Label Studio, by its "
+            "number, at LABEL_STUDIO_URL, with the token LABEL_STUDIO_API_KEY.",
         ),
     ] = "data",
     preset: Annotated[
@@ -164,8 +164,9 @@ def train(
     OUT then holds model.onnx (exported after every round), rounds.jsonl (one object a round),
     report.html, the settings, and the state that lets a stopped run continue.
 
-    With --oracle folder:DIR or label-studio:PROJECT it stops when it needs masks, with exit code 3, and says where to
-    draw them; run the same command again then.
+    With --oracle browser it opens a page when it needs masks, and goes on when they are drawn. With --oracle folder:DIR
+    or label-studio:PROJECT it stops then, with exit code 3, and says where to draw them; run the same command again
+    afterwards.
 
     Example: alserve train tissue.csv --out runs/tissue --initial 4 --per-round 1 --rounds 5
     """

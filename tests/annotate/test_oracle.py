@@ -21,7 +21,7 @@ from alserve.errors import DataError, RunError
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
 from alserve.measure.dataset import Dataset, Sample, load_dataset, stem
-from training.annotate.oracle import FolderOracle, NoMask, nearest_name, open_oracle
+from training.annotate.oracle import FolderOracle, NoMask, nearest_name
 from training.data.synthetic import draw_dataset
 from training.learning.data import read_images
 from training.learning.learner import Learner
@@ -337,7 +337,7 @@ def test_settings_that_a_person_has_no_part_in(
     data: Path, tmp_path: Path, changes: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(DataError) as error:
-        open_oracle(f"folder:{tmp_path / 'work'}").check(load_dataset(data), settings(UNTRAINED, **changes))
+        FolderOracle(tmp_path / "work").check(load_dataset(data), settings(UNTRAINED, **changes))
     assert all(word in str(error.value) for word in words), error.value
 
 
@@ -357,10 +357,10 @@ def test_places_and_names_that_clash(data: Path, tmp_path: Path) -> None:
 def test_the_command_refuses_an_oracle_that_it_does_not_know(cli: Cli, data: Path, tmp_path: Path) -> None:
     for name in ("person", "folder:", "Folder:x", "data:x"):
         result = cli("train", data, "--out", tmp_path / "run", "--oracle", name)
-        assert_refused(result, f"unknown --oracle '{name}'", "there are data, folder:DIR")
+        assert_refused(result, f"unknown --oracle '{name}'", "there are data, browser, folder:DIR")
     result = cli("train", data, "--out", tmp_path / "run", "--oracle", "date")
     assert_refused(result, "did you mean data?")
-    assert_refused(cli("train", data, "--out", tmp_path / "run"), "class a has 0", "--oracle folder:DIR")
+    assert_refused(cli("train", data, "--out", tmp_path / "run"), "class a has 0", "--oracle browser")
     assert not (tmp_path / "run").exists()
 
 

@@ -15,7 +15,7 @@ from training.query import STRATEGIES
 from training.settings import METHODS, PRESETS, Settings
 
 COMMANDS = {
-    "train": ["demo", "data", "train", "masks import", "masks export", "export", "experiment", "report"],
+    "train": ["demo", "data", "train", "annotate", "masks import", "masks export", "export", "experiment", "report"],
     "use": ["evaluate", "segment", "merge", "serve", "package", "info", "doctor"],
 }
 

@@ -26,6 +26,8 @@ RUN_ELSEWHERE = (
     "pip install",
     "alserve serve",
     "alserve masks import",
+    "alserve annotate",
+    "alserve train tissue --oracle browser",
     "curl ",
     "alserve package",
     "alserve experiment",

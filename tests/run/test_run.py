@@ -92,6 +92,15 @@ def test_pseudo_masks_of_the_version_before(tmp_path: Path) -> None:
         assert run.load_state().pseudo[7].tolist() == [[9] * 3] * 2
 
 
+def test_time_in_which_a_run_only_waited_does_not_count(tmp_path: Path) -> None:
+    with start(tmp_path / "run") as run:
+        run.note_time(1, "masks")
+        time.sleep(0.5)
+        run.leave_time_out()
+        run.note_time(1, "masks")
+    assert read_seconds(run.folder)[1] < 0.4
+
+
 def test_results_that_were_damaged_are_written_anew_and_a_torn_time_is_passed_over(tmp_path: Path) -> None:
     record = {"round": 1, "masks_used": 2, "pseudo_labels": 0, "threshold": 0.5, "asked": [os.fsdecode(b"a\xff.png")]}
     with start(tmp_path / "run") as run:

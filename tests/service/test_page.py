@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,9 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+from chromium import launched, needs_chromium, opened
 from PIL import Image
-from playwright.sync_api import Browser, Download, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Download, Locator, Page, expect
 from server import serving
 from web import SERVE
 
@@ -22,50 +22,24 @@ from alserve.predictor import Predictor
 from alserve.service.page import HEADERS, STATIC
 from alserve.service.settings import MAX_BODY_BYTES
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no browser is installed; on Debian and Ubuntu: apt-get install chromium"
-)
+pytestmark = needs_chromium
 
 EXAMPLES = sorted((STATIC / "examples").iterdir())
-PATIENCE = 60_000
-"""Milliseconds that the browser may take for anything."""
-
 FINISHED = "[data-state=done], [data-state=failed]"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
-    """The page in a window of its own, with its example; in the end nothing may have gone wrong or elsewhere."""
-    for page in opened(browser, client):
+    """The page with its example."""
+    with opened(browser, str(client.base_url)) as page:
         expect(page.locator("#example")).to_be_visible()
         yield page
-
-
-def opened(browser: Browser, client: httpx.Client, **options: object) -> Iterator[Page]:
-    context = browser.new_context(**options)
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    complaints: list[str] = []
-    asked: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(str(client.base_url))
-    yield page
-    context.close()
-    assert [text for text in complaints if "the server responded with a status of 4" not in text] == []
-    assert [url for url in asked if not url.startswith((str(client.base_url), "blob:", "data:"))] == []
 
 
 def give(page: Page, *files: Path) -> Locator:
@@ -314,7 +288,7 @@ def test_the_keyboard_reaches_everything(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_small_screen_needs_no_sideways_scrolling(browser: Browser, client: httpx.Client, scheme: str) -> None:
-    for page in opened(browser, client, viewport={"width": 360, "height": 740}, color_scheme=scheme):
+    with opened(browser, str(client.base_url), viewport={"width": 360, "height": 740}, color_scheme=scheme) as page:
         expect(page.locator("#example")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         give(page, *EXAMPLES)
@@ -328,20 +302,22 @@ def test_a_small_screen_needs_no_sideways_scrolling(browser: Browser, client: ht
 
 
 def test_the_token_is_asked_for_once(browser: Browser, tmp_path: Path) -> None:
-    with serving(SERVE, tmp_path, ALSERVE_TOKEN="öffne dich") as client:  # noqa: S106
-        for page in opened(browser, client):
-            asked: list[str] = []
-            page.on("request", lambda request, asked=asked: asked.append(request.url))
-            page.locator("#token").fill("wrong")
-            page.get_by_role("button", name="Continue").click()
-            expect(page.locator("#ask")).to_be_visible()
-            assert not [url for url in asked if "predict" in url]
-            page.locator("#token").fill("öffne dich")
-            page.get_by_role("button", name="Continue").click()
-            expect(page.locator("#model")).to_contain_text("Classes")
-            expect(page.locator("#example")).to_be_visible()
-            options = give(page, *EXAMPLES[:2])
-            expect(page.locator("[data-state=done]")).to_have_count(options.count())
+    with (
+        serving(SERVE, tmp_path, ALSERVE_TOKEN="öffne dich") as client,  # noqa: S106
+        opened(browser, str(client.base_url)) as page,
+    ):
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.locator("#token").fill("wrong")
+        page.get_by_role("button", name="Continue").click()
+        expect(page.locator("#ask")).to_be_visible()
+        assert not [url for url in asked if "predict" in url]
+        page.locator("#token").fill("öffne dich")
+        page.get_by_role("button", name="Continue").click()
+        expect(page.locator("#model")).to_contain_text("Classes")
+        expect(page.locator("#example")).to_be_visible()
+        options = give(page, *EXAMPLES[:2])
+        expect(page.locator("[data-state=done]")).to_have_count(options.count())
 
 
 def test_a_server_that_is_gone_is_named_and_the_picture_can_be_sent_again(

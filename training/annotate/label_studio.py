@@ -122,10 +122,10 @@ class LabelStudioOracle:
             raise DataError("; ".join(faults[:MOST_SAID]) + more)
         return answers
 
-    def request(self, samples: Sequence[Sample], model: Path | None) -> None:
+    def request(self, samples: Sequence[Sample], model: Path | None) -> bool:
         """Add a task for each image that has none yet, with the model's mask to correct, and say so."""
         if not samples:
-            return
+            return False
         new = [sample for sample in samples if not self._tasks_of(sample)]
         predictor = load(model, device="cpu", threads=1) if model and new else None
         for sample in new:
@@ -133,6 +133,10 @@ class LabelStudioOracle:
         self._tasks = None
         count = "1 mask" if len(samples) == 1 else f"{len(samples)} masks"
         say(f"{count} to draw: submit them at {self._project.page}, then run the same command again")
+        return False
+
+    def end(self, report: Path | None) -> None:
+        """Do nothing: the project stays."""
 
     def _task(self, sample: Sample, predictor: Predictor | None) -> dict[str, Any]:
         """Upload an image, and return a task for it."""

@@ -1,7 +1,8 @@
 """Where the masks that are asked for come from: the data set, or a person who draws them."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,6 @@ from alserve.files import write_atomic
 from alserve.images.codec import Levels, decode_levels, read_bytes
 from alserve.measure.dataset import Dataset, Sample, find_pictures, stem
 from alserve.paths import below, check_name
-from alserve.registry import suggest
 from alserve.terminal import say, say_once
 from training.annotate.todo import write_drafts, write_page
 from training.settings import Settings
@@ -65,31 +65,24 @@ class Oracle(Protocol):
         """
         ...
 
-    def request(self, samples: Sequence[Sample], model: Path | None) -> None:
+    def request(self, samples: Sequence[Sample], model: Path | None) -> bool:
         """Have the masks drawn that `ask` did not give yet.
 
         Args:
             samples: Their images; none when nothing is left to draw.
             model: The present model file, for drafts; None before there is one.
+
+        Returns:
+            Whether they were drawn meanwhile; else `ask` gives them when the run is started again.
         """
+        ...
 
+    def end(self, report: Path | None) -> None:
+        """Leave: the run has ended.
 
-def open_oracle(name: str) -> Oracle:
-    """Return the oracle of a name.
-
-    Args:
-        name: "data", the data set's own masks; "folder:DIR", a person who draws them in this folder; or
-            "label-studio:PROJECT", one who draws them in this project of Label Studio.
-
-    Raises:
-        DataError: It is neither.
-    """
-    for form, make in ORACLES.items():
-        kind, colon, _ = form.partition(":")
-        given, separator, place = name.partition(":")
-        if (given, separator) == (kind, colon) and bool(place) == bool(colon):
-            return make(place)
-    raise DataError(f"unknown --oracle '{name}'; {suggest(name, ORACLES)}, to draw the masks yourself")
+        Args:
+            report: What it learned; None where it was stopped.
+        """
 
 
 def classes_to_ask_for(dataset: Dataset, settings: Settings) -> list[tuple[int, str]]:
@@ -218,7 +211,7 @@ class SimulatedOracle:
                 raise DataError(
                     f"{dataset.source}: class {name} has {masks} training images with a mask, but the budget is "
                     f"{wanted} a class; ask for less (--initial, --per-round, --rounds), give more masks (--masks), "
-                    "or draw them while it learns (--oracle folder:DIR)"
+                    "or draw them while it learns (--oracle browser)"
                 )
         if settings.uses_validation_masks:
             asked = {label for label, _ in classes_to_ask_for(dataset, settings)}
@@ -243,8 +236,12 @@ class SimulatedOracle:
             )
         return [NoMask.EVER if mask is None else mask for mask in masks]
 
-    def request(self, samples: Sequence[Sample], model: Path | None) -> None:
+    def request(self, samples: Sequence[Sample], model: Path | None) -> bool:  # noqa: ARG002
         """Do nothing: all masks are there."""
+        return False
+
+    def end(self, report: Path | None) -> None:
+        """Do nothing."""
 
 
 class FolderOracle:
@@ -292,7 +289,7 @@ class FolderOracle:
         faults: list[str] = []
         for sample in samples:
             try:
-                answers.append(self._answer(sample, found.get(stem(sample.name))))
+                answers.append(self.answer(sample, found.get(stem(sample.name))))
             except AlserveError as error:
                 faults.append(str(error))
         if faults:
@@ -300,11 +297,26 @@ class FolderOracle:
             raise DataError("; ".join(faults[:MOST_SAID]) + more)
         return answers
 
-    def request(self, samples: Sequence[Sample], model: Path | None) -> None:
+    def request(self, samples: Sequence[Sample], model: Path | None) -> bool:
         """Leave images, drafts and the list of what is to be drawn, and say so."""
+        page = self.folder / "todo.html"
         if not samples:
-            (self.folder / "todo.html").unlink(missing_ok=True)
-            return
+            page.unlink(missing_ok=True)
+            return False
+        write_page(page, self.lay_out(samples, model))
+        count = "1 mask" if len(samples) == 1 else f"{len(samples)} masks"
+        say(
+            f"{count} to draw: open {page}, save them in {self.masks}, or draw them in the browser with "
+            f"'alserve annotate {shlex.quote(str(self.folder))}'; then run the same command again"
+        )
+        return False
+
+    def lay_out(self, samples: Sequence[Sample], model: Path | None) -> list[tuple[Sample, Path]]:
+        """Leave images and drafts, and folders for their masks.
+
+        Returns:
+            The images, each with the place of its draft.
+        """
         wanted = [(sample, below(self.folder / "drafts", f"{stem(sample.name)}.png")) for sample in samples]
         for sample in samples:
             copy = below(self.folder / "images", sample.name)
@@ -313,12 +325,21 @@ class FolderOracle:
             below(self.masks, sample.name).parent.mkdir(parents=True, exist_ok=True)
         if model:
             write_drafts(wanted, model)
-        page = self.folder / "todo.html"
-        write_page(page, wanted)
-        count = "1 mask" if len(samples) == 1 else f"{len(samples)} masks"
-        say(f"{count} to draw: open {page}, save them in {self.masks}, then run the same command again")
+        return wanted
 
-    def _answer(self, sample: Sample, path: Path | None) -> Mask | NoMask:
+    def end(self, report: Path | None) -> None:
+        """Do nothing: the person has the folder."""
+
+    def answer(self, sample: Sample, path: Path | None) -> Mask | NoMask:
+        """Read what was drawn of one image.
+
+        Args:
+            sample: The image.
+            path: Its mask, if there is one.
+
+        Raises:
+            DataError: The mask cannot be used.
+        """
         skipped = is_marked(self.masks, stem(sample.name), "skip")
         if path is None:
             return NoMask.EVER if skipped else NoMask.YET
@@ -368,17 +389,3 @@ def _plain(name: str) -> str:
     while (shorter := _DECORATION.sub("", plain)) != plain:
         plain = shorter
     return plain
-
-
-def _label_studio(number: str) -> Oracle:
-    from training.annotate.label_studio import LabelStudioOracle  # noqa: PLC0415  it imports this module
-
-    return LabelStudioOracle(number)
-
-
-ORACLES: dict[str, Callable[[str], Oracle]] = {
-    "data": lambda _: SimulatedOracle(),
-    "folder:DIR": lambda place: FolderOracle(Path(place)),
-    "label-studio:PROJECT": _label_studio,
-}
-"""What `--oracle` may be: how it is written, and what makes it of what follows the colon."""

@@ -157,13 +157,18 @@ class Learner:
         """
         if len(state.asked) < state.round:
             state.asked.append([])
-        while chosen := self.query(state):
-            state.asked[-1] = sorted([*state.asked[-1], *chosen])
-            self.run.save_state(state)
-            state.pool.ask(chosen)
+        while True:
+            while chosen := self.query(state):
+                state.asked[-1] = sorted([*state.asked[-1], *chosen])
+                self.run.save_state(state)
+                state.pool.ask(chosen)
+                self._take_masks(state)
+            missing = [self.data.samples[index] for index in state.missing]
+            self.run.note_time(state.round, "masks")
+            if not self.oracle.request(missing, self.run.model if state.records else None):
+                break
+            self.run.leave_time_out()
             self._take_masks(state)
-        missing = [self.data.samples[index] for index in state.missing]
-        self.oracle.request(missing, self.run.model if state.records else None)
         self.run.note_time(state.round, "masks")
         if missing:
             return False

@@ -11,7 +11,8 @@ from alserve.measure.dataset import Dataset, Sample, find_pictures, load_dataset
 from alserve.measure.metrics import dice
 from alserve.predictor import Prediction, Predictor
 from alserve.terminal import say
-from training.annotate.oracle import FolderOracle, open_oracle
+from training.annotate.oracle import FolderOracle
+from training.annotate.oracles import open_oracle
 from training.run.result import RunResult
 
 
@@ -116,7 +117,7 @@ def asked_rounds(predictor: Predictor, dataset: Dataset, run: RunResult, most: i
 
 def _with_drawn_masks(samples: Sequence[Sample], run: RunResult) -> dict[str, Sample]:
     """Return the images by name, with a person's masks where a person drew the run's."""
-    oracle = open_oracle(run.config.get("oracle", "data"))
+    oracle = open_oracle(run.config.get("oracle", "data"), run.folder)
     drawn = find_pictures(oracle.masks) if isinstance(oracle, FolderOracle) else {}
     return {sample.name: replace(sample, mask=drawn.get(stem(sample.name), sample.mask)) for sample in samples}
 

@@ -47,7 +47,7 @@ class Run:
         settings: What to learn with.
         source: The data set, to be found again.
         masks: Its folder of masks.
-        oracle: Where masks come from, see `training.annotate.oracle.open_oracle`.
+        oracle: Where masks come from, see `training.annotate.oracles.open_oracle`.
         fingerprint: The data set's fingerprint.
         overwrite: Remove what an earlier run left there.
         shared: Folder for what several runs have in common, computed once. Default: nothing is shared.
@@ -265,6 +265,10 @@ class Run:
     def _write_rounds(self, state: State) -> None:
         lines = "".join(json.dumps(record) + "\n" for record in state.records)
         write_atomic(self.folder / "rounds.jsonl", lines.encode())
+
+    def leave_time_out(self) -> None:
+        """Note none of the time since the last note: the run only waited."""
+        self._noted = time.monotonic()
 
     def note_time(self, round_: int, what: str) -> float:
         """Add the time since the last note, or since the run was opened, to `timings.jsonl`.
