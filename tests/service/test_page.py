@@ -265,11 +265,12 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, tmp_path: Path) -> Non
 def test_the_keyboard_reaches_everything(page: Page) -> None:
     give(page, *EXAMPLES)
     reached = []
-    for _ in range(20):
+    for _ in range(26):
         page.keyboard.press("Tab")
         focus = page.evaluate("[document.activeElement.id, getComputedStyle(document.activeElement).outlineStyle]")
         reached.append(focus[0] or page.evaluate("document.activeElement.role ?? document.activeElement.tagName"))
     wanted = {"option", "remove", "outline", "threshold", "fill", "heat", "opacity", "save-mask", "save-json", "files"}
+    wanted |= {"TR", "BUTTON"}
     assert wanted <= set(reached)
 
     name, chosen = page.locator("#name"), page.locator("[aria-selected=true]")
