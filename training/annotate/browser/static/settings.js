@@ -7,7 +7,7 @@ const SIZES = [1, 1000];
 const HINTS = {
   brush: ["Drag to paint.", "Alt or the right button erases."],
   eraser: ["Drag to erase.", "Alt or the right button paints."],
-  polygon: ["Click the corners, and the first one again to close.", "So do Enter and a double click; Alt cuts out."],
+  polygon: ["Click the corners, and the first one again to close.", "Enter and a double click close it, too; Alt cuts out."],
   fill: ["Click inside a closed outline to fill it.", "Alt or the right button removes an area."],
 };
 
