@@ -7,12 +7,12 @@ from alserve.outputs import OUTPUTS, Case, Output
 
 
 def _encode(case: Case) -> bytes:
-    features = ",".join(_feature(item, case.prediction.label) for item in case.objects)
+    features = ",".join(feature(item, case.prediction.label) for item in case.objects)
     return f'{{"type":"FeatureCollection","features":[{features}]}}'.encode()
 
 
-def _feature(item: MaskObject, label: str) -> str:
-    """Return an object as a GeoJSON feature: a polygon, its holes after its outer edge; rings end where they began."""
+def feature(item: MaskObject, label: str) -> str:
+    """Return an object as a GeoJSON feature, in JSON: a polygon, its holes after its outer edge, its rings closed."""
     outline = item.outline
     rings = ",".join(f"[{_closed(ring)}]" for ring in (outline.outer, *outline.holes))
     known = {

@@ -47,7 +47,7 @@ def read(folder: Path, content: object, size: tuple[int, int]) -> Mask | None:
 @settings(deadline=None)  # the first reading imports all formats
 @given(MASKS | drawn_shapes())
 def test_our_polygons_come_in_again_with_their_holes(tmp_path_factory: pytest.TempPathFactory, mask: Mask) -> None:
-    features = [feature(item, "cell") for item in find_objects(mask)]
+    features = [json.loads(feature(item, "cell")) for item in find_objects(mask)]
     if features:
         height, width = mask.shape
         found = read(tmp_path_factory.getbasetemp(), collection(*features), (height, width))
