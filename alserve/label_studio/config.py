@@ -15,6 +15,18 @@ MOST_CHARACTERS = 100_000
 FOREGROUND = "foreground"
 """The label of a mask, whatever the class of its image."""
 
+SETUP = f"""\
+<View>
+  <Image name="image" value="$image"/>
+  <BrushLabels name="tag" toName="image">
+    <Label value="{FOREGROUND}"/>
+  </BrushLabels>
+</View>"""
+"""The labelling configuration that tasks of our own making fit."""
+
+MODEL = "alserve"
+"""What Label Studio calls whoever made the masks of such tasks."""
+
 Kind = Literal["BrushLabels", "PolygonLabels", "Choices"]
 
 _LABEL = {"Label", "Choice"}

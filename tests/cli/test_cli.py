@@ -79,7 +79,9 @@ def test_segment_refuses(cli: Cli, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.onnx").write_text("hello")
-    assert_refused(cli("segment", images, "--out", out, "--save", "mask,heat"), "'heat'", "cam, coco, cutout, mask")
+    assert_refused(
+        cli("segment", images, "--out", out, "--save", "mask,heat"), "'heat'", "cam, coco, cutout, label-studio, mask"
+    )
     assert_refused(cli("segment", images, "--out", out, "--device", "gpu"), "'gpu'")
     assert_refused(cli("segment", images, "--out", out, "--model", tmp_path / "no.onnx"), "no.onnx", "No such file")
     assert_refused(cli("segment", images, "--out", out, "--model", tmp_path / "text.onnx"), "text.onnx")

@@ -167,7 +167,7 @@ def test_postprocessing_is_in_all_outputs_and_noted(tree: Path, predictor: Predi
 def test_save_words() -> None:
     assert parse_save("mask, cam,mask") == parse_save(["mask", "cam"]) == ("mask", "cam")
     for text in ("", "mask,", "masks", "mask;cam"):
-        with pytest.raises(OptionError, match=f"--save '{text}': unknown output .*there are cam, coco, cutout, mask, "):
+        with pytest.raises(OptionError, match=f"--save '{text}': unknown output .*there are cam, coco, cutout, label-"):
             parse_save(text)
     with pytest.raises(OptionError, match=r"--save 'mask,overly': unknown output 'overly'; did you mean overlay\?"):
         parse_save("mask,overly")

@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
 
-SAVE = ("--save", "mask,coco,objects", "--threshold", "0.4")
-JOINED = ("coco.json", "objects.csv", "summary.csv")
+SAVE = ("--save", "mask,coco,objects,label-studio", "--threshold", "0.4")
+JOINED = ("coco.json", "objects.csv", "label-studio.json", "summary.csv")
 
 
 @pytest.fixture
@@ -64,6 +64,14 @@ def test_tables_have_all_objects_and_all_images(cli: Cli, source: Path, tmp_path
             pixels = sum(int(each["area"]) for each in own)
             assert pixels == round(float(image["foreground"]) * row["height"] * row["width"])
             assert {name: float(image[f"score {name}"]) for name in row["scores"]} == row["scores"]
+
+
+def test_tasks_of_label_studio_are_in_one_file(cli: Cli, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cli("segment", source, "--out", out, *SAVE)
+    tasks = json.loads((out / "label-studio.json").read_bytes())
+    done = [row for row in manifest(out) if row["status"] == "ok"]
+    assert [task["data"]["image"] for task in tasks] == [f"/data/local-files/?d={row['path']}" for row in done]
 
 
 def test_they_follow_when_a_run_goes_on(cli: Cli, source: Path, tmp_path: Path) -> None:

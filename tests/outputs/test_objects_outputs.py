@@ -13,6 +13,7 @@ import shapely
 from pictures import picture
 from pycocotools.coco import COCO
 
+from alserve.label_studio.brush import decode_brush
 from alserve.objects import find_objects
 from alserve.outputs import OUTPUTS, Case
 from alserve.postprocessing import PostProcessing
@@ -100,6 +101,16 @@ def test_objects_are_measured_in_micrometres_where_a_pixel_is_known(case: Case) 
         assert float(after["equivalent_diameter_um"]) == pytest.approx(diameter / 4, rel=1e-4)
 
 
+def test_tasks_of_label_studio_have_the_mask(case: Case) -> None:
+    task = json.loads(OUTPUTS["label-studio"].encode(case))
+    assert task["data"] == {"image": "/data/local-files/?d=image"}
+    (prediction,) = task["predictions"]
+    (region,) = prediction["result"]
+    shape = region["original_height"], region["original_width"]
+    np.testing.assert_array_equal(decode_brush(bytes(region["value"]["rle"]), shape), case.mask)
+    assert 0 < prediction["score"] < 1
+
+
 def test_probabilities_are_exact_to_a_65535th(case: Case) -> None:
     written = cv2.imdecode(np.frombuffer(OUTPUTS["probability"].encode(case), np.uint8), cv2.IMREAD_UNCHANGED)
     assert written.dtype == np.uint16
@@ -120,3 +131,4 @@ def test_nothing_found(case: Case) -> None:
     assert json.loads(OUTPUTS["polygons"].encode(nothing))["features"] == []
     assert OUTPUTS["objects"].encode(nothing).decode().splitlines()[1:] == []
     assert json.loads(OUTPUTS["coco"].encode(nothing))["annotations"] == []
+    assert json.loads(OUTPUTS["label-studio"].encode(nothing))["predictions"][0]["result"] == []

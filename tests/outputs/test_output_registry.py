@@ -49,6 +49,6 @@ def test_it_is_continued_named_and_suggested(cli: Cli, tmp_path: Path, predictor
     code, _, err = cli("segment", source, "--out", out, "--save", "toys")
     assert code == 2
     assert (
-        "--save 'toys': unknown output 'toys'; did you mean toy? there are cam, coco, cutout, mask, objects, overlay, "
-        "polygons, probability, toy" in err
+        "--save 'toys': unknown output 'toys'; did you mean toy? there are cam, coco, cutout, label-studio, mask, "
+        "objects, overlay, polygons, probability, toy" in err
     )

@@ -137,7 +137,7 @@ def test_segment_answers_any_output_as_a_file(
     [
         (
             "/predict?include=mask,shoes",
-            "unknown output 'shoes'; there are cam, coco, cutout, mask, objects, overlay, polygons, probability",
+            "unknown output 'shoes'; there are cam, coco, cutout, label-studio, mask, objects, overlay, polygons, ",
         ),
         ("/predict_batch?include=probabilty", "did you mean probability?"),
         ("/predict?mask_format=tiff", "'png' or 'rle'"),

@@ -73,6 +73,7 @@ def test_an_output_of_another_distribution_is_answered_and_described(
         "cam",
         "coco",
         "cutout",
+        "label-studio",
         "mask",
         "objects",
         "overlay",

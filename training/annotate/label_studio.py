@@ -12,13 +12,13 @@ from alserve.arrays import Mask
 from alserve.certainty import certainty
 from alserve.errors import DataError, OptionError
 from alserve.images.codec import encode_png, peek_shape, read_bytes
-from alserve.label_studio.config import Control, read_config
+from alserve.label_studio.config import MODEL, SETUP, Control, read_config
 from alserve.label_studio.regions import mask_regions
 from alserve.measure.dataset import Dataset, Sample
 from alserve.paths import printable
 from alserve.predictor import Predictor, load
 from alserve.terminal import say, say_once
-from training.annotate.formats.label_studio import MODEL, SETUP, Submitted
+from training.annotate.formats.label_studio import Submitted
 from training.annotate.label_studio_api import Listed, Project
 from training.annotate.oracle import MOST_SAID, NoMask, check_person, classes_to_ask_for, looks_inverted
 from training.settings import Settings

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from alserve.arrays import Mask
 from alserve.label_studio.brush import decode_brush
-from alserve.label_studio.config import read_config
+from alserve.label_studio.config import MODEL, SETUP, read_config
 from alserve.label_studio.regions import mask_regions
 from alserve.terminal import say
 from training.annotate.canvas import Canvas, checked_ring
@@ -24,18 +24,6 @@ UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 
 OUTLINES = frozenset({"rectanglelabels", "ellipselabels", "rectangle", "ellipse"})
 """Label Studio's regions that outline something, and are neither the brush's nor polygons."""
-
-SETUP = f"""\
-<View>
-  <Image name="image" value="$image"/>
-  <BrushLabels name="tag" toName="image">
-    <Label value="{FOREGROUND}"/>
-  </BrushLabels>
-</View>"""
-"""The labelling configuration that the tasks fit."""
-
-MODEL = "alserve"
-"""What Label Studio calls whoever made the drafts."""
 
 
 class _Value(Fields):
