@@ -17,8 +17,8 @@ import numpy as np
 from alserve.errors import RunError
 from alserve.files import open_atomic, write_atomic
 from alserve.folder.manifest import ManifestRow
+from alserve.html import write_filled
 from alserve.outputs import OUTPUTS, Output
-from alserve.page import write_filled
 from alserve.terminal import say
 
 TABLE, PAGE = "summary.csv", "summary.html"

@@ -13,6 +13,9 @@ from alserve.objects import MaskObject, count_objects, find_objects
 from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.registry import Registry
 
+MOST_COUNTED = 2**27
+"""Pixels of an image, see `Case.count_objects`."""
+
 
 class Predicted(Protocol):
     """What an output may ask of a prediction, see `alserve.predictor.Prediction`."""
@@ -71,9 +74,15 @@ class Case:
         """The objects of the mask, see `alserve.objects`."""
         return tuple(find_objects(self.mask, self.post.split_touching))
 
-    def count_objects(self) -> int:
-        """Return the number of the objects, without measuring them where that is possible."""
-        return len(self.objects) if self.post.split_touching else count_objects(self.mask)
+    def count_objects(self) -> int | None:
+        """Return the number of the objects, without measuring them where that is possible.
+
+        None where the image has more than `MOST_COUNTED` pixels: numbering the parts of its mask would take four times
+        the mask's memory.
+        """
+        if "objects" in self.__dict__ or self.post.split_touching:
+            return len(self.objects)
+        return count_objects(self.mask) if self.mask.size <= MOST_COUNTED else None
 
 
 def _nothing(_: Case) -> dict[str, str]:

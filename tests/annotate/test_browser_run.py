@@ -168,7 +168,7 @@ def test_annotate_goes_on_after_ctrl_c_and_names_what_comes_next(page: Page, tmp
         stroke(page)
         expect(page.locator("#saving")).to_have_text("Saved")
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(90) == 130
     expect(page.locator("#lost")).to_contain_text("Start the same command again")
     with started("annotate", drawing, cwd=tmp_path) as (process, _):
         expect(page.locator("#lost")).to_be_hidden()
@@ -176,7 +176,7 @@ def test_annotate_goes_on_after_ctrl_c_and_names_what_comes_next(page: Page, tmp
         done(page, 1, 1)
         page.get_by_role("button", name="Finish").click()
         assert process.stderr is not None
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
         assert "go on with the same 'alserve train' command" in process.stderr.read()
     assert decode_mask((drawing / "masks" / "a" / "1.png").read_bytes()).any()
 

@@ -2,8 +2,10 @@
 
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from desk import HEIGHT, NAMES, WIDTH, Desk, api, laid_out, rectangle
@@ -75,7 +77,8 @@ def test_bodies_that_are_no_mask_are_refused(desk: Desk) -> None:
         ):
             status, said = put(body)
             assert (status, words in said) == (400, True), (body[:20], said)
-        assert put(b"x" * 1_000_000)[0] == 413
+        with suppress(httpx.TransportError):  # it is refused while it is sent, which may cut the line
+            assert put(b"x" * 1_000_000)[0] == 413
         for image in ("../masks", "..%2f..%2fetc", "a%2F1", "0" * 16, "%00"):
             assert client.put(f"/images/{image}/mask", content=good).status_code in {404, 405}, image
         assert client.post(f"/images/{key}/nonsense").status_code == 404

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from alserve.drawing import overlay
 from alserve.files import write_atomic
+from alserve.html import picture_url, write_filled
 from alserve.images.codec import encode_png, to_grey
 from alserve.measure.dataset import Sample, read_mask, stem
-from alserve.page import picture_url, write_filled
 from alserve.predictor import load
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from alserve.drawing import PREDICTED, TRUE
-from alserve.page import Filters, data_url, write_filled
+from alserve.html import Filters, data_url, write_filled
 from training.report.statistics import Spread
 from training.run.result import describe_method
 
@@ -17,7 +17,7 @@ COLOURS = {"predicted": PREDICTED, "true": TRUE}
 
 
 def write_filled_report(path: Path, template: str, **values: object) -> None:
-    """Fill in a report's template and write the result; see `alserve.page.write_filled`."""
+    """Fill in a report's template and write the result; see `alserve.html.write_filled`."""
     filters: Filters = {
         "count_of": count_of,
         "duration": _duration,
