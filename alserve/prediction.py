@@ -17,7 +17,7 @@ from alserve.geometry import enlarged, resize
 from alserve.images.codec import encode_png, to_grey
 from alserve.images.inputs import ImageInput, path_of, pixels_of
 from alserve.modelfile import ModelSpec
-from alserve.outputs import OUTPUTS, Case
+from alserve.outputs import OUTPUTS, Case, output_of
 from alserve.outputs.rle import encode_rle
 from alserve.paths import printable
 from alserve.postprocessing import UNCHANGED, PostProcessing
@@ -118,7 +118,7 @@ class Prediction:
         Args:
             path: The file. Its folder is made.
             output: Name of an output, see `alserve.outputs`. Default: the one that the file's name is or ends with, as
-                in "overlay.png" and "tissue-overlay.png"; else the only one with its suffix; else "mask".
+                in "overlay.png" and "tissue-overlay.png"; else that of its suffix, see `alserve.outputs.output_of`.
             post: What is done to the mask.
 
         Returns:
@@ -223,8 +223,6 @@ class Failure:
 
 def _output_for(path: Path) -> str:
     """Return the output that a file's name asks for."""
-    last_word = path.stem.replace("_", "-").rpartition("-")[2]
-    if last_word in OUTPUTS:
-        return last_word
-    fitting = [name for name, output in OUTPUTS.items() if output.suffix == path.suffix.lower()]
-    return fitting[0] if len(fitting) == 1 else "mask"
+    words = f"-{path.stem.replace('_', '-')}"
+    named = next((name for name in OUTPUTS if words.endswith(f"-{name}")), None)
+    return named or output_of(path.suffix.lower()) or "mask"

@@ -1,5 +1,6 @@
 """What the tests share: the model that comes with the package, and a service that runs."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from web import SERVE
 import training  # noqa: F401  sets how torch's threads wait, before any test loads torch
 from alserve import Predictor, load
 from alserve.modelfile import default_model
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that runs the tests in the background has it so
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what they start would never see a Ctrl-C
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -142,6 +142,12 @@ def test_every_output_can_be_saved(prediction: Prediction, tmp_path: Path) -> No
         assert prediction.save(str(tmp_path / f"a-{name}{output.suffix}")).stat().st_size
 
 
+@pytest.mark.parametrize(("name", "output"), [("a.json", "coco"), ("a.csv", "objects"), ("a.png", "mask")])
+def test_a_suffix_names_an_output(prediction: Prediction, tmp_path: Path, name: str, output: str) -> None:
+    written = prediction.save(tmp_path / name).read_bytes()
+    assert written == prediction.save(tmp_path / f"other-{name}", output=output).read_bytes()
+
+
 def test_as_plain_types(of_a_file: Prediction) -> None:
     found = json.loads(json.dumps(of_a_file.to_dict(mask=True)))
     assert found["path"] == of_a_file.path.as_posix()  # type: ignore[union-attr]

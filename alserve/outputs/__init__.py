@@ -129,3 +129,9 @@ class Output:
 
 OUTPUTS: Registry[Output] = Registry("output", __name__)
 """All outputs, by the name that `--save` and `include` know them by."""
+
+
+def output_of(suffix: str) -> str | None:
+    """Return the output whose files have a suffix, such as ".png": of several the mask, or else the first."""
+    fitting = [name for name, output in OUTPUTS.items() if output.suffix == suffix]
+    return "mask" if "mask" in fitting else next(iter(fitting), None)

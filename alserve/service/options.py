@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import QueryParams
 
 from alserve.errors import OptionError
-from alserve.outputs import OUTPUTS
+from alserve.outputs import OUTPUTS, output_of
 from alserve.postprocessing import MOST_SMOOTH, PostProcessing
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -82,10 +82,9 @@ def _known_outputs(text: object) -> tuple[str, ...]:
 
 
 def _known_format(text: object) -> object:
-    """Read the name of an output, or the suffix of its files, as in `png` and `geojson`; of several, the mask's."""
+    """Read the name of an output, or the suffix of its files, as in `png` and `geojson`."""
     if isinstance(text, str) and text not in OUTPUTS:
-        fitting = [name for name, output in OUTPUTS.items() if output.suffix == f".{text}"]
-        text = "mask" if "mask" in fitting else next(iter(fitting), text)
+        text = output_of(f".{text}") or text
     return _known_outputs(text)[0] if text else text
 
 
