@@ -108,7 +108,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunError(f"{path}: another process is writing to it; wait for that, or use another --out") from None
+        raise RunError(f"{path}: another process is writing to it; wait for that, or use another folder") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise RunError(f"{path}: cannot be locked: {error.strerror}") from None

@@ -111,7 +111,7 @@ def test_a_second_run_into_the_same_folder_is_refused(cli: Cli, tmp_path: Path, 
         assert running.poll() is None, "the run was over too soon for this test"
         code, out, err = refused
         assert (code, out) == (2, "")
-        assert "another process is writing to it; wait for that, or use another --out" in err.splitlines()[-1]
+        assert "another process is writing to it; wait for that, or use another folder" in err.splitlines()[-1]
     running.kill()
     running.wait()
     done = rows(tmp_path / "out" / MANIFEST)
