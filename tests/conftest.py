@@ -7,7 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from chromium import launched
 from command import Cli
+from playwright.sync_api import Browser
 from server import call, serving
 from web import SERVE
 
@@ -33,6 +35,13 @@ def predictor() -> Predictor:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("ALSERVE_MODEL", raising=False)
         return load(default_model(), device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window; for tests that `needs_chromium` marks."""
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

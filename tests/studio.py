@@ -25,12 +25,6 @@ START_SECONDS = 300
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"  # noqa: S105  of a server that lives for a test
 
-BRUSH = """\
-<View>
-  <Image name="image" value="$image"/>
-  <BrushLabels name="tag" toName="image"><Label value="foreground"/></BrushLabels>
-</View>"""
-
 
 @dataclass(frozen=True)
 class Studio:

@@ -4,6 +4,8 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+from training.data.synthetic import draw_dataset
+
 
 def rewrite(table: Path, name: str, change: Callable[[dict[str, str]], dict[str, str]]) -> Path:
     """Write a CSV beside the data set's, with every line changed."""
@@ -14,3 +16,9 @@ def rewrite(table: Path, name: str, change: Callable[[dict[str, str]], dict[str,
         writer.writeheader()
         writer.writerows(lines)
     return path
+
+
+def draw_without_masks(folder: Path) -> Path:
+    """Draw a small data set; its table names no mask, but what a person would draw is beside it in masks/."""
+    drawn = draw_dataset(folder, seed=1, train_per_class=6, test_per_class=1, size=(96, 128))
+    return rewrite(drawn, "bare.csv", lambda line: {name: line[name] for name in ("image", "label", "split")})

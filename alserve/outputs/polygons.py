@@ -32,10 +32,16 @@ def _closed(ring: Ring) -> str:
     return f"[{'],['.join(map(','.join, zip(pairs, pairs, strict=True)))}]"
 
 
+MOST_TEXTS = 2**16
+"""Numbers whose texts are kept."""
+
+
 class _Texts(dict[float, str]):
     """Numbers as JSON has them, made when they are first asked for: `json` takes four times as long for as many."""
 
     def __missing__(self, value: float) -> str:
+        if len(self) >= MOST_TEXTS:
+            self.clear()
         text = self[value] = str(int(value)) if value.is_integer() else str(value)
         return text
 

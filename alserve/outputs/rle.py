@@ -33,16 +33,15 @@ def encode_rle(mask: Mask, shape: tuple[int, ...] | None = None, *, left: int = 
         `size`: [height, width] of the image in pixels; `counts`: the runs, as text.
     """
     height, width = shape or mask.shape
-    steps = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1))))  # down each column: 1 where a run begins, -1 ends
-    starts, ends = (
-        (left + columns) * height + top + rows for columns, rows in (np.nonzero(steps == step) for step in (1, -1))
-    )
-    edges = np.stack([starts, ends], axis=1).ravel()
-    joins = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1  # a run may go on at the top of the next column
-    edges = np.delete(edges, np.concatenate([joins, joins + 1]))
-    runs = [end - begin for begin, end in pairwise([0, *edges.tolist(), height * width])]
-    if len(edges) and not runs[-1]:
-        del runs[-1]
+    columns = np.zeros((height, mask.shape[1]), np.bool_)
+    columns[top : top + mask.shape[0]] = mask
+    runs = runs_of(columns.ravel(order="F"))
+    runs[0] += left * height  # of background, as what lies to the right
+    if right := (width - left - mask.shape[1]) * height:
+        if len(runs) % 2:
+            runs[-1] += right
+        else:
+            runs.append(right)
     before = [0, 0, 0, *runs[1:]]
     counts = "".join(_characters(run - base) for run, base in zip(runs, before, strict=False))
     return {"size": [height, width], "counts": counts}

@@ -51,6 +51,16 @@ class MaskOptions(Options):
     )
     fill_holes: bool = Field(default=False, description="Fill the holes of the mask.")
     min_area: int = Field(0, ge=0, description="Remove objects of the mask of fewer pixels.")
+
+    @property
+    def post(self) -> PostProcessing:
+        """What is done to the mask."""
+        return PostProcessing(**self.model_dump(include={field.name for field in fields(PostProcessing)}))
+
+
+class ObjectOptions(MaskOptions):
+    """Options where the objects of the mask may be in the answer."""
+
     split_touching: float = Field(
         0.0,
         ge=0,
@@ -63,11 +73,6 @@ class MaskOptions(Options):
         allow_inf_nan=False,
         description="Side of a pixel in micrometres: objects are measured in them, too.",
     )
-
-    @property
-    def post(self) -> PostProcessing:
-        """What is done to the mask."""
-        return PostProcessing(**{field.name: getattr(self, field.name) for field in fields(PostProcessing)})
 
 
 def _known_outputs(text: object) -> tuple[str, ...]:
@@ -98,7 +103,7 @@ def _list_outputs(schema: dict[str, Any]) -> None:
     schema["description"] += f" {listed}."
 
 
-class SegmentOptions(MaskOptions):
+class SegmentOptions(ObjectOptions):
     """Options of `POST /segment`."""
 
     format: Annotated[str, BeforeValidator(_known_format)] = Field(
@@ -108,7 +113,7 @@ class SegmentOptions(MaskOptions):
     )
 
 
-class PredictOptions(MaskOptions):
+class PredictOptions(ObjectOptions):
     """Options of `POST /predict` and `POST /predict_batch`."""
 
     include: Annotated[tuple[str, ...], BeforeValidator(_known_outputs)] = Field(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import launched, needs_chromium, opened
+from chromium import needs_chromium, opened
 from desk import NAMES, Desk, api, at, brushed, laid_out, line, ready, rectangle, saved, set_size, stroke
 from pictures import encoded
 from playwright.sync_api import Browser, Page, expect
@@ -23,12 +23,6 @@ window.fetch = (path, ...rest) => (path === "status" ? new Promise(() => {}) : r
 FOCUS = "document.activeElement.id || document.activeElement.dataset.tool || document.activeElement.role"
 
 NAMED = "(it) => it.ariaLabel || it.labels?.[0]?.textContent || it.title || it.textContent"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

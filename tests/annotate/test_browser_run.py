@@ -1,6 +1,5 @@
 """The commands behind the drawing page: a whole run while a person draws, killed in between; and `alserve annotate`."""
 
-import csv
 import os
 import re
 import signal
@@ -18,12 +17,12 @@ from command import Cli, assert_refused
 from pictures import encoded, picture
 from playwright.sync_api import Page, expect
 from server import clean_environment
+from tables import draw_without_masks
 
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
 from alserve.measure.dataset import load_dataset
 from training.annotate.oracle import FolderOracle
-from training.data.synthetic import draw_dataset
 from training.run.records import read_rounds
 
 TINY = (
@@ -86,14 +85,7 @@ def done(page: Page, count: int, of: int) -> None:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """A data set without any mask."""
-    drawn = draw_dataset(tmp_path / "data", seed=1, train_per_class=6, test_per_class=1, size=(96, 128))
-    bare = drawn.with_name("bare.csv")
-    with bare.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["image", "label", "split"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(csv.DictReader(drawn.open()))
-    return bare
+    return draw_without_masks(tmp_path / "data")
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from alserve.files import write_atomic
 from alserve.measure.dataset import load_dataset
 from alserve.terminal import say_once
 from training.annotate.annotation_io import import_masks
-from training.annotate.oracle import FolderOracle, SimulatedOracle, looks_inverted
+from training.annotate.checks import looks_inverted
+from training.annotate.oracle import FolderOracle, SimulatedOracle
 
 SHAPE = (40, 60)
 

@@ -1,6 +1,5 @@
 """Label Studio itself, where it is installed: it shows our predictions, and a person draws in it for a whole run."""
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ import pytest
 from drawn import UNTRAINED, settings
 from pictures import encoded
 from server import serving
-from studio import BRUSH, Studio, label_studio, logged, tissue
+from studio import Studio, label_studio, logged, tissue
+from tables import draw_without_masks
 from web import SERVE
 from web import encoded as png
 
@@ -19,12 +19,11 @@ from alserve.errors import DataError
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
 from alserve.label_studio.brush import decode_brush
-from alserve.label_studio.config import Control, read_config
+from alserve.label_studio.config import SETUP, Control, read_config
 from alserve.label_studio.regions import choice_region, mask_regions
 from alserve.predictor import Predictor
 from training.annotate.label_studio import CONFIRMING_SETUP, NAME
 from training.annotate.label_studio_api import KEY, URL
-from training.data.synthetic import draw_dataset
 from training.run.records import read_rounds
 from training.run.result import RunResult
 from training.train import train_run
@@ -49,21 +48,14 @@ def studio(folder: Path) -> Iterator[Studio]:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set without any mask; what a person would draw is beside it in masks/."""
-    drawn = draw_dataset(tmp_path_factory.mktemp("data"), seed=1, train_per_class=6, test_per_class=1, size=(96, 128))
-    bare = drawn.with_name("bare.csv")
-    with bare.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["image", "label", "split"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(csv.DictReader(drawn.open()))
-    return bare
+    return draw_without_masks(tmp_path_factory.mktemp("data"))
 
 
 def test_label_studio_shows_our_predictions(studio: Studio, folder: Path, predictor: Predictor, tmp_path: Path) -> None:
     """Local files, an upload and a data URL are predicted; what cannot be is said in the log, and stops nobody."""
     for number in range(2):
         write_atomic(studio.files / "a b" / f"{number}.png", png(tissue(number)))
-    project = studio.new_project("shown", BRUSH)
+    project = studio.new_project("shown", SETUP)
     local = {"path": str(studio.files / "a b"), "project": project, "use_blob_urls": True}
     studio.call("POST", "storages/localfiles/", json=local)
     upload = f"projects/{project}/import?commit_to_project=false"
@@ -248,7 +240,7 @@ def test_a_project_that_does_not_fit_is_refused(
 
     choices = '<View><Image name="i" value="$i"/><Choices name="c" toName="i"><Choice value="a"/></Choices></View>'
     assert "has no BrushLabels and no PolygonLabels" in refused(studio.new_project("choices", choices))
-    two = BRUSH.replace("</BrushLabels>", '<Label value="x"/></BrushLabels>').replace("foreground", "y")
+    two = SETUP.replace("</BrushLabels>", '<Label value="x"/></BrushLabels>').replace("foreground", "y")
     assert "has no label for masks of class" in refused(studio.new_project("two", two))
     assert "has no project 4711" in refused(4711)
     monkeypatch.setenv(KEY, "wrong")

@@ -1,6 +1,5 @@
 """A person as the oracle, played by a script: what is asked, drawn, mistaken, skipped; and a run killed in between."""
 
-import csv
 import os
 import re
 import signal
@@ -16,13 +15,13 @@ import pytest
 from command import Cli, assert_refused
 from drawn import UNTRAINED, settings
 from pictures import encoded, picture
+from tables import draw_without_masks
 
 from alserve.errors import DataError, RunError
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
 from alserve.measure.dataset import Dataset, Sample, load_dataset, stem
 from training.annotate.oracle import FolderOracle, NoMask, nearest_name
-from training.data.synthetic import draw_dataset
 from training.learning.data import read_images
 from training.learning.learner import Learner
 from training.learning.pool import Pool
@@ -46,14 +45,7 @@ train_run(Path(data), Path(out), Settings.model_validate_json(settings), oracle=
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set without any mask; what a person would draw is beside it in masks/."""
-    drawn = draw_dataset(tmp_path_factory.mktemp("data"), seed=1, train_per_class=6, test_per_class=1, size=(96, 128))
-    bare = drawn.with_name("bare.csv")
-    with bare.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["image", "label", "split"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(csv.DictReader(drawn.open()))
-    return bare
+    return draw_without_masks(tmp_path_factory.mktemp("data"))
 
 
 def wanted(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from chromium import launched, needs_chromium, opened
+from chromium import needs_chromium, opened
 from PIL import Image
 from playwright.sync_api import Browser, Download, Locator, Page, expect
 from server import serving
@@ -26,12 +26,6 @@ pytestmark = needs_chromium
 
 EXAMPLES = sorted((STATIC / "examples").iterdir())
 FINISHED = "[data-state=done], [data-state=failed]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from chromium import launched, needs_chromium, opened
+from chromium import needs_chromium, opened
 from playwright.sync_api import Browser, Page, expect
 
 from alserve.images.codec import decode
@@ -21,12 +21,6 @@ from alserve.service.page import STATIC
 pytestmark = needs_chromium
 
 EXAMPLE = min((STATIC / "examples").iterdir())
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from alserve.measure.dataset import Dataset, find_pictures, load_dataset, read_m
 from alserve.measure.listing import Listing
 from alserve.paths import below
 from alserve.terminal import say
+from training.annotate.checks import check_mirrored, is_marked
 from training.annotate.formats import FORMATS, Annotation, Draft, Source, read_annotations, recognized, written_formats
 from training.annotate.formats.label_studio import UPLOADED
-from training.annotate.oracle import check_mirrored, is_marked
 
 MOST_SAID = 4
 """Largest number of names in one message."""

@@ -18,9 +18,10 @@ from alserve.measure.dataset import Dataset, Sample
 from alserve.paths import printable
 from alserve.predictor import Predictor, load
 from alserve.terminal import say, say_once
+from training.annotate.checks import looks_inverted
 from training.annotate.formats.label_studio import Submitted
 from training.annotate.label_studio_api import Listed, Project
-from training.annotate.oracle import MOST_SAID, NoMask, check_person, classes_to_ask_for, looks_inverted
+from training.annotate.oracle import NoMask, answers_for, check_person, classes_to_ask_for
 from training.settings import Settings
 
 NAME, DIGEST = "alserve_image", "alserve_sha256"
@@ -110,17 +111,7 @@ class LabelStudioOracle:
     def ask(self, samples: Sequence[Sample]) -> list[Mask | NoMask]:
         """Read what was submitted so far."""
         self._tasks = None
-        answers: list[Mask | NoMask] = []
-        faults: list[str] = []
-        for sample in samples:
-            try:
-                answers.append(self._answer(sample))
-            except DataError as error:
-                faults.append(str(error))
-        if faults:
-            more = f"; and {len(faults) - MOST_SAID} more" if len(faults) > MOST_SAID else ""
-            raise DataError("; ".join(faults[:MOST_SAID]) + more)
-        return answers
+        return answers_for(samples, self._answer)
 
     def request(self, samples: Sequence[Sample], model: Path | None) -> bool:
         """Add a task for each image that has none yet, with the model's mask to correct, and say so."""

@@ -2,32 +2,22 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-import numpy as np
-
 from alserve.arrays import Mask
-from alserve.errors import AlserveError, DataError, ImageError
+from alserve.errors import AlserveError, DataError
 from alserve.files import write_atomic
-from alserve.images.codec import Levels, decode_levels, read_bytes
+from alserve.images.codec import read_bytes
 from alserve.measure.dataset import Dataset, Sample, find_pictures, stem
-from alserve.paths import below, check_name
+from alserve.paths import below
 from alserve.terminal import say, say_once
+from training.annotate.checks import check_drawn, check_mirrored, check_one_sided, is_marked, looks_inverted
 from training.annotate.todo import write_drafts, write_page
 from training.settings import Settings
-
-JPEG = b"\xff\xd8\xff"
-"""How a JPEG file begins, whatever its name."""
-
-NEARLY_ALL, MOST_LEVELS = 0.99, 16
-"""A picture with a larger share of pixels that are not black, and of more levels, is taken for a photograph."""
-
-INVERTED_BORDER, INVERTED_SHARE = 0.95, 0.5
-"""A mask with more foreground along the image's border, and in all, is taken for one of the background."""
 
 MOST_SAID = 4
 """Largest number of faulty masks in one message."""
@@ -114,89 +104,27 @@ def check_person(dataset: Dataset, settings: Settings) -> None:
             )
 
 
-def is_marked(masks: Path, name: str, kind: str) -> bool:
-    """Tell whether a person left the file NAME.KIND (skip, empty, full) beside the masks; some editors add .txt."""
-    return any((masks / f"{name}.{kind}{suffix}").exists() for suffix in ("", ".txt"))
-
-
-def check_drawn(path: Path, mask: Mask, masks: Path, name: str) -> None:
-    """Refuse what is no drawn mask: a JPEG, a photograph, in which hardly a pixel is black, or an inverted mask.
+def answers_for(samples: Sequence[Sample], answer: Callable[[Sample], Mask | NoMask]) -> list[Mask | NoMask]:
+    """Return the answer for each image.
 
     Args:
-        path: The picture.
-        mask: What was read from it, bool [height, width].
-        masks: Folder in which NAME.full confirms a mask with so much foreground.
-        name: NAME, with the folders below `masks`.
+        samples: The images.
+        answer: Returns one of them; an `AlserveError` that it raises keeps no other from being looked at.
 
     Raises:
-        DataError: Says what to do.
+        DataError: Some masks cannot be used; names `MOST_SAID` of them, and counts the others.
     """
-    with path.open("rb") as file:
-        if file.read(len(JPEG)) == JPEG:
-            raise DataError(f"{path}: a JPEG blurs the outline; save the mask as PNG")
-    levels = _levels(path)
-    drawn = float((levels > 0).mean())
-    if drawn > NEARLY_ALL and not is_marked(masks, name, "full") and len(np.unique(levels)) > MOST_LEVELS:
-        raise DataError(
-            f"{path}: {100 * drawn:.1f} % of it are not black, as in a photograph; draw the mask on black, or if "
-            f"that is right, put an empty file {path.with_suffix('.full').name} beside it"
-        )
-    if looks_inverted(mask) and not is_marked(masks, name, "full"):
-        raise DataError(
-            f"{path}: {100 * mask.mean():.0f} % of it and nearly all of its border are foreground, as where the "
-            "background was painted; invert it, or if that is right, put an empty file "
-            f"{path.with_suffix('.full').name} beside it"
-        )
-
-
-def looks_inverted(mask: Mask) -> bool:
-    """Tell a mask in which the background was probably painted, and the objects were left out.
-
-    Objects seldom fill an image up to its border on all sides: a mask is taken for inverted where more than
-    `INVERTED_BORDER` of the pixels along the image's border are foreground, and more than `INVERTED_SHARE` of all, but
-    not all.
-
-    Args:
-        mask: bool [height, width].
-    """
-    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
-    return bool(border.mean() > INVERTED_BORDER and mask.mean() > INVERTED_SHARE and not mask.all())
-
-
-def _levels(path: Path) -> Levels:
-    try:
-        return decode_levels(read_bytes(path))
-    except ImageError as error:
-        raise DataError(f"{path}: {error}") from None
-
-
-def check_one_sided(path: Path, mask: Mask, masks: Path, name: str) -> None:
-    """Refuse a mask without foreground or background that no file NAME.empty or NAME.full confirms; see `check_drawn`.
-
-    Raises:
-        DataError: Says what to do.
-    """
-    for kind, side, fault in (("empty", "foreground", not mask.any()), ("full", "background", mask.all())):
-        if fault and not is_marked(masks, name, kind):
-            raise DataError(
-                f"{path}: has no {side}; draw it, or if that is right, put an empty file "
-                f"{path.with_suffix(f'.{kind}').name} beside it"
-            )
-
-
-def check_mirrored(name: str, data: Path) -> None:
-    """Refuse a data set's image whose name cannot be used below another folder.
-
-    Raises:
-        DataError: Says which, and what to do.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(
-            f"{data}: image {name} lies outside the CSV's folder, which cannot be mirrored; "
-            "put the CSV above its images"
-        )
-    check_name(name, data)
+    answers: list[Mask | NoMask] = []
+    faults: list[str] = []
+    for sample in samples:
+        try:
+            answers.append(answer(sample))
+        except AlserveError as error:
+            faults.append(str(error))
+    if faults:
+        more = f"; and {len(faults) - MOST_SAID} more" if len(faults) > MOST_SAID else ""
+        raise DataError("; ".join(faults[:MOST_SAID]) + more)
+    return answers
 
 
 class SimulatedOracle:
@@ -285,17 +213,7 @@ class FolderOracle:
         found = find_pictures(self.masks)
         if samples and not self._warned:
             self._warn_of_strays(found, {stem(sample.name) for sample in samples})
-        answers: list[Mask | NoMask] = []
-        faults: list[str] = []
-        for sample in samples:
-            try:
-                answers.append(self.answer(sample, found.get(stem(sample.name))))
-            except AlserveError as error:
-                faults.append(str(error))
-        if faults:
-            more = f"; and {len(faults) - MOST_SAID} more" if len(faults) > MOST_SAID else ""
-            raise DataError("; ".join(faults[:MOST_SAID]) + more)
-        return answers
+        return answers_for(samples, lambda sample: self.answer(sample, found.get(stem(sample.name))))
 
     def request(self, samples: Sequence[Sample], model: Path | None) -> bool:
         """Leave images, drafts and the list of what is to be drawn, and say so."""

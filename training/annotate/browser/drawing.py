@@ -16,7 +16,8 @@ from alserve.images.codec import encode_png, peek_shape, to_grey
 from alserve.images.header import SUFFIXES
 from alserve.measure.dataset import Sample, read_mask, stem
 from alserve.paths import below
-from training.annotate.oracle import FolderOracle, NoMask, looks_inverted
+from training.annotate.checks import looks_inverted
+from training.annotate.oracle import FolderOracle, NoMask
 
 MARKERS = ("skip", "empty", "full")
 """What a person may say of an image or its mask, each by a file; see `training.annotate.oracle.FolderOracle`."""

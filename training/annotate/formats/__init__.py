@@ -121,7 +121,7 @@ def read_annotations(
 
     Raises:
         DataError: The format is unknown, or a mask cannot be decoded; or a picture is a photograph, see
-            `training.annotate.oracle.check_drawn`.
+            `training.annotate.checks.check_drawn`.
     """
     source = Source(path, shape_of)
     found = recognized(source)

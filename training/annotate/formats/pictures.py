@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from alserve.measure.dataset import find_pictures, read_mask
+from training.annotate.checks import check_drawn, check_one_sided
 from training.annotate.formats import FORMATS, Annotation, Format, Source
-from training.annotate.oracle import check_drawn, check_one_sided
 
 
 def read_pictures(source: Source) -> Iterator[Annotation]:
