@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from alserve.terminal import say
 TABLE, PAGE = "summary.csv", "summary.html"
 
 BINS = 20
-"""Bars of a histogram, at most."""
+"""Bars of a histogram; of one of whole numbers, at most."""
 
 SHOWN, LISTED = 4, 20
 """Images of a kind that the page shows, and failed ones that it lists, at most."""
@@ -140,26 +141,45 @@ class _Bar(NamedTuple):
     """Of the highest bar, 0 to 100."""
 
 
-def _histogram(values: Sequence[float], most: float, bins: int, describe: Callable[[float], str]) -> list[_Bar]:
-    counts, edges = np.histogram(values, bins, (0, most))
-    return [
-        _Bar(f"{describe(low)} to {describe(high)}", int(count), 100 * int(count) / max(1, int(counts.max())))
-        for count, low, high in zip(counts, edges, edges[1:], strict=False)
-    ]
+class _Histogram(NamedTuple):
+    bars: Sequence[_Bar]
+    low: str
+    """What the axis begins with."""
+    high: str
+    """What it ends with."""
+
+
+def _histogram(values: Sequence[float], describe: Callable[[float], str]) -> _Histogram:
+    """Return how often values from 0 to 1 occur."""
+    counts, edges = np.histogram(values, BINS, (0, 1))
+    texts = [f"{describe(low)} to {describe(high)}" for low, high in pairwise(edges.tolist())]
+    return _Histogram(_bars(texts, counts.tolist()), describe(0), describe(1))
+
+
+def _histogram_of_counts(values: Sequence[int]) -> _Histogram:
+    """Return how often whole numbers occur, several together where they are many."""
+    most = max(values, default=0)
+    counts, edges = np.histogram(values, min(BINS, most + 1), (0, most + 1))
+    lows, highs = np.ceil(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int) - 1
+    texts = [f"{low}" if low == high else f"{low} to {high}" for low, high in zip(lows, highs, strict=True)]
+    return _Histogram(_bars(texts, counts.tolist()), "0", str(most))
+
+
+def _bars(texts: Sequence[str], counts: Sequence[int]) -> list[_Bar]:
+    highest = max(1, *counts)
+    return [_Bar(text, count, 100 * count / highest) for text, count in zip(texts, counts, strict=True)]
 
 
 def _write_page(out: Path, images: Sequence[Done], found: Sequence[Done], saved: Sequence[str]) -> None:
     names = list(found[0].row["scores"]) if found else []
     classes = [_Class(name, own) for name in names if (own := [each for each in found if each.row["label"] == name])]
     counted = [image for image in found if image.row.get("objects") is not None]
-    most = max((image.row["objects"] for image in counted), default=0)
-    shares = [image.row["foreground"] for image in found]
     histograms = {
-        "Foreground, share of an image": _histogram(shares, 1.0, BINS, lambda share: f"{100 * share:.0f} %"),
-        "Objects in an image": _histogram(
-            [image.row["objects"] for image in counted], most + 1, min(BINS, most + 1), lambda count: f"{count:.0f}"
+        "Foreground, share of an image": _histogram(
+            [image.row["foreground"] for image in found], lambda share: f"{100 * share:.0f} %"
         ),
-        "Score of the class": _histogram([image.score for image in found], 1.0, BINS, lambda score: f"{score:.2f}"),
+        "Objects in an image": _histogram_of_counts([image.row["objects"] for image in counted]),
+        "Score of the class": _histogram([image.score for image in found], lambda score: f"{score:.2f}"),
     }
     failed = [image.row for image in images if image.row["status"] != "ok"]
     write_filled(

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from folders import contents, manifest, write_picture
 from pycocotools.coco import COCO
 
 from alserve.files import write_atomic
+from alserve.folder.summary import BINS
 from alserve.images.codec import decode_mask
 
 SAVE = ("--save", "mask,coco,objects,label-studio", "--threshold", "0.4")
@@ -105,6 +108,15 @@ def test_a_file_that_is_gone_is_counted(cli: Cli, source: Path, tmp_path: Path) 
     _, _, said = cli("merge", *parts)
     assert "coco.json: without 1 of 4 images, whose files in coco/ cannot be read" in said
     assert len(json.loads((parts[0] / "coco.json").read_bytes())["images"]) == 3
+
+
+def test_the_page_counts_images_by_their_objects(cli: Cli, source: Path, tmp_path: Path) -> None:
+    cli("segment", source, "--out", tmp_path / "out", *SAVE)
+    counts = Counter(row["objects"] for row in manifest(tmp_path / "out") if row["status"] == "ok")
+    page = (tmp_path / "out" / "summary.html").read_text()
+    (label,) = re.findall(r'aria-label="Objects in an image: ([^"]*)"', page)
+    assert max(counts) < BINS  # a bar for each number
+    assert label == "; ".join(f"{objects}: {counts[objects]}" for objects in sorted(counts))
 
 
 def test_the_page_shows_the_run_and_escapes_names(cli: Cli, source: Path, tmp_path: Path) -> None:
