@@ -20,7 +20,7 @@ from training.data.synthetic import draw_dataset
 from training.learning.data import read_images
 from training.learning.learner import Learner
 from training.model.trainer import Trainer
-from training.query import STRATEGIES, QueryContext, Strategy
+from training.query import STRATEGIES, QueryContext, Strategy, v_optimal
 from training.query.disagreement import disagreement
 from training.query.ranking import highest
 from training.run.folder import Run
@@ -38,9 +38,13 @@ class Seen:
     probabilities: Floats = field(default_factory=lambda: np.zeros((0, 4, 4)))
     draws: Floats = field(default_factory=lambda: np.zeros((0, 3, 4, 4)))
     cams: Floats = field(default_factory=lambda: np.zeros((0, 4, 4)))
+    grids: Floats = field(default_factory=lambda: np.zeros((0, 40, 3)))
 
     def features(self, images: Sequence[int]) -> Floats:
         return self.points[list(images)]
+
+    def places(self, image: int) -> tuple[Floats, Floats]:
+        return self.grids[image], self.grids[image, :, -1]
 
     def probability(self, image: int) -> Floats:
         return self.probabilities[image]
@@ -128,14 +132,55 @@ def test_typical_takes_the_middle_of_every_heap() -> None:
     assert [index // 10 for index in others] == [1, 2]  # the first heap has a mask already
 
 
+def turned(angles: Sequence[float]) -> Floats:
+    """Images whose two places of a high CAM point in the same direction, and whose others tell more, but of nothing."""
+    found = np.zeros((len(angles), 40, 3))
+    for image, angle in zip(found, angles, strict=True):
+        image[:2] = (10 * np.cos(angle), 10 * np.sin(angle), 1)
+        image[2:, :2] = rng(int(1000 * angle)).normal(0, 30, (38, 2))
+    return found
+
+
+def test_v_optimal_asks_for_what_is_like_most_others_and_not_known_yet() -> None:
+    view = Seen(has_model=False, grids=turned([0, 0.02, 0.04, 0.06, 1.5, 1.52, 1.54, 3.0]))
+    (first,) = choose("v-optimal", view, range(8), [], 1)
+    assert first in {0, 1, 2, 3}
+    again = [index for index in range(8) if index != first]
+    assert choose("v-optimal", view, again, [first], 1)[0] in {4, 5, 6}
+    assert {min(index // 4, 1) for index in choose("v-optimal", view, range(8), [], 2)} == {0, 1}
+
+
+def test_v_optimal_of_a_large_class_looks_at_some_images_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(v_optimal, "MOST", 3)
+    asked: list[int] = []
+
+    @dataclass
+    class Noting(Seen):
+        def places(self, image: int) -> tuple[Floats, Floats]:
+            asked.append(image)
+            return super().places(image)
+
+    view = Noting(grids=turned(np.linspace(0, 3, 9).tolist()))
+    assert len(choose("v-optimal", view, range(1, 9), [0], 1)) == 1
+    assert len(asked) == 1 + 3
+    assert len(choose("v-optimal", view, range(1, 9), [0], 5)) == 5
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_identical_images_and_few_of_them(name: str) -> None:
     same = Seen(
-        points=np.ones((4, 2)), probabilities=np.ones((4, 4, 4)), draws=np.ones((4, 3, 4, 4)), cams=np.ones((4, 4, 4))
+        points=np.ones((4, 2)),
+        probabilities=np.ones((4, 4, 4)),
+        draws=np.ones((4, 3, 4, 4)),
+        cams=np.ones((4, 4, 4)),
+        grids=np.ones((4, 40, 3)),
     )
     assert choose(name, same, [0, 1, 2], [3], 3) == [0, 1, 2]
     assert len(choose(name, same, [0, 1, 2], [3], 2)) == 2
-    assert len(choose(name, Seen(has_model=False, points=np.ones((4, 2))), [0, 1, 2], [], 1)) == 1
+    assert (
+        len(choose(name, Seen(has_model=False, points=np.ones((4, 2)), grids=np.ones((4, 40, 3))), [0, 1, 2], [], 1))
+        == 1
+    )
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -155,7 +200,7 @@ def test_on_a_real_network_class_by_class_and_repeatably(name: str, tmp_path: Pa
 
 
 def test_every_strategy_is_a_module_with_one_line_about_it() -> None:
-    assert list(STRATEGIES) == ["core-set", "disagreement", "entropy", "mc-dropout", "random", "typical"]
+    assert list(STRATEGIES) == ["core-set", "disagreement", "entropy", "mc-dropout", "random", "typical", "v-optimal"]
     for strategy in STRATEGIES.values():
         assert 10 < len(strategy.description) < 100
         assert "\n" not in strategy.description

@@ -42,6 +42,11 @@ class ModelContext:
         """See `QueryContext.features`."""
         return self._trainer.features(self._net, (self._data.images[index] for index in images))
 
+    def places(self, image: int) -> tuple[Floats, Floats]:
+        """See `QueryContext.places`."""
+        features, cams = self._trainer.places(self._net, self._data.images[image])
+        return features, cams[self._data.labels[image]]
+
     def probability(self, image: int) -> Floats:
         """See `QueryContext.probability`."""
         return self._predict(image)[0]

@@ -15,6 +15,7 @@ import lightning
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from alserve.arrays import Float32, Image
@@ -30,6 +31,9 @@ from training.settings import Settings
 
 KNOWN = 0.97
 """Accuracy on the images that are learned from, as they are augmented, from which on the classes are known."""
+
+PLACE = 8
+"""Working pixels, a side, of a place that a query strategy may ask about."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,28 @@ class Trainer:
             found = [net.encode(_batch_of_one(image, device))[-1].float().mean(dim=(0, 2, 3)) for image in images]
         net.cpu()
         return torch.stack(found).cpu().numpy()
+
+    @torch.no_grad()
+    def places(self, net: JointNet, image: Image) -> tuple[Float32, Float32]:
+        """Return all the encoder's feature maps and the CAMs of an image at the places of a grid of `PLACE` pixels.
+
+        Returns:
+            (features [places, channels], CAMs [classes, places]): means of what is finer, and what is coarser between.
+        """
+        device = self._prepare(net)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            maps = net.encode(_batch_of_one(image, device))
+            _logits, cams = net.classify(maps)
+        net.cpu()
+        grid = (image.shape[0] // PLACE, image.shape[1] // PLACE)
+        found = [
+            functional.adaptive_avg_pool2d(each.float(), grid)
+            if each.shape[-1] > grid[1]
+            else functional.interpolate(each.float(), size=grid, mode="bilinear")
+            for each in (*maps, cams)
+        ]
+        *features, cams = (each[0].flatten(1).cpu() for each in found)
+        return torch.cat(features).T.numpy(), cams.numpy()
 
     @torch.no_grad()
     def draw_masks(self, net: JointNet, image: Image, draws: int, seed: int) -> Float32:

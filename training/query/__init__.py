@@ -26,6 +26,13 @@ class QueryContext(Protocol):
     def features(self, images: Sequence[int]) -> Floats:
         """Return the encoder's last feature map of each image, averaged over its area: [images, channels]."""
 
+    def places(self, image: int) -> tuple[Floats, Floats]:
+        """Return all the encoder's feature maps, and the CAM of the image's class, at each place of a grid.
+
+        Returns:
+            (features [places, channels], CAM [places]); a place is 8 x 8 pixels at the working size.
+        """
+
     def probability(self, image: int) -> Floats:
         """Return the foreground probability, [height, width], 0 to 1."""
 
