@@ -91,25 +91,20 @@ def cluster_template(
         secret=secret,
         volume=volume or (),
     )
-    _check_options(job.arguments, len(inputs))
+    _check_options(job.options)
     print(render(job), end="")
 
 
-def _check_options(arguments: Sequence[str], inputs: int) -> None:
+def _check_options(words: Sequence[str]) -> None:
     """Read what is passed on as `alserve segment` would, so that a slip is told here, not by every pod.
-
-    Args:
-        arguments: What follows `alserve segment`.
-        inputs: How many inputs there are among them.
 
     Raises:
         OptionError: An option is set by the template, or a word belongs to none.
     """
     command = get_command(segment.commands).commands["segment"]  # type: ignore[attr-defined]
-    context = command.make_context("alserve segment", list(arguments))
-    given = context.params
-    for option in _SET_BY_TEMPLATES:
-        if given.get(option) != next((param.default for param in command.params if param.name == option), None):
-            raise OptionError(f"--{option} is set by the template; leave it out")
-    if len(given["inputs"]) != inputs:
-        raise OptionError(f"unexpected {str(given['inputs'][0])!r}; name images and folders with --input")
+    given = command.make_context("alserve segment", ["INPUT", "--out=OUT", *words]).params
+    for param in command.params:
+        if param.name in _SET_BY_TEMPLATES and given[param.name] != param.default:
+            raise OptionError(f"--{param.name} is set by the template; leave it out")
+    if strays := [*map(str, given["inputs"][1:]), *(word for word in words if word == "--")]:
+        raise OptionError(f"unexpected {strays[0]!r}; name images and folders with --input")

@@ -65,6 +65,7 @@ def _text(word: str) -> str:
 
 
 Word = Annotated[str, AfterValidator(_text)]
+Place = Annotated[Word, Field(min_length=1)]
 
 
 class Job(BaseModel):
@@ -73,10 +74,10 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    input: Annotated[tuple[Word, ...], Field(min_length=1)]
+    input: Annotated[tuple[Place, ...], Field(min_length=1)]
     """Images and folders of images: paths, or addresses in an object store."""
-    out: Word
-    model: Word | None = None
+    out: Place
+    model: Place | None = None
     """The model file. Default: what `alserve segment` finds by itself, in a container the packed model."""
     options: tuple[Word, ...] = ()
     """Other options of `alserve segment`."""
