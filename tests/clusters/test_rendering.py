@@ -1,6 +1,7 @@
 """What is printed for a scheduler: valid there, and every value arrives as it was given, whatever characters it has."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from command import Cli, assert_refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pages import ROOT
+from pages import ROOT, lines
 from schedulers import PROGRAMS, container_of, documents, run, run_container
 from typer.main import get_command
 
@@ -248,6 +249,15 @@ def test_the_command_prints_the_file(cli: Cli) -> None:
     assert (code, said) == (0, "")
     options = ("--save", "mask", "--fill-holes")
     assert text == render(job("k8s", image="tissue:1", options=options, volume=["d:/d"]))
+
+
+@pytest.mark.parametrize("kind", ["k8s", "slurm", "ray"])
+def test_the_lines_of_the_page_are_right(cli: Cli, kind: str) -> None:
+    (typed,) = [line for line in lines(ROOT / "docs" / "clusters.md", "console") if f"cluster-template {kind}" in line]
+    code, text, said = cli(*shlex.split(typed.partition(" > ")[0])[1:])
+    assert (code, said) == (0, "")
+    assert "pictures" in text
+    assert "results" in text
 
 
 @pytest.mark.parametrize(

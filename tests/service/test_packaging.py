@@ -173,7 +173,7 @@ def test_it_runs_on_what_it_lists_and_writes_to_the_temporary_folder_only(
 
 def test_its_container_segments_folders(bento: Bento, own_programs: Path, tmp_path: Path) -> None:
     (command,) = [line for line in containerfile(bento) if "script__" in line]
-    assert re.fullmatch(r"RUN chmod \+x (\./env/docker/script__\w+) && \1", command.strip())
+    assert re.fullmatch(r"RUN +chmod \+x (\./env/docker/script__\w+) && \1", command.strip())
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(PNG)
     entry = ["bash", bento.path / "env" / "docker" / "entrypoint.sh"]
