@@ -16,8 +16,11 @@ _PACKAGE = Path(__file__).parents[1]
 _SETUP = "service/container.sh"
 """What the recipes run while the image is built."""
 
-EXTRAS = {"cloud": ("obstore>=0.12",), "openvino": ("openvino>=2026.0",), "ray": ("ray[data]>=2.60",)}
-"""Packages of the extras that run models; kept in step with pyproject.toml by a test."""
+EXTRAS = {"cloud": ("obstore>=0.12",), "openvino": ("openvino>=2026.0",), "ray": ("ray[data,default]>=2.60",)}
+"""Packages of the extras that run models; kept in step with pyproject.toml by a test.
+
+A cluster needs Ray's default part as well: its dashboard takes jobs.
+"""
 
 _SYSTEM_PACKAGES = {"ray": ("wget",)}
 """Debian's packages that an extra needs: KubeRay before 1.6 asks with wget whether a pod is well."""

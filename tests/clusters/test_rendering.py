@@ -166,11 +166,11 @@ RAY_FIELDS = {
         "shutdownAfterJobFinishes",
         "rayClusterSpec",
     },
-    "rayClusterSpec": {"rayVersion", "headGroupSpec", "workerGroupSpecs"},
+    "rayClusterSpec": {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"},
     "headGroupSpec": {"rayStartParams", "template"},
     "workerGroupSpecs": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
 }
-"""Names in KubeRay's API reference, ray.io/v1; as a whole the file was checked against its CRDs of 1.4, 1.6 and 1.7."""
+"""Names in KubeRay's API reference, ray.io/v1; as a whole the file was checked against its CRDs of 1.5.1, 1.6.1 and 1.7.0."""
 
 
 @pytest.mark.parametrize("more", [{}, ALL])
