@@ -170,7 +170,7 @@ RAY_FIELDS = {
     "headGroupSpec": {"rayStartParams", "template"},
     "workerGroupSpecs": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
 }
-"""Names in KubeRay's API reference, ray.io/v1; as a whole the file was checked against its CRDs of 1.5.1, 1.6.1 and 1.7.0."""
+"""Names in KubeRay's API reference, ray.io/v1; whole files were checked against its CRDs of 1.5.1, 1.6.1 and 1.7.0."""
 
 
 @pytest.mark.parametrize("more", [{}, ALL])
