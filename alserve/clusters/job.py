@@ -12,7 +12,7 @@ from alserve.paths import printable
 Kind = Literal["k8s", "slurm", "ray"]
 
 MOST_SHARDS = 10_000
-"""Kubernetes keeps to 10,000 failed indexes of a Job; each shard lists the whole input once."""
+"""Each shard lists the whole input: more of them bring nothing any more."""
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 """A DNS label that leaves room for what Kubernetes and KubeRay add to it: at most 47 characters in all."""

@@ -27,7 +27,7 @@ def render(job: Job) -> str:
 
 
 def yaml_text(text: str) -> str:
-    """Return a text as YAML has it in double quotes: JSON, with what YAML could misread as its number."""
+    """Return a text in double quotes as YAML reads it: JSON, and characters that are not printed by their numbers."""
     return re.sub(
         r"[^ -~]",
         lambda found: found[0] if found[0].isprintable() else f"\\U{ord(found[0]):08x}",
@@ -36,5 +36,5 @@ def yaml_text(text: str) -> str:
 
 
 def unexpanded(text: str) -> str:
-    """Return an argument of a container that Kubernetes makes this text of: it replaces `$(NAME)`, and `$$` by `$`."""
+    """Return a word of a container's command so that Kubernetes, which replaces `$(NAME)` and `$$`, passes on the text."""
     return text.replace("$", "$$")
