@@ -9,6 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 from command import Cli, assert_refused
+from folders import needs_posix
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pages import ROOT, lines
@@ -92,6 +93,7 @@ def words(printed: bytes) -> list[str]:
     return printed.decode().split("\0")[:-1]
 
 
+@needs_posix
 @slow
 @given(job=jobs("k8s"), index=st.integers(0, 9_999))
 def test_kubernetes_gives_every_word(job: Job, index: int, tmp_path: Path, alserve: dict[str, str]) -> None:
@@ -101,6 +103,7 @@ def test_kubernetes_gives_every_word(job: Job, index: int, tmp_path: Path, alser
     assert words(run_container(container_of(merge), tmp_path, **alserve).stdout) == ["merge", "--", job.out]
 
 
+@needs_posix
 @slow
 @given(job=jobs("slurm"), task=st.integers(1, 10_000))
 def test_slurm_gives_every_word(job: Job, task: int, tmp_path: Path, alserve: dict[str, str]) -> None:
@@ -111,6 +114,7 @@ def test_slurm_gives_every_word(job: Job, task: int, tmp_path: Path, alserve: di
     assert words(run(["bash", "FILE", "merge"], tmp_path, **alserve).stdout) == ["merge", "--", job.out]
 
 
+@needs_posix
 @slow
 @given(job=jobs("ray"))
 def test_ray_gives_every_word(job: Job, tmp_path: Path, alserve: dict[str, str]) -> None:
@@ -229,6 +233,7 @@ def pod_specs(value: object) -> Iterator[dict[str, Any]]:
             yield from pod_specs(part)
 
 
+@needs_posix
 def test_the_script_asks_slurm_for_what_each_shard_needs(tmp_path: Path) -> None:
     text = render(job("slurm", cpus=6, memory="3Gi", gpus=2, image="tissue.sif", name="slides", shards=7))
     asked = {line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")}

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import contents, manifest, write_picture
+from folders import contents, manifest, needs_posix, write_picture
 from schedulers import PROGRAMS, container_of, documents, run, run_container
 
 from alserve.clusters.job import read_job
 from alserve.clusters.render import render
 from alserve.modelfile import default_model
+
+pytestmark = needs_posix
 
 SHARDS = 2
 PICTURES = "pic tures/$(touch x)/'\"\n"
