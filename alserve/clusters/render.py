@@ -36,5 +36,5 @@ def yaml_text(text: str) -> str:
 
 
 def unexpanded(text: str) -> str:
-    """Return a word of a container's command that Kubernetes, which replaces `$(NAME)` and `$$`, turns into the text."""
+    """Return a word of a container that Kubernetes, which replaces `$(NAME)` and `$$`, turns into the text."""
     return text.replace("$", "$$")
