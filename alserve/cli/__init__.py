@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from alserve import __version__
-from alserve.cli import masks, model, segment, serve, train
+from alserve.cli import cluster, masks, model, segment, serve, train
 from alserve.errors import AlserveError, describe_fault
 from alserve.paths import printable
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     help="Learn from image labels and a few pixel masks; segment, classify and explain with one ONNX file.",
     epilog=EXIT_CODES,
 )
-for group in (train, masks, model, segment, serve):
+for group in (train, masks, model, segment, cluster, serve):
     app.add_typer(group.commands)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from alserve.cli.options import USE, Command, Model
+from alserve.cli.options import USE, Command, Model, one_of
 
 commands = typer.Typer()
 
@@ -41,14 +41,23 @@ def package(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
     *,
     gpu: Annotated[bool, typer.Option("--gpu", help="For an NVIDIA GPU: Linux on x86-64.")] = False,
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            parser=one_of("alserve.service.packaging:EXTRAS"),
+            help="Also install an extra: {alserve.service.packaging:EXTRAS}; repeatable.",
+            show_default="none",
+        ),
+    ] = None,
     tag: Annotated[
         str, typer.Option(metavar="NAME[:VERSION]", help="What to call it. Without a version: a new one.")
     ] = "alserve",
 ) -> None:
-    """Pack a model and the service, without torch, into a bento, from which BentoML makes a container.
+    """Pack a model, the service and 'alserve segment', without torch, into a bento: BentoML makes a container of it.
 
     Example: alserve package tissue.onnx --tag tissue, then run the line that it prints
     """
     from alserve.service.packaging import package_model  # noqa: PLC0415
 
-    print(package_model(model, gpu=gpu, tag=tag))
+    print(package_model(model, gpu=gpu, extras=extra or (), tag=tag))

@@ -170,19 +170,20 @@ def default_model() -> Path:
     """Find the model to use where none was named.
 
     Returns:
-        `$ALSERVE_MODEL`; else the one `.onnx` file in `./models`; else the demo model that comes with the package.
+        `$ALSERVE_MODEL`; else the one `.onnx` file in `./models`; else the one that comes with the package: in a
+        container the packed model, elsewhere the demo model.
 
     Raises:
-        ModelError: `./models` holds several, or none is to be found.
+        ModelError: One of these folders holds several, or none is to be found.
     """
     if named := os.environ.get("ALSERVE_MODEL"):
         return Path(named)
-    here = sorted(Path("models").glob("*.onnx"))
-    if len(here) > 1:
-        names = ", ".join(path.name for path in here)
-        raise ModelError(f"models/ holds several models ({names}); name one with --model or $ALSERVE_MODEL")
     package = Path(__file__).parents[1]
-    for path in (*here, package / "models" / "demo.onnx", package.parent / "models" / "demo.onnx"):
-        if path.is_file():
-            return path
+    for folder in (Path("models"), package / "models", package.parent / "models"):
+        found = sorted(folder.glob("*.onnx"))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise ModelError(f"{folder}/ holds several models ({names}); name one with --model or $ALSERVE_MODEL")
+        if found:
+            return found[0]
     raise ModelError("no model: name one with --model or $ALSERVE_MODEL, or put one in models/")

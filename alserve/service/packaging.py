@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 from subprocess import CalledProcessError
 from tempfile import TemporaryDirectory
@@ -12,6 +13,17 @@ from alserve.files import write_atomic
 from alserve.service.loading import load_engine
 
 _PACKAGE = Path(__file__).parents[1]
+_SETUP = "service/container.sh"
+"""What the recipes run while the image is built."""
+
+EXTRAS = {"cloud": ("obstore>=0.12",), "openvino": ("openvino>=2026.0",), "ray": ("ray[data,default]>=2.60",)}
+"""Packages of the extras that run models; kept in step with pyproject.toml by a test.
+
+A cluster needs Ray's default part as well: its dashboard takes jobs.
+"""
+
+_SYSTEM_PACKAGES = {"ray": ("wget",)}
+"""Debian's packages that an extra needs: KubeRay before 1.6 asks with wget whether a pod is well."""
 
 
 class Package(NamedTuple):
@@ -29,7 +41,7 @@ class Package(NamedTuple):
         return f"{self.tag}, {self.size / 1e6:.1f} MB, in {self.path}\nNow run: bentoml containerize {self.tag}"
 
 
-def package_model(model: Path, *, gpu: bool = False, tag: str = "alserve") -> Package:
+def package_model(model: Path, *, gpu: bool = False, extras: Collection[str] = (), tag: str = "alserve") -> Package:
     """Check a model and make a bento of it, in BentoML's store (`$BENTOML_HOME`).
 
     The versions of all packages are looked up and pinned, so a package index must be within reach.
@@ -37,6 +49,7 @@ def package_model(model: Path, *, gpu: bool = False, tag: str = "alserve") -> Pa
     Args:
         model: The model file; only this one goes in.
         gpu: Ask for ONNX Runtime with CUDA and cuDNN.
+        extras: Names of `EXTRAS` that are installed, too.
         tag: NAME or NAME:VERSION; without a version BentoML makes a new one.
 
     Raises:
@@ -48,6 +61,7 @@ def package_model(model: Path, *, gpu: bool = False, tag: str = "alserve") -> Pa
     logging.getLogger("bentoml").setLevel(logging.ERROR)
     try:
         import bentoml  # noqa: PLC0415  slow to import, and told above to be quiet
+        import yaml  # noqa: PLC0415  BentoML needs it, too
         from bentoml.exceptions import BentoMLException  # noqa: PLC0415
     except ImportError as error:
         raise PackageError(f"packing needs BentoML ({error}); run: pip install bentoml") from None
@@ -56,7 +70,11 @@ def package_model(model: Path, *, gpu: bool = False, tag: str = "alserve") -> Pa
     name, _, version = tag.partition(":")
     with TemporaryDirectory(prefix="alserve-") as folder:
         try:
-            _collect(model, _bentofile(gpu=gpu), Path(folder))
+            recipe = yaml.safe_load(_bentofile(gpu=gpu).read_bytes())
+            for extra in dict.fromkeys(extras):
+                recipe["python"]["packages"] += EXTRAS[extra]
+                recipe["docker"]["system_packages"] += _SYSTEM_PACKAGES.get(extra, ())
+            _collect(model, yaml.safe_dump(recipe), Path(folder))
             bento = bentoml.bentos.build_bentofile(
                 f"{folder}/bentofile.yaml",
                 name=name,
@@ -85,10 +103,11 @@ def _bentofile(*, gpu: bool) -> Path:
     return installed if installed.is_file() else _PACKAGE.parent / name
 
 
-def _collect(model: Path, bentofile: Path, folder: Path) -> None:
+def _collect(model: Path, recipe: str, folder: Path) -> None:
     """Lay out the files as the recipe wants them: bentofile.yaml, alserve/, models/ with one model."""
-    write_atomic(folder / "bentofile.yaml", bentofile.read_bytes())
+    write_atomic(folder / "bentofile.yaml", recipe.encode())
     write_atomic(folder / "models" / "model.onnx", model.read_bytes())
-    for path in (*_PACKAGE.rglob("*.py"), *_PACKAGE.glob("service/page/static/**/*")):
+    data = ("service/page/static/**/*", "templates/**/*", _SETUP)
+    for path in (*_PACKAGE.rglob("*.py"), *(path for pattern in data for path in _PACKAGE.glob(pattern))):
         if path.is_file():
             write_atomic(folder / "alserve" / path.relative_to(_PACKAGE), path.read_bytes())

@@ -16,7 +16,7 @@ from training.settings import METHODS, PRESETS, Settings
 
 COMMANDS = {
     "train": ["demo", "data", "train", "annotate", "masks import", "masks export", "export", "experiment", "report"],
-    "use": ["evaluate", "segment", "merge", "serve", "package", "info", "doctor"],
+    "use": ["evaluate", "segment", "merge", "cluster-template", "serve", "package", "info", "doctor"],
 }
 
 

@@ -33,13 +33,23 @@ RUN_ELSEWHERE = (
     "ALSERVE_LABEL_STUDIO_FILES=",
     "curl ",
     "alserve package",
+    "alserve cluster-template",
+    "job=$(sbatch",
+    "sbatch ",
+    "kubectl ",
     "alserve experiment",
     "bentoml ",
     "docker run",
+    "docker push",
 )
-"""Console commands that do not run here: the Makefile's run in CI, others in tests of their own, Docker's nowhere."""
+"""Console commands that do not run here: the Makefile's run in CI, others in tests of their own, those of Docker and of
+schedulers nowhere."""
 
-OF_TISSUE = [page for page in PAGES if page.stem in {"getting-started", "your-data", "annotate", "compare", "segment"}]
+OF_TISSUE = [
+    page
+    for page in PAGES
+    if page.stem in {"getting-started", "your-data", "annotate", "compare", "segment", "clusters"}
+]
 """Pages that speak of the same folders and the same model as the README."""
 
 

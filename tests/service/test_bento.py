@@ -17,6 +17,7 @@ from server import clean_environment, serving
 from alserve.images.codec import encode_png
 from alserve.modelfile import default_model, read_metadata, write_metadata
 from alserve.runtime.engine import Engine
+from alserve.service.packaging import EXTRAS
 
 REPOSITORY = Path(__file__).parents[2]
 BENTOML = [sys.executable, "-m", "bentoml"]
@@ -46,6 +47,8 @@ def test_the_packages_are_those_of_the_distribution() -> None:
     assert requirements([*cpu]) == requirements(project["dependencies"])
     assert gpu - cpu == {cuda.split(";")[0]}
     assert {line.split(">")[0] for line in cpu - gpu} == {"onnxruntime"}
+    extras = {name: [line.replace(",default]", "]") for line in packages] for name, packages in EXTRAS.items()}
+    assert extras == {name: project["optional-dependencies"][name] for name in EXTRAS}
 
 
 def test_the_two_recipes_differ_in_what_a_gpu_needs_only() -> None:
@@ -80,8 +83,11 @@ def test_a_built_bento_serves_its_own_model(tmp_path: Path) -> None:
     shutil.rmtree(source)
 
     packed = {path.relative_to(bento / "src") for path in (bento / "src" / "alserve").rglob("*") if path.is_file()}
-    page = Path("alserve", "service", "page", "static")
-    assert {path.suffix for path in packed if not path.is_relative_to(page)} == {".py"}
+    page, templates = Path("alserve", "service", "page", "static"), Path("alserve", "templates")
+    assert {path.suffix for path in packed if not path.is_relative_to(page)} == {".css", ".jinja", ".py"}
+    assert {path for path in packed if path.is_relative_to(templates)} == {
+        path.relative_to(REPOSITORY) for path in (REPOSITORY / templates).rglob("*") if path.is_file()
+    }
     assert {path for path in packed if path.is_relative_to(page)} == page_files()
     assert "torch" not in (bento / "env" / "python" / "requirements.txt").read_text()
     assert yaml.safe_load((bento / "bento.yaml").read_text())["services"][0]["config"]["workers"] == 1

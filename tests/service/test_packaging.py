@@ -1,5 +1,6 @@
 """`alserve package`: what it makes runs by itself in an environment of its own; what stops it is said in one line."""
 
+import json
 import re
 import subprocess
 import sys
@@ -78,7 +79,12 @@ def own_programs(bento: Bento, tmp_path_factory: pytest.TempPathFactory) -> Path
     ):
         done = call(command, folder)
         assert done.returncode == 0, done.stderr
-    return folder / "venv" / "bin"
+    (script,) = (bento.path / "env" / "docker").glob("script__*")
+    programs = folder / "venv" / "bin"
+    built = {"PATH": f"{programs}:/usr/bin:/bin", "VIRTUAL_ENV": str(folder / "venv"), "BENTO_PATH": str(bento.path)}
+    done = call(["sh", script], folder, **built)
+    assert done.returncode == 0, done.stderr
+    return programs
 
 
 def containerfile(bento: Bento) -> list[str]:
@@ -163,6 +169,46 @@ def test_it_runs_on_what_it_lists_and_writes_to_the_temporary_folder_only(
         assert_refused(client.post("/predict", content=claiming_png(20_000, 20_000)), 413, "pixels")
         assert_refused(client.post("/predict", content=b"no image"), 415, "kind")
     assert times(bento.path) | times(own_programs.parent) | times(tmp_path / "home") == before
+
+
+def test_its_container_segments_folders(bento: Bento, own_programs: Path, tmp_path: Path) -> None:
+    (command,) = [line for line in containerfile(bento) if "script__" in line]
+    assert re.fullmatch(r"RUN +chmod \+x (\./env/docker/script__\w+) && \1", command.strip())
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(PNG)
+    entry = ["bash", bento.path / "env" / "docker" / "entrypoint.sh"]
+    container = {"PATH": f"{own_programs}:/usr/bin:/bin", "BENTO_PATH": str(bento.path), "ALSERVE_CACHE": "/dev/null"}
+
+    def run(*words: str) -> str:
+        done = call([*entry, *words], tmp_path, **container)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert str(bento.path) in run("python", "-c", "import alserve; print(alserve.__file__)")
+    assert run("alserve", "segment", "pictures", "--out", "whole").startswith("1 image,")
+    assert {"summary.html", "masks"} <= {path.name for path in (tmp_path / "whole").iterdir()}
+    (row,) = map(json.loads, (tmp_path / "whole" / "predictions.jsonl").read_text().splitlines())
+    assert row["model"] == Engine(bento.model).sha256  # the packed one, wherever it is called
+    for shard in ("1/2", "2/2"):
+        run("alserve", "segment", "pictures", "--out", "parts", "--shard", shard)
+    assert run("alserve", "merge", "parts").startswith("1 image")
+
+
+@pytest.mark.usefixtures("index")
+def test_extras_are_installed_as_well(model: Path, tmp_path: Path) -> None:
+    done = call([*PACKAGE, model, "--extra", "cloud", "--extra", "ray", "--tag", "tissue:more"], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    path = tmp_path / "bentoml" / "bentos" / "tissue" / "more"
+    requirements = (path / "env" / "python" / "requirements.txt").read_text()
+    assert re.search(r"^obstore==", requirements, re.MULTILINE)
+    for package in ("ray", "pyarrow", "aiohttp-cors"):  # the last: of Ray's dashboard
+        assert re.search(rf"^{package}(\[.+\])?==", requirements, re.MULTILINE), package
+    assert "torch" not in requirements
+    lines = containerfile(Bento("tissue:more", path, model, tmp_path))
+    assert any("libgl1" in line and "wget" in line for line in lines)
+
+    assert_stopped(call([*PACKAGE, model, "--extra", "train"], tmp_path), "--extra: 'train' is unknown")
 
 
 @pytest.mark.usefixtures("index")
