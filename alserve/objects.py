@@ -29,8 +29,11 @@ _PARENT = 3
 _BLOCK = 2**16
 """Pixels of borders that are followed at once, or those of one object: what is needed in between is small."""
 
+_AT_ONCE = 1024
+"""Objects that are written at once."""
 
-_Whole = TypeVar("_Whole", Points, npt.NDArray[np.int64], list[Points])
+
+_Whole = TypeVar("_Whole", Points, list[Points])
 
 
 class Outline(NamedTuple):
@@ -64,7 +67,7 @@ class MaskObject:
     """
     rings: Sequence[Points]
     """Its outline in half pixels, the outer edge first: int32 [points, 2]."""
-    runs: npt.NDArray[np.int64]
+    runs: npt.NDArray[np.int32]
     """Its pixels in reading order: row, first column, and the column behind the last, of each run: [runs, 3]."""
 
     @property
@@ -116,26 +119,31 @@ def find_objects(mask: Mask, split_touching: float = 0.0) -> Iterator[MaskObject
         number += len(block)
 
 
-def means_and_maxima(objects: Sequence[MaskObject], values: Float32) -> tuple[list[float], list[float]]:
-    """Return the mean and the maximum of the values of each object's pixels.
+def some_at_once(objects: Sequence[MaskObject]) -> Iterator[Sequence[MaskObject]]:
+    """Yield the objects in parts for which arrays of all their points or runs are small."""
+    for start in range(0, len(objects), _AT_ONCE):
+        yield objects[start : start + _AT_ONCE]
+
+
+def means_and_maxima(objects: Sequence[MaskObject], values: Float32) -> Iterator[tuple[float, float]]:
+    """Yield the mean and the maximum of the values of each object's pixels.
 
     Args:
-        objects: Of one mask.
+        objects: Of one mask, in its order.
         values: A map of the whole image: float32 [height, width].
     """
-    if not objects:
-        return [], []
-    runs = np.concatenate([item.runs for item in objects])
-    owners = np.repeat(np.arange(len(objects)), [len(item.runs) for item in objects])
-    bounds = runs[:, :1] * values.shape[1] + runs[:, 1:]
-    order = np.argsort(bounds[:, 0])
-    owners, places = owners[order], bounds[order].ravel()
-    flat = values.ravel()[: places[-1]]  # every second sum is of what lies between two runs
-    sums = np.add.reduceat(flat, places[:-1])[::2]
-    maxima = np.full(len(objects), -np.inf, np.float32)
-    np.maximum.at(maxima, owners, np.maximum.reduceat(flat, places[:-1])[::2])
-    means = np.bincount(owners, sums) / [item.area for item in objects]
-    return means.tolist(), maxima.tolist()
+    for some in some_at_once(objects):
+        runs = np.concatenate([item.runs for item in some]).astype(np.int64)
+        owners = np.repeat(np.arange(len(some)), [len(item.runs) for item in some])
+        bounds = runs[:, :1] * values.shape[1] + runs[:, 1:]
+        order = np.argsort(bounds[:, 0])
+        owners, places = owners[order], bounds[order].ravel()
+        flat = values.ravel()[: places[-1]]  # every second sum is of what lies between two runs
+        sums = np.add.reduceat(flat, places[:-1])[::2]
+        maxima = np.full(len(some), -np.inf, np.float32)
+        np.maximum.at(maxima, owners, np.maximum.reduceat(flat, places[:-1])[::2])
+        means = np.bincount(owners, sums) / [item.area for item in some]
+        yield from zip(means.tolist(), maxima.tolist(), strict=True)
 
 
 _Borders = Sequence[Points]
@@ -218,7 +226,7 @@ def _measured(block: Sequence[_Borders], number: int, shape: tuple[int, int]) ->
         zip((left + x + 0.5).tolist(), (top + y + 0.5).tolist(), strict=True),
         (np.add.reduceat(traced.steps, first_borders) @ (1, math.sqrt(2))).tolist(),
         _parts(rings, first_borders + counts),
-        _parts(traced.runs, traced.run_ends),
+        _parts(traced.runs.astype(np.int32), traced.run_ends),
     )
 
 

@@ -41,8 +41,8 @@ def _encode(case: Case) -> bytes:
     side = case.post.um_per_pixel
     rows.writerow(COLUMNS if side is None else COLUMNS + IN_MICROMETRES)
     label = case.prediction.label
-    measured = zip(case.objects, *means_and_maxima(case.objects, case.prediction.probability()), strict=True)
-    for item, mean, most in measured:
+    measured = means_and_maxima(case.objects, case.prediction.probability())
+    for item, (mean, most) in zip(case.objects, measured, strict=True):
         lengths = (item.perimeter, *item.centroid, *item.box, mean, most, item.equivalent_diameter, item.solidity)
         scaled = () if side is None else (item.area * side**2, item.perimeter * side, item.equivalent_diameter * side)
         known = (case.name, item.number, label, item.area)

@@ -7,11 +7,8 @@ import numpy as np
 
 from alserve.arrays import UInt8
 from alserve.borders import Points
-from alserve.objects import MaskObject
+from alserve.objects import MaskObject, some_at_once
 from alserve.outputs import OUTPUTS, Case, Output
-
-_AT_ONCE = 1024
-"""Objects whose coordinates are written at once."""
 
 
 def _encode(case: Case) -> bytes:
@@ -21,8 +18,7 @@ def _encode(case: Case) -> bytes:
 def features(items: Sequence[MaskObject], label: str) -> Iterator[bytes]:
     """Yield objects as GeoJSON features, in JSON: polygons, holes after their outer edge, rings closed."""
     name = json.dumps(label)
-    for start in range(0, len(items), _AT_ONCE):
-        some = items[start : start + _AT_ONCE]
+    for some in some_at_once(items):
         rings = ring_texts([ring for item in some for ring in item.rings], "[", "]", closed=True)
         for item in some:
             own = ",".join(f"[{next(rings)}]" for _ in item.rings)
