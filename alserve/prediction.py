@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -203,9 +204,14 @@ class Prediction:
 
     def _full_size(self, array: Float32, finish: Callable[[Any], Any], dtype: type) -> npt.NDArray[Any]:
         """Bring a map to the image's own size, each band of it finished before the next is made."""
+        bands = ((top, finish(band)) for top, band in enlarged(array, (self.height, self.width)))
+        first: npt.NDArray[Any]
+        _, first = next(bands)
+        if len(first) == self.height and first is not array:
+            return first  # the only one, and nobody else's
         whole: npt.NDArray[Any] = np.empty((self.height, self.width), dtype)
-        for top, band in enlarged(array, whole.shape):
-            whole[top : top + len(band)] = finish(band)
+        for top, band in chain([(0, first)], bands):
+            whole[top : top + len(band)] = band
         return whole
 
 

@@ -9,10 +9,12 @@ import pytest
 import shapely
 from annotations import drawn_shapes
 from hypothesis import given
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from shapely.geometry import Polygon
 
-from alserve.objects import MaskObject, find_objects
+from alserve import objects
+from alserve.objects import MaskObject, find_objects, means_and_maxima
 
 Mask = npt.NDArray[np.bool_]
 
@@ -62,6 +64,31 @@ def test_objects_are_the_connected_parts(mask: Mask) -> None:
     assert whole.max(initial=0) == cv2.connectedComponents(mask.astype(np.uint8))[0] - 1
 
 
+@given(NOISE | drawn_shapes(), st.sampled_from([0.0, 3.0]), st.integers(1, 200))
+def test_measures_are_those_of_the_pixels(mask: Mask, split_touching: float, block: int) -> None:
+    values = np.random.default_rng(0).random(mask.shape, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "_BLOCK", block)  # so that several are needed
+        patch.setattr(objects, "_AT_ONCE", 2)
+        items = list(find_objects(mask, split_touching))
+        measured = list(means_and_maxima(items, values))
+    for item, (mean, most) in zip(items, measured, strict=True):
+        left, top, width, height = item.box
+        rows, columns = np.nonzero(item.mask)
+        assert item.mask.shape == (rows.max() + 1, columns.max() + 1) == (height, width)
+        assert item.mask[0].any()
+        assert item.mask[:, 0].any()
+        assert item.area == len(rows)
+        assert item.centroid == pytest.approx((left + columns.mean() + 0.5, top + rows.mean() + 0.5))
+        own = values[top : top + height, left : left + width][item.mask]
+        assert (mean, most) == pytest.approx((own.mean(dtype=np.float64), own.max()), rel=1e-6)
+        edges, _ = cv2.findContours(item.mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        assert item.perimeter == pytest.approx(sum(cv2.arcLength(edge, closed=True) for edge in edges))
+        assert item.solidity == pytest.approx(item.area / polygon(item).convex_hull.area)
+        reaches = left == 0, top == 0, left + width == mask.shape[1], top + height == mask.shape[0]
+        assert item.touches_border == any(reaches)
+
+
 def test_measures_of_a_disc() -> None:
     mask = np.zeros((120, 140), np.uint8)
     cv2.circle(mask, (70, 50), 40, 1, -1)
@@ -85,7 +112,7 @@ def test_measures_of_a_frame_at_the_border() -> None:
     assert frame.solidity == pytest.approx(40 / 49)
     assert len(frame.outline.holes) == 1
     assert frame.perimeter == pytest.approx(4 * 6 + 4 * 2 + 4 * 2**0.5)  # outside; inside, askew at the corners
-    np.testing.assert_array_equal(frame.values(np.where(mask, 0.75, 0).astype(np.float32)), np.full(40, 0.75))
+    assert list(means_and_maxima([frame], np.where(mask, 0.75, 1).astype(np.float32))) == [(0.75, 0.75)]
 
 
 def test_one_pixel_is_a_square() -> None:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import count
 
-from alserve.objects import MaskObject
+from alserve.objects import means_and_maxima, some_at_once
 from alserve.outputs import OUTPUTS, Case, Joined, Output
-from alserve.outputs.polygons import coordinates
+from alserve.outputs.polygons import ring_texts
 from alserve.outputs.rle import encode_rle
 
 _IMAGES, _CATEGORIES = b'],"images":[', b'],"categories":['
@@ -24,22 +24,26 @@ def _encode(case: Case) -> bytes:
     height, width = case.mask.shape
     classes = list(prediction.scores)
     category = classes.index(prediction.label) + 1
-    probability = prediction.probability()
+    measured = means_and_maxima(case.objects, prediction.probability())
     annotations = ",".join(
-        f'{{"id":{item.number},"image_id":1,"category_id":{category},"segmentation":{_segmentation(item, case)},'
-        f'"area":{item.area},"bbox":{list(item.box)},"iscrowd":0,"score":{item.values(probability).mean():.4g}}}'
-        for item in case.objects
+        f'{{"id":{item.number},"image_id":1,"category_id":{category},"segmentation":{segmentation},'
+        f'"area":{item.area},"bbox":{list(item.box)},"iscrowd":0,"score":{mean:.4g}}}'
+        for item, segmentation, (mean, _) in zip(case.objects, _segmentations(case), measured, strict=True)
     )
     image = json.dumps({"id": 1, "file_name": case.name, "width": width, "height": height})
     categories = json.dumps([{"id": number, "name": name} for number, name in enumerate(classes, start=1)])
     return b"".join([_HEAD, annotations.encode(), _IMAGES, image.encode(), _CATEGORIES, categories[1:].encode(), b"}"])
 
 
-def _segmentation(item: MaskObject, case: Case) -> str:
-    outline = item.outline
-    if outline.holes:
-        return json.dumps(encode_rle(item.mask, case.mask.shape, left=item.left, top=item.top))
-    return f"[[{','.join(coordinates(outline.outer))}]]"
+def _segmentations(case: Case) -> Iterator[str]:
+    for some in some_at_once(case.objects):
+        texts = ring_texts([item.rings[0] for item in some])
+        for item, text in zip(some, texts, strict=True):
+            if len(item.rings) == 1:
+                yield f"[[{text}]]"
+            else:
+                left, top, _, _ = item.box
+                yield json.dumps(encode_rle(item.mask, case.mask.shape, left=left, top=top))
 
 
 def _join(files: Iterable[bytes]) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 
+from alserve.objects import means_and_maxima
 from alserve.outputs import OUTPUTS, Case, Joined, Output
 
 COLUMNS = (
@@ -39,21 +40,13 @@ def _encode(case: Case) -> bytes:
     rows = csv.writer(text, lineterminator="\n")
     side = case.post.um_per_pixel
     rows.writerow(COLUMNS if side is None else COLUMNS + IN_MICROMETRES)
-    probability, label = case.prediction.probability(), case.prediction.label
-    for item in case.objects:
-        values = item.values(probability)
-        measured = (
-            item.perimeter,
-            *item.centroid,
-            *item.box,
-            float(values.mean()),
-            float(values.max()),
-            item.equivalent_diameter,
-            item.solidity,
-        )
+    label = case.prediction.label
+    measured = means_and_maxima(case.objects, case.prediction.probability())
+    for item, (mean, most) in zip(case.objects, measured, strict=True):
+        lengths = (item.perimeter, *item.centroid, *item.box, mean, most, item.equivalent_diameter, item.solidity)
         scaled = () if side is None else (item.area * side**2, item.perimeter * side, item.equivalent_diameter * side)
         known = (case.name, item.number, label, item.area)
-        rows.writerow([*known, *_text(measured), int(item.touches_border), *_text(scaled)])
+        rows.writerow([*known, *_text(lengths), int(item.touches_border), *_text(scaled)])
     return text.getvalue().encode(errors="backslashreplace")
 
 

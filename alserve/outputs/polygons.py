@@ -1,57 +1,65 @@
 """The objects of the mask as polygons: GeoJSON (RFC 7946) in pixels, with what QuPath wants to know of them."""
 
 import json
+from collections.abc import Iterator, Sequence
 
-from alserve.objects import MaskObject, Ring
+import numpy as np
+
+from alserve.arrays import UInt8
+from alserve.borders import Points
+from alserve.objects import MaskObject, some_at_once
 from alserve.outputs import OUTPUTS, Case, Output
 
 
 def _encode(case: Case) -> bytes:
-    features = ",".join(feature(item, case.prediction.label) for item in case.objects)
-    return f'{{"type":"FeatureCollection","features":[{features}]}}'.encode()
+    return b'{"type":"FeatureCollection","features":[%b]}' % b",".join(features(case.objects, case.prediction.label))
 
 
-def feature(item: MaskObject, label: str) -> str:
-    """Return an object as a GeoJSON feature, in JSON: a polygon, its holes after its outer edge, its rings closed."""
-    outline = item.outline
-    rings = ",".join(f"[{_closed(ring)}]" for ring in (outline.outer, *outline.holes))
-    known = {
-        "objectType": "annotation",
-        "classification": {"name": label},
-        "object": item.number,
-        "area": item.area,
-    }
-    properties = json.dumps(known, separators=(",", ":"))
-    geometry = f'{{"type":"Polygon","coordinates":[{rings}]}}'
-    return f'{{"type":"Feature","geometry":{geometry},"properties":{properties}}}'
+def features(items: Sequence[MaskObject], label: str) -> Iterator[bytes]:
+    """Yield objects as GeoJSON features, in JSON: polygons, holes after their outer edge, rings closed."""
+    name = json.dumps(label)
+    for some in some_at_once(items):
+        rings = ring_texts([ring for item in some for ring in item.rings], "[", "]", closed=True)
+        for item in some:
+            own = ",".join(f"[{next(rings)}]" for _ in item.rings)
+            yield (
+                f'{{"type":"Feature","geometry":{{"type":"Polygon","coordinates":[{own}]}},'
+                f'"properties":{{"objectType":"annotation","classification":{{"name":{name}}},'
+                f'"object":{item.number},"area":{item.area}}}}}'
+            ).encode()
 
 
-def _closed(ring: Ring) -> str:
-    numbers = coordinates(ring)
-    pairs = iter([*numbers, *numbers[:2]])
-    return f"[{'],['.join(map(','.join, zip(pairs, pairs, strict=True)))}]"
+def ring_texts(rings: Sequence[Points], before: str = "", after: str = "", *, closed: bool = False) -> Iterator[str]:
+    """Yield the points of rings as JSON has them, with commas between them.
+
+    `json` takes ten times as long.
+
+    Args:
+        rings: In half pixels; not empty.
+        before: What stands before each point.
+        after: What stands behind it.
+        closed: Whether the last point is to be the first again.
+    """
+    points = np.concatenate(rings)
+    numbers = _numbers(int(points.max()))
+    mark, comma, end_mark = (
+        np.full((len(numbers), len(text)), list(text.encode()), np.uint8) for text in (before, ",", after)
+    )
+    x, y = np.hstack([mark, numbers, comma]), np.hstack([numbers, end_mark, comma])
+    texts = np.hstack([x.take(points[:, 0], axis=0), y.take(points[:, 1], axis=0)])
+    end = 0
+    for ring in rings:
+        begin, end = end, end + len(ring)
+        text = texts[begin:end].tobytes() + (texts[begin].tobytes() if closed else b"")
+        yield text.translate(None, b"\0")[:-1].decode()
 
 
-MOST_TEXTS = 2**16
-"""Numbers whose texts are kept."""
-
-
-class _Texts(dict[float, str]):
-    """Numbers as JSON has them, made when they are first asked for: `json` takes four times as long for as many."""
-
-    def __missing__(self, value: float) -> str:
-        if len(self) >= MOST_TEXTS:
-            self.clear()
-        text = self[value] = str(int(value)) if value.is_integer() else str(value)
-        return text
-
-
-_TEXTS = _Texts()
-
-
-def coordinates(ring: Ring) -> list[str]:
-    """Return x, y, x, y .. of the points of a ring as JSON has them."""
-    return [_TEXTS[value] for value in ring.ravel().tolist()]
+def _numbers(most: int) -> UInt8:
+    """Return 0 to a number of halves as texts of one length, which zero bytes fill up: [numbers, characters]."""
+    whole, half = np.divmod(np.arange(most + 1, dtype=np.int32)[:, None], 2)
+    powers = 10 ** np.arange(len(str(most // 2)), dtype=np.int32)[::-1]
+    digits = np.where((whole >= powers) | (powers == 1), whole // powers % 10 + ord("0"), 0)
+    return np.hstack([digits, half * np.frombuffer(b".5", np.uint8)]).astype(np.uint8)
 
 
 OUTPUTS.add("polygons")(

@@ -14,7 +14,7 @@ from pictures import encoded, picture
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
 from alserve.objects import find_objects
-from alserve.outputs.polygons import feature
+from alserve.outputs.polygons import features
 from alserve.predictor import Predictor
 from training.annotate.formats import read_annotations
 
@@ -47,11 +47,11 @@ def read(folder: Path, content: object, size: tuple[int, int]) -> Mask | None:
 @settings(deadline=None)  # the first reading imports all formats
 @given(MASKS | drawn_shapes())
 def test_our_polygons_come_in_again_with_their_holes(tmp_path_factory: pytest.TempPathFactory, mask: Mask) -> None:
-    features = [json.loads(feature(item, "cell")) for item in find_objects(mask)]
-    if features:
+    found = [json.loads(each) for each in features(list(find_objects(mask)), "cell")]
+    if found:
         height, width = mask.shape
-        found = read(tmp_path_factory.getbasetemp(), collection(*features), (height, width))
-        np.testing.assert_array_equal(found, mask)
+        read_again = read(tmp_path_factory.getbasetemp(), collection(*found), (height, width))
+        np.testing.assert_array_equal(read_again, mask)
 
 
 @pytest.mark.parametrize("form", ["collection", "list", "one"])
