@@ -15,15 +15,18 @@ from tables import draw_without_masks
 from web import SERVE
 from web import encoded as png
 
+from alserve import load
 from alserve.errors import DataError
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
 from alserve.label_studio.brush import decode_brush
 from alserve.label_studio.config import SETUP, Control, read_config
 from alserve.label_studio.regions import choice_region, mask_regions
+from alserve.measure.dataset import load_dataset
 from alserve.predictor import Predictor
 from training.annotate.label_studio import CONFIRMING_SETUP, NAME
 from training.annotate.label_studio_api import KEY, URL
+from training.report.cases import asked_rounds
 from training.run.records import read_rounds
 from training.run.result import RunResult
 from training.train import train_run
@@ -208,6 +211,8 @@ class Walk:
         result = self.go()
         assert (result.waiting, result.finished) == (False, True)
         assert self.submitted() == before
+        for asked in asked_rounds(load(result.model, device="cpu", threads=1), load_dataset(self.table), result, 8):
+            assert all(case.truth is not None for case in asked.cases)
 
 
 def test_a_run_with_label_studio_is_that_with_a_folder(

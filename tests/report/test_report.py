@@ -18,6 +18,7 @@ from alserve.images.codec import encode_png, to_grey
 from alserve.measure.dataset import load_dataset
 from alserve.modelfile import ModelSpec, Parity
 from alserve.predictor import Prediction
+from training.annotate.label_studio_api import URL
 from training.data.synthetic import draw_dataset
 from training.data.tissue import CLASSES, draw_tissue
 from training.report import ReportCase, write_report
@@ -252,6 +253,24 @@ def test_what_a_person_drew_is_shown(tmp_path: Path, predictor: Predictor) -> No
     assert [case.name for case in asked.cases] == [drawn, waiting]
     np.testing.assert_array_equal(asked.cases[0].truth, truth)
     assert asked.cases[1].truth is None
+
+
+def test_a_report_is_made_where_label_studio_is_out_of_reach(
+    tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(URL, raising=False)
+    bare = load_dataset(
+        draw_dataset(tmp_path, seed=0, train_per_class=1, test_per_class=0, size=(64, 96)).parent / "images"
+    )
+    settings = {"method": "masks-only", "initial": 1, "rounds": 1}
+    run = RunResult(
+        tmp_path,
+        {"oracle": "label-studio:3", "settings": settings},
+        [{"round": 1, "asked": [sample.name for sample in bare.samples]}],
+    )
+    (asked,) = asked_rounds(predictor, bare, run, most=8)
+    assert [case.truth for case in asked.cases] == [None, None]
+    assert "no drawn masks in the report: " in capsys.readouterr().err
 
 
 def test_some_images_of_every_round_are_shown(tmp_path: Path, predictor: Predictor) -> None:

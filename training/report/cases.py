@@ -11,9 +11,11 @@ from alserve.measure.dataset import Dataset, Sample, find_pictures, load_dataset
 from alserve.measure.metrics import dice
 from alserve.predictor import Prediction, Predictor
 from alserve.terminal import say
-from training.annotate.oracle import FolderOracle
+from training.annotate.label_studio import LabelStudioOracle
+from training.annotate.oracle import FolderOracle, NoMask, Oracle
 from training.annotate.oracles import open_oracle
 from training.run.result import RunResult
+from training.settings import Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,25 +106,46 @@ def asked_rounds(predictor: Predictor, dataset: Dataset, run: RunResult, most: i
         run: The run that asked.
         most: How many images, at most.
     """
-    samples = _with_drawn_masks(dataset.samples, run)
+    oracle = open_oracle(run.config.get("oracle", "data"), run.folder)
+    samples = _with_drawn_masks(dataset.samples, oracle)
     each = max(1, most // max(1, len(run.rounds)))
-    found = []
+    shown: list[list[Sample]] = []
     for record in run.rounds:
         there = [samples[name] for name in record["asked"] if name in samples]
-        shown = there[:: -(-len(there) // each) or 1][: min(each, most)]
-        most -= len(shown)
-        found.append(AskedRound(record["round"], len(record["asked"]), [_case(predictor, it) for it in shown]))
-    return [asked for asked in found if asked.count]
+        shown.append(there[:: -(-len(there) // each) or 1][: min(each, most)])
+        most -= len(shown[-1])
+    masks = _submitted_masks(oracle, [sample for some in shown for sample in some], dataset, run)
+    return [
+        AskedRound(record["round"], count, [_case(predictor, sample, masks.get(sample.name)) for sample in some])
+        for record, some in zip(run.rounds, shown, strict=True)
+        if (count := len(record["asked"]))
+    ]
 
 
-def _with_drawn_masks(samples: Sequence[Sample], run: RunResult) -> dict[str, Sample]:
-    """Return the images by name, with a person's masks where a person drew the run's."""
-    oracle = open_oracle(run.config.get("oracle", "data"), run.folder)
+def _with_drawn_masks(samples: Sequence[Sample], oracle: Oracle) -> dict[str, Sample]:
+    """Return the images by name, with a person's masks where a person drew them in a folder."""
     drawn = find_pictures(oracle.masks) if isinstance(oracle, FolderOracle) else {}
     return {sample.name: replace(sample, mask=drawn.get(stem(sample.name), sample.mask)) for sample in samples}
 
 
-def _case(predictor: Predictor, sample: Sample) -> ReportCase:
+def _submitted_masks(oracle: Oracle, samples: Sequence[Sample], dataset: Dataset, run: RunResult) -> dict[str, Mask]:
+    """Return the masks that were submitted in Label Studio, by name; print why where they cannot be had."""
+    if not isinstance(oracle, LabelStudioOracle):
+        return {}
+    try:
+        oracle.check(dataset, Settings.of(None, run.settings))
+        answers = oracle.ask(samples)
+    except AlserveError as error:
+        say(f"no drawn masks in the report: {error}")
+        return {}
+    return {
+        sample.name: answer for sample, answer in zip(samples, answers, strict=True) if not isinstance(answer, NoMask)
+    }
+
+
+def _case(predictor: Predictor, sample: Sample, drawn: Mask | None = None) -> ReportCase:
     image, truth = sample.read()
     (prediction,) = predictor.predict([image])
-    return ReportCase(sample.name, image, prediction, predictor.spec.classes[sample.label], truth)
+    return ReportCase(
+        sample.name, image, prediction, predictor.spec.classes[sample.label], truth if drawn is None else drawn
+    )
