@@ -7,17 +7,21 @@ says that the shard is finished, and what it is a part of.
 
 import hashlib
 import json
-import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from alserve.errors import RunError
 from alserve.files import irregular, locked, remove_unfinished, write_atomic
+from alserve.places.disk import Disk
+from alserve.places.place import Place, SizeOf, Version
+
+if TYPE_CHECKING:
+    from alserve.folder.planned import PlannedImage
 
 MANIFEST = "predictions.jsonl"
 
@@ -57,24 +61,6 @@ class _CheckedRow(BaseModel):
     mtime_ns: int | None
     sha256: str | None
     output_bytes: dict[str, int] | None = None
-
-
-class Version(NamedTuple):
-    """The state of an input file: as long as it is the same, its output files need not be made again."""
-
-    bytes: int
-    mtime_ns: int
-    sha256: str | None = None
-    """Hash of the content, where it has been read."""
-
-    @classmethod
-    def of(cls, path: Path) -> Self | None:
-        """Look at a file without reading it; None if it is not there, or no regular file."""
-        try:
-            status = path.stat()
-        except OSError:
-            return None
-        return cls(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 class _DoneImage(NamedTuple):
@@ -127,7 +113,7 @@ class Manifest:
 
     def _continue(self) -> int:
         """Take over what an earlier run did; return the length of its rows in bytes, 0 to begin anew."""
-        rows, _, whole = read(self.path)
+        rows, _, whole = read(Disk(self.path.parent), self.path.name)
         for row in rows:
             if row["status"] == "ok":
                 self._check(row)
@@ -153,26 +139,25 @@ class Manifest:
                     f"({what} was {_shown(row.get(what))}, now {_shown(now)}); use --overwrite or another --out"
                 )
 
-    def is_done(self, name: str, source: Path, targets: Mapping[str, Path]) -> bool:
+    def is_done(self, image: "PlannedImage", there: SizeOf) -> bool:
         """Tell whether an image is done: noted so, not changed since, and its output files as they were written.
 
         Args:
-            name: The name of its output files.
-            source: The image. Where only its time has changed, it is read, and its hash decides.
-            targets: Where its output files are, each with its name in `output_bytes`.
+            image: The image. Where only its time has changed, it is read, and its hash decides.
+            there: Tells the size of an output file.
         """
-        done, now = self._done.get(name), Version.of(source)
+        done, now = self._done.get(image.name), image.look()
         if done is None or now is None or now.bytes != done.version.bytes:
             return False
         if now.mtime_ns != done.version.mtime_ns:
             try:
-                digest = hashlib.sha256(source.read_bytes()).hexdigest()
+                digest = hashlib.sha256(image.place.read(image.source, now.bytes)).hexdigest()
             except OSError:
                 return False
             if digest != done.version.sha256:
                 return False
-        there = {word: Version.of(target) for word, target in targets.items()}
-        return all(file and file.bytes == done.sizes.get(word, file.bytes) for word, file in there.items())
+        sizes = {word: there(target) for word, target in image.targets.items()}
+        return all(size is not None and size == done.sizes.get(word, size) for word, size in sizes.items())
 
     def add(self, row: ManifestRow) -> None:
         """Add a row; it is on its way to the disk when this returns.
@@ -221,7 +206,7 @@ class Manifest:
 
     def _sort(self) -> None:
         """Write the last row of every image, as an undisturbed run has them."""
-        rows: list[ManifestRow] = latest(read(self.path)[0])
+        rows: list[ManifestRow] = latest(read(Disk(self.path.parent), self.path.name).rows)
         if self._finished:
             rows.append({"finished": {**self._finished.model_dump(), "rows": len(rows)}})
         write_atomic(self.path, dump(rows))
@@ -247,7 +232,7 @@ class Content(NamedTuple):
     """Length of the rows in bytes: what follows is that last line, or what was left of a line."""
 
 
-def read(path: Path) -> Content:
+def read(place: Place, name: str) -> Content:
     """Read the whole lines of a manifest.
 
     Raises:
@@ -256,24 +241,29 @@ def read(path: Path) -> Content:
     rows: list[ManifestRow] = []
     finished: Finished | None = None
     whole = 0
+    for row, length in parse(place, name):
+        if isinstance(row, Finished):
+            finished = row
+        else:
+            rows.append(row)
+            whole += length
+    return Content(rows, finished, whole)
+
+
+def parse(place: Place, name: str) -> Iterator[tuple[ManifestRow | Finished, int]]:
+    """Read the whole lines of a manifest, one by one, each with its length in bytes; raises as `read` does."""
+    path, finished = place.path(name), False
     try:
-        if kind := irregular(path):
-            raise RunError(f"{path}: is a {kind}, no manifest; use another --out")
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                row = _parse(line)
-                if row is None or finished:
-                    raise RunError(f"{path}: line {number} is no row of a manifest; use --overwrite or another --out")
-                if isinstance(row, Finished):
-                    finished = row
-                else:
-                    rows.append(row)
-                    whole += len(line)
+        for number, line in enumerate(place.lines(name), 1):
+            if not line.endswith(b"\n"):
+                break
+            row = _parse(line)
+            if row is None or finished:
+                raise RunError(f"{path}: line {number} is no row of a manifest; use --overwrite or another --out")
+            finished = isinstance(row, Finished)
+            yield row, len(line)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-    return Content(rows, finished, whole)
 
 
 def _parse(line: bytes) -> ManifestRow | Finished | None:

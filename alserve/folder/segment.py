@@ -116,7 +116,7 @@ def segment(
                 predictor, decoders, planned, notes, options, batch_size=batch_size, workers=workers, stop=stop
             )
     if part.count == 1 and not result.interrupted:
-        write_summary(folder, [Done(row, folder) for row in result.rows()])
+        write_summary(planned.out, [Done(row, planned.out) for row in result.rows()])
     return result
 
 

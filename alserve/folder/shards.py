@@ -5,13 +5,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from alserve.errors import DataError, RunError
-from alserve.files import locked, write_atomic
 from alserve.folder.manifest import MANIFEST, Content, Finished, dump, latest, read
 from alserve.folder.summary import Done, write_summary
+from alserve.places.place import Place
+from alserve.places.urls import Location, location, open_file, open_place
 
 SHOWN = 5
 """Shards that a message names; of more, the number is told."""
@@ -55,7 +55,7 @@ class Shard:
         return f"{self.index}/{self.count}"
 
 
-def merge(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, int, int]:
+def merge(folders: Sequence[Location], out: Location | None = None) -> tuple[Location, int, int]:
     """Join the manifests of all shards of a run to one.
 
     Args:
@@ -69,27 +69,28 @@ def merge(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, int, 
         DataError: No manifests, some shards are missing or not finished, or they are not of one run.
         RunError: A manifest cannot be read, or the file cannot be written.
     """
-    found = _find(folders)
-    contents = {shard: read(path) for shard, path in found.items()}
+    places = [open_place(folder) for folder in folders]
+    found = _find(places)
+    contents = {shard: read(place, shard.manifest) for shard, place in found.items()}
     ends: dict[Shard, Finished] = {shard: end for shard, (_, end, _) in contents.items() if end}
-    for shard, path in found.items():
-        _check(shard, path, contents[shard], next(iter(ends.values()), None))
+    for shard, place in found.items():
+        _check(shard, place.path(shard.manifest), contents[shard], next(iter(ends.values()), None))
     _check_alike(ends)
-    folders_of = {row["name"]: found[shard].parent for shard, content in contents.items() for row in content.rows}
+    place_of = {row["name"]: found[shard] for shard, content in contents.items() for row in content.rows}
     rows = latest([row for content in contents.values() for row in content.rows])
-    path = out or folders[0] / MANIFEST
-    if path.exists():
-        read(path)  # what is no manifest is not written over
-    with locked(path):
+    target, name = (places[0], MANIFEST) if out is None else open_file(out)
+    if name in target.names(name):
+        read(target, name)  # what is no manifest is not written over
+    with target.locked(name):
         try:
-            write_atomic(path, dump(rows))
+            target.write(name, dump(rows))
         except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from None
-    write_summary(path.parent, [Done(row, folders_of[row["name"]]) for row in rows])
-    return path, len(rows), sum(row["status"] != "ok" for row in rows)
+            raise RunError(f"{target.path(name)}: cannot be written: {error.strerror}") from None
+    write_summary(target, [Done(row, place_of[row["name"]]) for row in rows])
+    return location(target, name), len(rows), sum(row["status"] != "ok" for row in rows)
 
 
-def _check(shard: Shard, path: Path, content: Content, other: Finished | None) -> None:
+def _check(shard: Shard, path: str, content: Content, other: Finished | None) -> None:
     """Check that one shard's manifest is finished, whole, and its own; `other` is any that is finished."""
     rows, end, _ = content
     again = f"run shard {shard} again"
@@ -121,24 +122,28 @@ def _check_alike(ends: Mapping[Shard, Finished]) -> None:
         )
 
 
-def _find(folders: Sequence[Path]) -> dict[Shard, Path]:
-    """Find the manifests of all shards of one run."""
-    found: dict[Shard, Path] = {}
-    for path in (path for folder in folders for path in sorted(folder.glob("predictions.*-of-*.jsonl"))):
-        match = re.fullmatch(r"predictions\.(.+)-of-(.+)\.jsonl", path.name)
+def _find(places: Sequence[Place]) -> dict[Shard, Place]:
+    """Find the manifests of all shards of one run: where each is."""
+    found: dict[Shard, Place] = {}
+    for place, name in ((each, name) for each in places for name in each.names("predictions.")):
+        match = re.fullmatch(r"predictions\.(.+)-of-(.+)\.jsonl", name)
+        if match is None:
+            continue
         try:
-            shard = Shard.parse(f"{match[1]}/{match[2]}" if match else "")
+            shard = Shard.parse(f"{match[1]}/{match[2]}")
         except DataError:
-            raise DataError(f"{path}: there is no such shard; remove the file") from None
+            raise DataError(f"{place.path(name)}: there is no such shard; remove the file") from None
         if shard in found:
-            raise DataError(f"{found[shard]} and {path} are the same shard; name one of the two folders")
-        found[shard] = path
+            raise DataError(
+                f"{found[shard].path(name)} and {place.path(name)} are the same shard; name one of the two folders"
+            )
+        found[shard] = place
     if not found:
-        where = ", ".join(map(str, folders))
+        where = ", ".join(place.path() for place in places)
         raise DataError(f"no manifests of shards in {where} (predictions.1-of-4.jsonl and so on)")
     counts = {shard.count for shard in found}
     if len(counts) > 1:
-        names = ", ".join(path.name for path in list(found.values())[:SHOWN])
+        names = ", ".join(shard.manifest for shard in list(found)[:SHOWN])
         raise DataError(f"shards of different runs: {names}{' and more' if len(found) > SHOWN else ''}")
     (count,) = counts
     missing = [shard for index in range(1, count + 1) if (shard := Shard(index, count)) not in found]

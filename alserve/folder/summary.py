@@ -9,20 +9,24 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import PurePath
 from statistics import mean, median
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from alserve.errors import RunError
-from alserve.files import open_atomic, write_atomic
 from alserve.folder.manifest import ManifestRow
-from alserve.html import write_filled
-from alserve.outputs import OUTPUTS, Output
+from alserve.html import fill
+from alserve.outputs import OUTPUTS
+from alserve.parallel import ordered_map
+from alserve.places.place import Place
 from alserve.terminal import say
 
 TABLE, PAGE = "summary.csv", "summary.html"
+
+MOST_BYTES = 1 << 31
+"""Bytes of an image's file that is joined to one for all; more are no file of ours."""
 
 BINS = 20
 """Bars of a histogram; of one of whole numbers, at most."""
@@ -39,17 +43,17 @@ class Done(NamedTuple):
 
     row: ManifestRow
     """What the manifest says of it."""
-    folder: Path
-    """The folder of the run that its files are in."""
+    place: Place
+    """Where its files are."""
 
     @property
     def score(self) -> float:
         """Score of its class, 0 to 1."""
         return float(self.row["scores"][self.row["label"]])
 
-    def file(self, output: Output) -> Path:
-        """Return where its file of an output is."""
-        return self.folder / output.folder / Path(self.row["name"]).with_suffix(output.suffix)
+    def target(self, word: str) -> str:
+        """Return the name of its file of an output."""
+        return OUTPUTS[word].file_name(self.row["name"])
 
 
 def files_of_run(save: Iterable[str]) -> list[str]:
@@ -58,11 +62,11 @@ def files_of_run(save: Iterable[str]) -> list[str]:
     return [TABLE, PAGE, *(each.file for each in joined if each)]
 
 
-def write_summary(out: Path, images: Sequence[Done]) -> None:
+def write_summary(out: Place, images: Sequence[Done]) -> None:
     """Write the table, the page, and the files that outputs have for all images; each is whole or not there.
 
     Args:
-        out: Their folder.
+        out: Where they go.
         images: All images of the run, sorted by path, failed ones included.
 
     Raises:
@@ -73,34 +77,40 @@ def write_summary(out: Path, images: Sequence[Done]) -> None:
     try:
         for name in saved:
             if name in OUTPUTS:
-                _join(out, OUTPUTS[name], found)
-        write_atomic(out / TABLE, _table(images, found))
-        _write_page(out, images, found, saved)
+                _join(out, name, found)
+        out.write(TABLE, _table(images, found))
+        out.write(PAGE, _page(out, images, found, saved))
     except OSError as error:
-        raise RunError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
+        raise RunError(f"{error.filename or out.path()}: cannot be written: {error.strerror}") from None
 
 
-def _join(out: Path, output: Output, found: Sequence[Done]) -> None:
+def _join(out: Place, word: str, found: Sequence[Done]) -> None:
     """Join the files of the images; those that are not there any more are left out, and counted."""
+    output = OUTPUTS[word]
     if output.joined is None:
         return
     missing = 0
 
+    def read(image: Done) -> bytes | None:
+        try:
+            return image.place.read(image.target(word), MOST_BYTES)
+        except (OSError, ValueError):  # ValueError: a name that no file has
+            return None
+
     def contents() -> Iterator[bytes]:
         nonlocal missing
-        for image in found:
-            try:
-                data = image.file(output).read_bytes()
-            except (OSError, ValueError):  # ValueError: a name that no file has
+        for data in ordered_map(read, found, out.at_once):
+            if data is None:
                 missing += 1
             else:
                 yield data
 
-    path = out / output.joined.file
-    with open_atomic(path) as file:
-        file.writelines(output.joined.join(contents()))
+    out.write_parts(output.joined.file, output.joined.join(contents()))
     if missing:
-        say(f"{path}: without {missing} of {len(found)} images, whose files in {output.folder}/ cannot be read")
+        say(
+            f"{out.path(output.joined.file)}: without {missing} of {len(found)} images, whose files in "
+            f"{output.folder}/ cannot be read"
+        )
 
 
 def _table(images: Sequence[Done], found: Sequence[Done]) -> bytes:
@@ -170,7 +180,7 @@ def _bars(texts: Sequence[str], counts: Sequence[int]) -> list[_Bar]:
     return [_Bar(text, count, 100 * count / highest) for text, count in zip(texts, counts, strict=True)]
 
 
-def _write_page(out: Path, images: Sequence[Done], found: Sequence[Done], saved: Sequence[str]) -> None:
+def _page(out: Place, images: Sequence[Done], found: Sequence[Done], saved: Sequence[str]) -> bytes:
     names = list(found[0].row["scores"]) if found else []
     classes = [_Class(name, own) for name in names if (own := [each for each in found if each.row["label"] == name])]
     counted = [image for image in found if image.row.get("objects") is not None]
@@ -182,8 +192,7 @@ def _write_page(out: Path, images: Sequence[Done], found: Sequence[Done], saved:
         "Score of the class": _histogram([image.score for image in found], lambda score: f"{score:.2f}"),
     }
     failed = [image.row for image in images if image.row["status"] != "ok"]
-    write_filled(
-        out / PAGE,
+    return fill(
         "summary.html.jinja",
         title=f"{len(found):,} {'image' if len(found) == 1 else 'images'}",
         classes=classes,
@@ -214,8 +223,10 @@ def _remarkable(found: Sequence[Done], counted: Sequence[Done]) -> dict[str, lis
     return {what: images for what, images in chosen.items() if images}
 
 
-def _picture(out: Path, image: Done) -> str | None:
+def _picture(out: Place, image: Done) -> str | None:
     """Return the path of a picture of an image, from the page; None where none was saved."""
     saved = image.row["options"]["save"]
     name = next((name for name in PICTURES if name in saved), None)
-    return None if name is None else Path(os.path.relpath(image.file(OUTPUTS[name]), out)).as_posix()
+    return (
+        None if name is None else PurePath(os.path.relpath(image.place.path(image.target(name)), out.path())).as_posix()
+    )
