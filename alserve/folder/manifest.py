@@ -21,7 +21,7 @@ from alserve.places.disk import Disk
 from alserve.places.place import Place, SizeOf, Version
 
 if TYPE_CHECKING:
-    from alserve.folder.planned import PlannedImage
+    from alserve.folder.planned import Plan, PlannedImage
 
 MANIFEST = "predictions.jsonl"
 
@@ -47,6 +47,18 @@ class Finished(BaseModel):
     """SHA-256 of the model file."""
     options: dict[str, Any]
     """What else decides the content of the files."""
+
+    @classmethod
+    def of(cls, planned: "Plan", made_by: Mapping[str, Any]) -> Self:
+        """Return the line of a shard that is done, but for its number of rows."""
+        return cls(
+            shard=str(planned.shard),
+            rows=0,
+            images=len(planned.images),
+            total=planned.total,
+            names=planned.names,
+            **made_by,
+        )
 
 
 class _CheckedRow(BaseModel):
@@ -116,7 +128,7 @@ class Manifest:
         rows, _, whole = read(Disk(self.path.parent), self.path.name)
         for row in rows:
             if row["status"] == "ok":
-                self._check(row)
+                check_made_by(str(self.path), row, self.made_by)
         if rows and not any(row["status"] == "ok" for row in rows):
             return 0  # nothing is there that could be mixed, and all will be tried again
         for row in rows:
@@ -130,14 +142,6 @@ class Manifest:
 
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(f"{self.path}: cannot be written: {error.strerror}")
-
-    def _check(self, row: ManifestRow) -> None:
-        for what, now in self.made_by.items():
-            if row.get(what) != now:
-                raise RunError(
-                    f"{self.path}: holds results of another model or of other options "
-                    f"({what} was {_shown(row.get(what))}, now {_shown(now)}); use --overwrite or another --out"
-                )
 
     def is_done(self, image: "PlannedImage", there: SizeOf) -> bool:
         """Tell whether an image is done: noted so, not changed since, and its output files as they were written.
@@ -177,10 +181,10 @@ class Manifest:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def finish(self, *, shard: str, images: int, total: int, names: str) -> None:
-        """Note at the end, when all else is written, that this shard is finished; see `Finished`."""
-        known = {"shard": shard, "rows": 0, "images": images, "total": total, "names": names}
-        self._finished = Finished.model_validate(known | self.made_by)
+    def finish(self, planned: "Plan") -> None:
+        """Note at the end, when all else is written, that all is done; see `Finished` for a shard."""
+        if planned.shard.count > 1:
+            self._finished = Finished.of(planned, self.made_by)
 
     def __enter__(self) -> Self:
         return self
@@ -210,6 +214,25 @@ class Manifest:
         if self._finished:
             rows.append({"finished": {**self._finished.model_dump(), "rows": len(rows)}})
         write_atomic(self.path, dump(rows))
+
+
+def check_made_by(path: str, row: ManifestRow, made_by: Mapping[str, Any]) -> None:
+    """Check that a row was made as all others will be.
+
+    Args:
+        path: The manifest, for the message.
+        row: Of an image that is done.
+        made_by: Model and options, as in the row.
+
+    Raises:
+        RunError: It was made by another model or with other options.
+    """
+    for what, now in made_by.items():
+        if row.get(what) != now:
+            raise RunError(
+                f"{path}: holds results of another model or of other options "
+                f"({what} was {_shown(row.get(what))}, now {_shown(now)}); use --overwrite or another --out"
+            )
 
 
 def latest(rows: Sequence[ManifestRow]) -> list[ManifestRow]:

@@ -48,15 +48,14 @@ def plan(
         DataError: An input is missing or no file, no images are found, or two would write the same file.
         RunError: `out` is no folder, or holds files that are not of a run.
     """
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out}: is a {irregular(out) or 'file'}; name a folder with --out")
-    own_folders = frozenset(map(os.path.realpath, (out, *(out / output.folder for output in OUTPUTS.values()))))
+    check_folder(out)
+    own_folders = folders_of(out)
     place = Disk(out)
     images: list[PlannedImage] = []
     left_out: list[LeftOut] = []
     for given in inputs:
         top = Disk(given if os.path.isdir(given) else given.parent)  # noqa: PTH112  Path.is_dir raises where it may not look
-        for item, name in _find(given, own_folders):
+        for item, name in find_on_disk(given, own_folders):
             if isinstance(item, LeftOut):
                 left_out.append(item)
             else:
@@ -80,8 +79,34 @@ def no_images(inputs: Iterable[object], left_out: Iterable[LeftOut]) -> DataErro
     return DataError(f"no images in {where} (looked for {' '.join(sorted(SUFFIXES))}, and into other files){why}")
 
 
-def _find(given: Path, own_folders: frozenset[str]) -> Iterator[tuple[Path | LeftOut, str]]:
-    """Find the images of one input and what is left out, each with its name relative to the input."""
+def check_folder(out: Path, inner: Path | None = None) -> None:
+    """Check the folder of the results.
+
+    Args:
+        out: The folder.
+        inner: A folder in it that files are to be written to.
+
+    Raises:
+        RunError: It is something else, or a link leads out of it.
+    """
+    if inner is None:
+        if out.exists() and not out.is_dir():
+            raise RunError(f"{out}: is a {irregular(out) or 'file'}; name a folder with --out")
+    elif not Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(out)):
+        raise RunError(f"{inner}: a symbolic link leads out of {out}; remove the link, or use another --out")
+
+
+def folders_of(out: Path) -> frozenset[str]:
+    """Return the folders of results, which are no inputs."""
+    return frozenset(map(os.path.realpath, (out, *(out / output.folder for output in OUTPUTS.values()))))
+
+
+def find_on_disk(given: Path, own_folders: frozenset[str]) -> Iterator[tuple[Path | LeftOut, str]]:
+    """Find the images of one input and what is left out, each with its name relative to the input.
+
+    Raises:
+        DataError: The input is missing, or cannot be read.
+    """
     try:
         if given.is_dir():
             next(given.iterdir(), None)  # whoever names a folder wants it read
@@ -121,8 +146,8 @@ def _walk(top: Path, own_folders: frozenset[str]) -> Iterator[Path | LeftOut]:
                 waiting.append((path, seen | {real}))
 
 
-_UNREADABLE, _BROKEN, FOREIGN_TIFF = "file that cannot be read", "broken link", "TIFF with a foreign suffix"
-_DOUBTFUL = {_UNREADABLE, _BROKEN, FOREIGN_TIFF}
+UNREADABLE, _BROKEN, _FOREIGN_TIFF = "file that cannot be read", "broken link", "TIFF with a foreign suffix"
+_DOUBTFUL = {UNREADABLE, _BROKEN, _FOREIGN_TIFF}
 """Reasons to leave a file out of a folder, but not where it was named itself: then it is done, or fails."""
 
 
@@ -141,9 +166,9 @@ def _classify(path: Path) -> Path | LeftOut | None:
             kind = kind_of_file(path, file.read(HEAD))
     except OSError:
         broken = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110  Path.exists raises over circles
-        return path if known else LeftOut(path.as_posix(), _BROKEN if broken else _UNREADABLE)
+        return path if known else LeftOut(path.as_posix(), _BROKEN if broken else UNREADABLE)
     if kind == "TIFF" and path.suffix:
-        return LeftOut(path.as_posix(), FOREIGN_TIFF)
+        return LeftOut(path.as_posix(), _FOREIGN_TIFF)
     return path if kind in FORMATS else LeftOut(path.as_posix(), kind) if kind else None
 
 
@@ -166,17 +191,28 @@ def _check_names(found: Sequence[tuple[str, str]], out: Path, *, keep_extension:
     """
     clashes = find_clashes(found)
     if not clashes and (alike := find_clashes(found, fold_name)):
-        clashes = alike if _same_file(out, "a", "A") or _same_file(out, "\xe9", "e\u0301") else []
+        clashes = alike if is_blind(out) else []
     if clashes:
-        raise clashing(clashes, keep_extension=keep_extension)
+        raise clashing(clashes, len(clashes), keep_extension=keep_extension)
 
 
-def clashing(clashes: Sequence[tuple[str, Sequence[str]]], *, keep_extension: bool) -> DataError:
-    """Return the error of images whose output files would have the same name, see `find_clashes`."""
+def is_blind(out: Path) -> bool:
+    """Tell whether the file system of a folder is blind to case or to Unicode's spellings, see `fold_name`."""
+    return _same_file(out, "a", "A") or _same_file(out, "\xe9", "e\u0301")
+
+
+def clashing(clashes: Sequence[tuple[str, Sequence[str]]], count: int, *, keep_extension: bool) -> DataError:
+    """Return the error of images whose output files would have the same name.
+
+    Args:
+        clashes: See `find_clashes`.
+        count: Number of names that several have; `clashes` may be the first of them.
+        keep_extension: See `output_name`.
+    """
     named = ", ".join(
         f"{sources[0]} and {sources[1]} would both be written to {name}" for name, sources in clashes[:SHOWN]
     )
-    more = f", and {len(clashes) - SHOWN} more" if len(clashes) > SHOWN else ""
+    more = f", and {count - SHOWN} more" if count > SHOWN else ""
     kept = [
         (source, str(PurePosixPath(name).with_name(f"{PurePosixPath(source).name}.png")))
         for name, sources in clashes
@@ -226,8 +262,7 @@ def _check_targets(images: Sequence[PlannedImage], out: Path, save: Sequence[str
     inside = {real for image in images if Path(real := os.path.realpath(image.path)).is_relative_to(top)}
     targets = [out / target for image in images for target in image.targets.values()]
     for folder in sorted({target.parent for target in targets}):
-        if not Path(os.path.realpath(folder)).is_relative_to(top):
-            raise RunError(f"{folder}: a symbolic link leads out of {out}; remove the link, or use another --out")
+        check_folder(out, folder)
     for target in (*targets, *(out / name for name in files_of_run(save))):
         if inside and os.path.realpath(target) in inside:
             raise RunError(f"{target}: is an input and would be written over; use another --out")

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from alserve.folder.manifest import ManifestRow, read
+from alserve.folder.manifest import ManifestRow
+from alserve.folder.parts import read_rows
 from alserve.folder.planned import LEFT_OUT
 from alserve.places.urls import Location, open_file
 
@@ -50,7 +51,7 @@ class SegmentResult:
         Raises:
             RunError: The manifest cannot be read any more.
         """
-        return read(*open_file(self.manifest)).rows
+        return read_rows(*open_file(self.manifest))
 
     def describe(self) -> str:
         """Return one line: number of images, failed and left out, rate, and where the results are."""

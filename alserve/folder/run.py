@@ -20,6 +20,7 @@ import numpy as np
 from alserve.arrays import Image
 from alserve.errors import ImageError, ImageSizeError, RunError
 from alserve.folder.manifest import Manifest, ManifestRow
+from alserve.folder.parts import PartsManifest
 from alserve.folder.planned import LEFT_OUT, Plan, PlannedImage
 from alserve.folder.progress import show_progress
 from alserve.folder.result import SegmentResult
@@ -30,6 +31,7 @@ from alserve.images.header import MAX_PIXELS
 from alserve.outputs import OUTPUTS, Case
 from alserve.parallel import ordered_map
 from alserve.places.place import Place, Version
+from alserve.places.urls import location
 from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.predictor import Prediction, Predictor
 from alserve.terminal import say
@@ -77,7 +79,7 @@ def run(
     predictor: Predictor,
     decoders: Decoders,
     planned: Plan,
-    manifest: Manifest,
+    manifest: Manifest | PartsManifest,
     options: Options,
     *,
     batch_size: int | None,
@@ -116,10 +118,10 @@ def run(
                 if note := row["error"] or row["warning"]:
                     say(f"{row['path']!r}: {note}")
                 shown.finish(row)
-    if planned.shard.count > 1 and done == len(todo):
-        manifest.finish(shard=str(planned.shard), images=len(planned.images), total=planned.total, names=planned.names)
+    if done == len(todo):
+        manifest.finish(planned)
     return SegmentResult(
-        manifest.path,
+        location(planned.out, planned.shard.manifest),
         images=done,
         failed=failed,
         skipped=len(planned.images) - len(todo),

@@ -46,6 +46,10 @@ class Table:
             return None
         return [column[places[index]] for column in self._columns]
 
+    def count(self) -> int:
+        """Return the number of different names."""
+        return len((self._sorted or self._sort())[0])
+
     def _sort(self) -> tuple[UInt64, npt.NDArray[np.int64]]:
         """Sort the names; of equal ones the last is kept."""
         names = np.array(self._names, np.uint64)
@@ -57,7 +61,7 @@ class Table:
 
 
 class Names:
-    """Many names, to find which occur twice, and to compare all with those of another list."""
+    """Many names: which occur twice, and a hash of all."""
 
     def __init__(self) -> None:
         self._digests = array("Q")
@@ -69,17 +73,16 @@ class Names:
         """Add a name."""
         self._digests.append(digest(name))
 
-    def array(self) -> UInt64:
-        """Return the hashes, sorted."""
+    def _sort(self) -> UInt64:
         found = np.array(self._digests, np.uint64)
         found.sort()
         return found
 
-    def twice(self) -> frozenset[int]:
+    def twice(self) -> Sequence[int]:
         """Return the digests of names that occur more than once."""
-        found = self.array()
-        return frozenset(found[1:][found[1:] == found[:-1]].tolist())
+        found = self._sort()
+        return list(dict.fromkeys(found[1:][found[1:] == found[:-1]].tolist()))
 
     def hash(self) -> str:
         """Return a hash of all names, in whatever order they were added."""
-        return hashlib.sha256(self.array().astype("<u8").tobytes()).hexdigest()
+        return hashlib.sha256(self._sort().astype("<u8").tobytes()).hexdigest()

@@ -14,8 +14,6 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import psutil
-
 from alserve.errors import RunError
 from alserve.places.failures import failing
 from alserve.terminal import say
@@ -152,6 +150,8 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 def _has_ended(owner: dict[str, Any]) -> bool:
     """Tell whether a lock is of a process of this machine that has ended."""
+    import psutil  # noqa: PLC0415  slow to import
+
     machine = _machine()
     return bool(machine) and owner.get("machine") == machine and not psutil.pid_exists(owner["process"])
 

@@ -5,43 +5,28 @@ Credentials, region and endpoint come from the environment, as the provider's ow
 
 import errno
 import mimetypes
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import lru_cache
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alserve.errors import RunError
+from alserve.places.client import open_bucket, version_of
 from alserve.places.compact import Table
 from alserve.places.failures import failing
+from alserve.places.listing import Listed, list_bucket
 from alserve.places.lock import StoreLock
 from alserve.places.place import FileTooLargeError, SizeOf, Version
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ObjectStore
 
 MOST_KEY_BYTES = 1024
 """Length of a name, in UTF-8, which all stores take."""
 
 _BLOCK = 8 << 20
 """Bytes of a large file that are read with one request."""
-
-_PATIENT: "RetryConfig" = {
-    "max_retries": 10,
-    "retry_timeout": timedelta(seconds=60),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=10), "base": 2},
-}
-"""How a request is repeated that was throttled, answered with 5xx, or cut off."""
-
-_FIRST: "RetryConfig" = {
-    "max_retries": 3,
-    "retry_timeout": timedelta(seconds=10),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
-}
-"""The same for the first request, which shows whether there are a store, a bucket and credentials at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +60,21 @@ class Store:
         Raises:
             RunError: There are no credentials, no bucket, or no permission; known after some 10 seconds at most.
         """
+        from obstore.exceptions import InvalidPathError  # noqa: PLC0415  the extra may be missing
+
         try:
-            with failing(self.path()):
-                next(iter(_open(self.root, patient=False).list(self.prefix or None, chunk_size=1)), None)
+            with suppress(InvalidPathError), failing(self.path(), InvalidPathError):
+                next(iter(open_bucket(self.root, patient=False).list(self.prefix or None, chunk_size=1)), None)
         except OSError as error:
             raise RunError(f"{self.path()}: {error.strerror}") from None
+
+    def list(self, after: str | None = None) -> Iterator[Listed]:
+        """List all files below the folder in the order of their names, see `list_bucket`.
+
+        Args:
+            after: A key; only those that follow it are listed.
+        """
+        return list_bucket(self.root, self.prefix, after)
 
     def look(self, name: str) -> Version | None:
         """See `Place`."""
@@ -117,19 +112,27 @@ class Store:
 
     def write(self, name: str, data: bytes) -> None:
         """See `Place`."""
-        self._put(name, data)
+        key, kind = self._new(name)
+        with failing(self.path(name)):
+            self.client.put(key, data, attributes={"Content-Type": kind})
 
     def write_parts(self, name: str, parts: Iterable[bytes]) -> None:
         """See `Place`."""
-        self._put(name, iter(parts))
+        from obstore import open_writer  # noqa: PLC0415  the extra may be missing
 
-    def _put(self, name: str, data: bytes | Iterator[bytes]) -> None:
+        key, kind = self._new(name)
+        with failing(self.path(name)):
+            writer = open_writer(self.client, key, attributes={"Content-Type": kind}, buffer_size=_BLOCK)
+            for part in parts:
+                writer.write(part)
+            writer.close()  # only now the object is there; without this, what was sent shows nowhere
+
+    def _new(self, name: str) -> tuple[str, str]:
+        """Return key and media type of a file that is to be written."""
         key = self.key(name)
         if len(key.encode(errors="surrogatepass")) > MOST_KEY_BYTES:
             raise OSError(errno.ENAMETOOLONG, "the name is too long for the store", self.path(name))
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        with failing(self.path(name)):
-            self.client.put(key, data, attributes={"Content-Type": kind})
+        return key, mimetypes.guess_type(name)[0] or "application/octet-stream"
 
     def remove(self, name: str) -> None:
         """See `Place`."""
@@ -145,16 +148,12 @@ class Store:
         Args:
             beginning: A letter at least.
         """
-        with failing(self.path()):
-            before = self.key(beginning[:-1]) if beginning[:-1].rstrip("/") else None
-            chunks = self.client.list(self.prefix or None, offset=before, chunk_size=1000)
-            skip = len(self.prefix) + 1 if self.prefix else 0
-            names = (item["path"][skip:] for chunk in chunks for item in chunk)
-            yield from (
-                name
-                for name in takewhile(lambda name: name[: len(beginning)] <= beginning, names)
-                if name.startswith(beginning)
-            )
+        names = (item.name for item in self.list(self.key(beginning[:-1].rstrip("/")) or None))
+        yield from (
+            name
+            for name in takewhile(lambda name: name[: len(beginning)] <= beginning, names)
+            if name.startswith(beginning)
+        )
 
     def names(self, beginning: str) -> Sequence[str]:
         """See `Place`."""
@@ -164,10 +163,9 @@ class Store:
         """See `Place`."""
         table = Table()
         for folder in folders:
-            with failing(self.path(folder)):
-                for chunk in self.client.list(self.key(folder), chunk_size=1000):
-                    for item in chunk:
-                        table.add(item["path"].removeprefix(f"{self.prefix}/"), item["size"])
+            for item in Store(self.root, self.key(folder)).list():
+                if item.version:
+                    table.add(f"{folder}/{item.name}", item.version.bytes)
         return lambda name: found[0] if (found := table.get(name)) else None
 
     def locked(self, name: str) -> StoreLock:
@@ -179,34 +177,4 @@ class Store:
     @property
     def client(self) -> "ObjectStore":
         """The store, for requests that are repeated patiently."""
-        return _open(self.root, patient=True)
-
-
-def version_of(meta: Any) -> Version:  # noqa: ANN401  obstore's type is not there at run time
-    """Return the state of an object, of what a store says of it."""
-    modified: datetime = meta["last_modified"]
-    return Version(meta["size"], round(modified.timestamp() * 1000) * 1_000_000)
-
-
-@lru_cache(maxsize=64)
-def _open(root: str, *, patient: bool) -> "ObjectStore":
-    """Open a bucket; a process that gets a `Store` from another one opens it for itself."""
-    from obstore.store import from_url  # noqa: PLC0415  the extra may be missing
-
-    try:
-        with failing(root):
-            return from_url(
-                root, retry_config=_PATIENT if patient else _FIRST, client_options=client_options(patient=patient)
-            )
-    except OSError as error:
-        raise RunError(f"{root}: {error.strerror}") from None
-
-
-def client_options(*, patient: bool) -> "ClientConfig":
-    """Return how requests are made: bounded in time, and without encryption only where the environment allows it."""
-    allowed = (os.environ.get(f"{name}_ALLOW_HTTP", "") for name in ("AWS", "AZURE", "GOOGLE"))
-    return {
-        "connect_timeout": timedelta(seconds=3),
-        "timeout": timedelta(seconds=120 if patient else 10),
-        "allow_http": any(value.lower() in {"1", "true", "yes", "on"} for value in allowed),
-    }
+        return open_bucket(self.root, patient=True)

@@ -35,39 +35,12 @@ class _Address(NamedTuple):
     """What follows, without slashes around it."""
 
 
-def is_remote(location: Location) -> bool:
-    """Tell whether something is the URL of an object store, or of what is no place at all, and not a path."""
-    return _local(location) is None
-
-
-def open_place(location: Location) -> Place:
-    """Return a folder; nothing is looked at yet.
+def path_of(location: Location) -> Path | None:
+    """Return the path that is meant; None where it is the URL of something else than a file.
 
     Raises:
-        DataError: It is a URL of an unknown kind, or with credentials in it.
-        RunError: The extra for object stores is not installed.
+        DataError: It is a file's URL, of another machine.
     """
-    path = _local(location)
-    return Disk(path) if path is not None else Store(*_parse(str(location)))
-
-
-def open_file(location: Location) -> tuple[Place, str]:
-    """Return the folder of a file, and the file's name there; nothing is looked at yet, and errors are as above."""
-    path = _local(location)
-    if path is not None:
-        return Disk(path.parent), path.name
-    root, key = _parse(str(location))
-    folder, _, name = key.rpartition("/")
-    return Store(root, folder), name
-
-
-def location(place: Place, name: str = "") -> Location:
-    """Return where a file, or a place, is: a path on a disk, or else a URL."""
-    return place.local(name) or place.path(name)
-
-
-def _local(location: Location) -> Path | None:
-    """Return the path that a text is; None for the URL of something else than a file."""
     if isinstance(location, Path):
         return location
     found = _URL.fullmatch(location)
@@ -79,6 +52,32 @@ def _local(location: Location) -> Path | None:
     if host not in {"", "localhost"} or not slash:
         raise DataError(f"{printable(location)}: names another machine; a file's URL is file:///folder")
     return Path(url2pathname(slash + path))
+
+
+def open_place(location: Location) -> Place:
+    """Return a folder; nothing is looked at yet.
+
+    Raises:
+        DataError: It is a URL of an unknown kind, or with credentials in it.
+        RunError: The extra for object stores is not installed.
+    """
+    path = path_of(location)
+    return Disk(path) if path is not None else Store(*_parse(str(location)))
+
+
+def open_file(location: Location) -> tuple[Place, str]:
+    """Return the folder of a file, and the file's name there; nothing is looked at yet, and errors are as above."""
+    path = path_of(location)
+    if path is not None:
+        return Disk(path.parent), path.name
+    root, key = _parse(str(location))
+    folder, _, name = key.rpartition("/")
+    return Store(root, folder), name
+
+
+def location(place: Place, name: str = "") -> Location:
+    """Return where a file, or a place, is: a path on a disk, or else a URL."""
+    return place.local(name) or place.path(name)
 
 
 def _parse(text: str) -> _Address:
