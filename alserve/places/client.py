@@ -12,14 +12,14 @@ from alserve.places.place import Version
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
-_PATIENT: "RetryConfig" = {
+PATIENT: "RetryConfig" = {
     "max_retries": 10,
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=10), "base": 2},
 }
 """How a request is repeated that was throttled, answered with 5xx, or cut off."""
 
-_FIRST: "RetryConfig" = {
+FIRST: "RetryConfig" = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=10),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
@@ -43,7 +43,7 @@ def open_bucket(root: str, *, patient: bool) -> "ObjectStore":
     try:
         with failing(root):
             return from_url(
-                root, retry_config=_PATIENT if patient else _FIRST, client_options=client_options(patient=patient)
+                root, retry_config=PATIENT if patient else FIRST, client_options=client_options(patient=patient)
             )
     except OSError as error:
         raise RunError(f"{root}: {error.strerror}") from None

@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_METADATA = re.compile(r"http://(169\.254\.|metadata\.google\.internal|\[fd00:ec2)|Error performing token request")
+_METADATA = re.compile(
+    r"http://[^/ ]+/(latest/(api/token|meta-data)|computeMetadata/|metadata/identity/)|performing token request"
+)
 """What obstore asks for credentials where the environment has none: services of machines in a cloud."""
 
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
@@ -17,9 +19,11 @@ NO_CREDENTIALS = (
     "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
 )
 
+NO_BUCKET = "there is no such bucket"
+
 _KNOWN = (
     (_METADATA, errno.EACCES, NO_CREDENTIALS),
-    (re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist"), errno.ENOENT, "there is no such bucket"),
+    (re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist"), errno.ENOENT, NO_BUCKET),
     (re.compile("KeyTooLong|InvalidResourceName"), errno.ENAMETOOLONG, "the name is too long for the store"),
     (
         re.compile(
@@ -46,9 +50,8 @@ _KNOWN = (
         errno.EINVAL,
         "the endpoint is no URL",
     ),
-    (re.compile("not found: "), errno.ENOENT, "no such object"),
-    (re.compile("error sending request|dns error|connect"), errno.EHOSTUNREACH, "the store cannot be reached{retries}"),
-    (re.compile("timed out|timeout"), errno.ETIMEDOUT, "the store does not answer in time{retries}"),
+    (re.compile("error sending request|dns error"), errno.EHOSTUNREACH, "the store cannot be reached{retries}"),
+    (re.compile("timed out"), errno.ETIMEDOUT, "the store does not answer in time{retries}"),
 )
 """(what a message holds, the error, what it means); the first that fits holds."""
 
@@ -80,6 +83,8 @@ def _explain(error: Exception, path: str) -> OSError:
         "code": f" ({code[1]})" if code else "",
         "retries": f", after {retries[1]} retries" if retries else "",
     }
+    if isinstance(error, FileNotFoundError):
+        return _make(errno.ENOENT, NO_BUCKET if "NoSuchBucket" in whole else "no such object", path)
     for pattern, number, meaning in _KNOWN:
         if pattern.search(whole):
             return _make(number, meaning.format(**words), path)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 
-from alserve.places.client import client_options, open_bucket, version_of
+from alserve.places.client import FIRST, client_options, open_bucket, version_of
 from alserve.places.failures import failing
 from alserve.places.place import Version
 
@@ -114,8 +114,8 @@ def _pages(root: str, prefix: str, after: str | None) -> tuple[str | None, list[
                 found.append(Listed(after[skip:], version))
         if _tag(text, "IsTruncated") != "true":
             return None, found
-        if after and not _is_refused(after):
-            return after.rstrip("/"), found
+        if after and not (_is_refused(after) or after.endswith("/")):
+            return after, found
 
 
 def _is_refused(key: str) -> bool:
@@ -144,7 +144,8 @@ def _request(root: str, prefix: str, after: str | None) -> str:
             "listing",
             aws_endpoint_url_s3=address,
             virtual_hosted_style_request=True,
-            client_options=client_options(patient=True),
+            retry_config=FIRST,
+            client_options=client_options(patient=False),
         )
         answer = listing.get("page")
         if answer.meta["size"] > _MOST_PAGE:
