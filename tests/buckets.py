@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.error import HTTPError
 from urllib.parse import quote, unquote_plus, urlsplit
 from urllib.request import Request, urlopen
 
@@ -32,7 +33,10 @@ class Bucket(MutableMapping[str, bytes]):
         self._ask("PUT", f"/{quote(key, safe='/')}", data)
 
     def __getitem__(self, key: str) -> bytes:
-        return self._ask("GET", f"/{quote(key, safe='/')}")
+        try:
+            return self._ask("GET", f"/{quote(key, safe='/')}")
+        except HTTPError:
+            raise KeyError(key) from None
 
     def __delitem__(self, key: str) -> None:
         self._ask("DELETE", f"/{quote(key, safe='/')}")

@@ -67,6 +67,7 @@ class PartsManifest:
         self._done = Table(3 + len(self._words))
         self._latest = Table()
         self._parts: list[_Part] = []
+        self._objects: list[str] = []
         self._rows: list[tuple[_Key, bytes]] = []
         self._due = time.monotonic() + PART_SECONDS
         self._earlier: Finished | None = None
@@ -75,9 +76,11 @@ class PartsManifest:
         with ExitStack() as opened:
             self._lock = opened.enter_context(store.locked(name))
             try:
+                self._objects = _sources(store, name)
                 if overwrite or not self._continue():
-                    self._remove([*_sources(store, name)])
+                    self._remove(self._objects)
                     self._done, self._latest, self._parts = Table(3 + len(self._words)), Table(), []
+                    self._objects = [self._write_part(b"")]  # whoever finds files here knows whose they are
             except OSError as error:
                 raise self._unwritable(error) from None
             self._opened = opened.pop_all()
@@ -85,7 +88,7 @@ class PartsManifest:
     def _continue(self) -> bool:
         """Take over what earlier runs did; return whether there is any."""
         any_ok = False
-        for source in _sources(self._store, self._name):
+        for source in self._objects:
             first: _Key | None = None
             number = len(self._parts)
             for row, _ in parse(self._store, source):
@@ -141,14 +144,19 @@ class PartsManifest:
         if not self._rows:
             return
         self._rows.sort()
-        number = len(self._parts)
-        name = f"{self._folder}{time.time_ns():020}-{secrets.token_hex(4)}.jsonl"  # nobody else has it
         try:
-            self._store.write(name, b"".join(line for _, line in self._rows))
+            name = self._write_part(b"".join(line for _, line in self._rows))
         except OSError as error:
             raise self._unwritable(error) from None
-        self._parts.append(_Part(self._rows[0][0], number, name))
+        self._parts.append(_Part(self._rows[0][0], len(self._parts), name))
+        self._objects.append(name)
         self._rows = []
+
+    def _write_part(self, data: bytes) -> str:
+        """Write an object that nobody else writes, behind all that are there; return its name."""
+        name = f"{self._folder}{time.time_ns():020}-{secrets.token_hex(4)}.jsonl"
+        self._store.write(name, data)
+        return name
 
     def finish(self, planned: "Plan") -> None:
         """Note at the end, when all else is written, that all is done; see `Finished` for a shard."""
@@ -176,7 +184,7 @@ class PartsManifest:
 
     def _merge(self) -> None:
         """Write all rows as one manifest, as a run on a disk has them, and remove the parts."""
-        merged = [part.name for part in self._parts if part.name != self._name]
+        merged = [name for name in self._objects if name != self._name]
         end = self._finished and self._finished.model_copy(update={"rows": self._count()})
         if not merged and end == self._earlier and self._parts:
             return

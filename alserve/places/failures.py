@@ -41,7 +41,7 @@ _KNOWN = (
     (re.compile("BadScheme"), errno.EINVAL, "the endpoint is http://; set AWS_ALLOW_HTTP=true to allow it"),
     (re.compile("Account must be specified"), errno.EINVAL, "set AZURE_STORAGE_ACCOUNT_NAME"),
     (
-        re.compile("invalid path|Could not parse path"),
+        re.compile("invalid path|Could not parse path|Expected string path"),
         errno.EINVAL,
         "a name that has an empty part, '.' or '..', or a control character",
     ),
@@ -70,7 +70,7 @@ def failing(path: str, *passed: type[Exception]) -> Iterator[None]:
         yield
     except passed:
         raise
-    except (BaseError, OSError, ValueError) as error:
+    except (BaseError, OSError, ValueError, TypeError) as error:  # the last two for names that it does not take
         raise _explain(error, path) from None
 
 

@@ -26,6 +26,9 @@ BEAT, EXPIRY = 15.0, 90.0
 
 _MOST_BYTES = 1 << 12
 
+_mine: set[str] = set()
+"""The locks that this process holds."""
+
 
 class StoreLock:
     """Keep other processes from writing to a file in an object store.
@@ -41,7 +44,7 @@ class StoreLock:
 
     def __init__(self, store: "Store", name: str, path: str) -> None:
         self._store, self._name, self._path = store, name, path
-        self._owner = {"host": socket.gethostname(), "process": os.getpid(), "id": secrets.token_hex(8)}
+        self._id = secrets.token_hex(8)
         self._tag: str | None = None
         self._beats = 0
         self._end, self._lost = Event(), Event()
@@ -59,6 +62,7 @@ class StoreLock:
             say(f"{self._path}: this store has no locks; let no other process write there at the same time")
         except OSError as error:
             raise RunError(f"{self._path}: cannot be locked: {error.strerror}") from None
+        _mine.add(self._id)
         self._thread.start()
         return self
 
@@ -67,6 +71,7 @@ class StoreLock:
     ) -> None:
         self._end.set()
         self._thread.join()
+        _mine.discard(self._id)
         if self._tag and not self._lost.is_set():
             with suppress(OSError):
                 self._store.remove(self._name)
@@ -82,7 +87,8 @@ class StoreLock:
 
     def _put(self, mode: Any) -> None:  # noqa: ANN401  obstore's type is not there at run time
         self._beats += 1  # the content changes, and with it the tag
-        body = json.dumps({**self._owner, "machine": _machine(), "beats": self._beats}).encode()
+        owner = {"host": socket.gethostname(), "process": os.getpid(), "machine": _machine(), "id": self._id}
+        body = json.dumps({**owner, "beats": self._beats}).encode()
         self._tag = self._store.client.put(self._store.key(self._name), body, mode=mode)["e_tag"]
 
     def _renew(self) -> None:
@@ -149,11 +155,14 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:
-    """Tell whether a lock is of a process of this machine that has ended."""
+    """Tell whether a lock is of a process of this machine that has ended, or of this one, which has given it up."""
     import psutil  # noqa: PLC0415  slow to import
 
     machine = _machine()
-    return bool(machine) and owner.get("machine") == machine and not psutil.pid_exists(owner["process"])
+    if machine is None or owner.get("machine") != machine:
+        return False
+    process = owner["process"]
+    return str(owner.get("id")) not in _mine if process == os.getpid() else not psutil.pid_exists(process)
 
 
 def _machine() -> str | None:
