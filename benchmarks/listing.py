@@ -111,7 +111,9 @@ def main(count: int) -> None:
     print(f"| step, {count:,} names | seconds | most memory so far, MB |\n|---|---|---|")
     print(f"| start | | {before:.0f} |")
     print(f"| list | {after_listing - start:.0f} | {size_listing:.0f} |")
-    print(f"| list and plan, with a listing of {3 * count:,} results | {after_planning - after_listing:.0f} | {size_planning:.0f} |")
+    print(
+        f"| list and plan, with a listing of {3 * count:,} results | {after_planning - after_listing:.0f} | {size_planning:.0f} |"
+    )
     print(f"| look up whether each image has its three results | {end - after_planning:.0f} | {memory():.0f} |")
 
 

@@ -11,9 +11,9 @@ from alserve.folder.plan import plan
 from alserve.folder.planned import Plan
 from alserve.folder.result import SegmentResult, count_images
 from alserve.folder.run import DECODE_TIMEOUT, DEFAULT_SAVE, LARGE_PIXELS, Options, run
-from alserve.folder.shards import Shard
+from alserve.folder.shards import Rows, Shard
 from alserve.folder.streamed import plan_streamed
-from alserve.folder.summary import Done, write_summary
+from alserve.folder.summary import write_summary
 from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.modelfile import default_model
@@ -124,7 +124,7 @@ def segment(
                 predictor, decoders, planned, notes, options, batch_size=batch_size, workers=workers, stop=stop
             )
     if part.count == 1 and not result.interrupted:
-        write_summary(planned.out, [Done(row, planned.out) for row in result.rows()])
+        write_summary(planned.out, Rows({part: planned.out}))
     return result
 
 

@@ -1,14 +1,15 @@
 """One run in parts: each image belongs to one shard by its name alone, and the shards' manifests merge to one."""
 
 import hashlib
+import heapq
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from alserve.errors import DataError, RunError
-from alserve.folder.manifest import MANIFEST, Content, Finished, dump, latest, read
+from alserve.folder.manifest import MANIFEST, Finished, dump, parse
 from alserve.folder.summary import Done, write_summary
 from alserve.places.place import Place
 from alserve.places.urls import Location, location, open_file, open_place
@@ -71,41 +72,95 @@ def merge(folders: Sequence[Location], out: Location | None = None) -> tuple[Loc
     """
     places = [open_place(folder) for folder in folders]
     found = _find(places)
-    contents = {shard: read(place, shard.manifest) for shard, place in found.items()}
-    ends: dict[Shard, Finished] = {shard: end for shard, (_, end, _) in contents.items() if end}
+    seen = {shard: _Seen.of(shard, place) for shard, place in found.items()}
+    ends: dict[Shard, Finished] = {shard: each.end for shard, each in seen.items() if each.end}
     for shard, place in found.items():
-        _check(shard, place.path(shard.manifest), contents[shard], next(iter(ends.values()), None))
+        _check(shard, place.path(shard.manifest), seen[shard], next(iter(ends.values()), None))
     _check_alike(ends)
-    place_of = {row["name"]: found[shard] for shard, content in contents.items() for row in content.rows}
-    rows = latest([row for content in contents.values() for row in content.rows])
+    rows = Rows(found)
     target, name = (places[0], MANIFEST) if out is None else open_file(out)
     if name in target.names(name):
-        read(target, name)  # what is no manifest is not written over
+        for _ in parse(target, name):
+            pass  # what is no manifest is not written over
     with target.locked(name):
         try:
-            target.write(name, dump(rows))
+            target.write_parts(name, (dump([image.row]) for image in rows))
         except OSError as error:
             raise RunError(f"{target.path(name)}: cannot be written: {error.strerror}") from None
-    write_summary(target, [Done(row, place_of[row["name"]]) for row in rows])
-    return location(target, name), len(rows), sum(row["status"] != "ok" for row in rows)
+    write_summary(target, rows)
+    images, failed = (
+        sum(numbers) for numbers in zip(*((each.rows, each.failed) for each in seen.values()), strict=True)
+    )
+    return location(target, name), images, failed
 
 
-def _check(shard: Shard, path: str, content: Content, other: Finished | None) -> None:
+@dataclass(frozen=True)
+class Rows:
+    """The rows of finished manifests, sorted by path, which can be gone through more than once.
+
+    Args:
+        places: Where the manifest of each shard is, and its images' files.
+    """
+
+    places: Mapping[Shard, Place]
+
+    def __iter__(self) -> Iterator[Done]:
+        manifests = (_rows(shard, place) for shard, place in self.places.items())
+        return heapq.merge(*manifests, key=lambda image: str(image.row["path"]))
+
+
+def _rows(shard: Shard, place: Place) -> Iterator[Done]:
+    return (Done(row, place) for row, _ in parse(place, shard.manifest) if not isinstance(row, Finished))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a shard's manifest holds."""
+
+    rows: int
+    failed: int
+    end: Finished | None
+    foreign: str | None
+    """The name of an image that is not of this shard."""
+    alike: bool
+    """All rows are of one model and of the same options, those of the end."""
+
+    @classmethod
+    def of(cls, shard: Shard, place: Place) -> Self:
+        rows, failed = 0, 0
+        end: Finished | None = None
+        foreign: str | None = None
+        made: list[list[Any]] = []
+        for row, _ in parse(place, shard.manifest):
+            if isinstance(row, Finished):
+                end = row
+                continue
+            rows += 1
+            failed += row["status"] != "ok"
+            if foreign is None and not shard.takes(row["name"]):
+                foreign = row["name"]
+            by = [row.get("model"), row.get("options")]
+            if len(made) <= 1 and by not in made:  # two are too many
+                made.append(by)
+        alike = end is None or all(by == [end.model, end.options] for by in made)
+        return cls(rows, failed, end, foreign, alike)
+
+
+def _check(shard: Shard, path: str, seen: _Seen, other: Finished | None) -> None:
     """Check that one shard's manifest is finished, whole, and its own; `other` is any that is finished."""
-    rows, end, _ = content
     again = f"run shard {shard} again"
-    if end is None:
+    if seen.end is None:
         expected = f", of {other.total} in all shards" if other else ""
         raise DataError(
-            f"{path}: not finished, or being written: {len(rows)} images so far{expected}; wait, or {again}"
+            f"{path}: not finished, or being written: {seen.rows} images so far{expected}; wait, or {again}"
         )
-    if end.shard != str(shard):
-        raise DataError(f"{path}: is the manifest of shard {end.shard}; {again}")
-    if end.rows != len(rows):
-        raise DataError(f"{path}: holds {len(rows)} of {end.rows} images; {again}")
-    if foreign := next((row["name"] for row in rows if not shard.takes(row["name"])), None):
-        raise DataError(f"{path}: holds {foreign!r}, which is not of shard {shard}; {again}")
-    if any(row.get("model") != end.model or row.get("options") != end.options for row in rows):
+    if seen.end.shard != str(shard):
+        raise DataError(f"{path}: is the manifest of shard {seen.end.shard}; {again}")
+    if seen.end.rows != seen.rows:
+        raise DataError(f"{path}: holds {seen.rows} of {seen.end.rows} images; {again}")
+    if seen.foreign:
+        raise DataError(f"{path}: holds {seen.foreign!r}, which is not of shard {shard}; {again}")
+    if not seen.alike:
         raise DataError(f"{path}: holds images of different models or options; {again}, with --overwrite")
 
 
