@@ -22,7 +22,11 @@ Model = Annotated[
 ]
 ModelPlace = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="Model file.", show_default="$ALSERVE_MODEL, else the one file in models/"),
+    typer.Option(
+        metavar="PATH",
+        help="Model file; also s3://BUCKET/FILE.",
+        show_default="$ALSERVE_MODEL, else the one file in models/",
+    ),
 ]
 Masks = Annotated[
     Path | None,

@@ -15,7 +15,8 @@ def segment(
         list[str], typer.Argument(metavar="INPUT...", help="Images and folders of images; also s3://BUCKET/FOLDER.")
     ],
     out: Annotated[
-        str, typer.Option(metavar="PATH", help="Folder for the results; the inputs' folder structure is kept.")
+        str,
+        typer.Option(metavar="PATH", help="Folder for the results, with the inputs' folders; also s3://BUCKET/FOLDER."),
     ],
     model: ModelPlace = None,
     save: Annotated[

@@ -179,7 +179,7 @@ def test_a_killed_run_continues_and_ends_as_an_undisturbed_one(
     folder = tmp_path / "in"
     program = (
         "import sys; from alserve.folder import parts; parts.PART_ROWS = 2; from alserve.cli import main; "
-        f"sys.argv[1:] = ['segment', '{folder}', '--out', '{bucket.url}/out', '--save', 'mask,cam', '--threads', '1']; main()"
+        f"sys.argv[1:] = ['segment', '{folder}', '--out', '{bucket.url}/out', '--save', 'mask,cam']; main()"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and sum(".parts/" in key for key in bucket) < 3:
