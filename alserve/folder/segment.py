@@ -67,7 +67,8 @@ def segment(
         model: Model file, a path or a URL, or a loaded model (best loaded with `threads=1`). Default: `default_model`.
         save: Names of outputs, see `alserve.outputs`: a sequence, or a text with commas.
         device: See `alserve.runtime.device.choose_device`; of no effect on a loaded model.
-        threads: Images or batches worked on at once. Default: the cores this process may use.
+        threads: Images or batches worked on at once. Default: the cores this process may use, or four times as many
+            where images come from or go to an object store.
         batch_size: Images a network call. Default: `Engine.batch_size`.
         threshold: Probability, 0 to 1, above which a pixel is foreground. Default: the model's own.
         smooth: Standard deviation, in pixels, by which the edges of the mask are smoothed.
@@ -110,7 +111,7 @@ def segment(
     planned = _plan(places, out, save=names, shard=part, keep_extension=keep_extension, overwrite=overwrite)
     cores = threads or available_cores()
     decoding = min(cores, len(planned.images)) or 1
-    workers = min(cores * _waiting(places, out), len(planned.images)) or 1
+    workers = min(threads or cores * _waiting(places, out), len(planned.images)) or 1
     with Decoders(decoding, decode_timeout) as decoders:  # they start while the model is loaded
         predictor = _load(model, device, max(1, min(cores, available_cores()) // workers), self_check=self_check)
         tiling = None if tile is None else Tiling.of(tile, overlap, predictor.spec)

@@ -66,8 +66,11 @@ def plan_streamed(
         raise no_images(inputs, left_out)
     if clashes := folded.twice():
         raise _clashing(search, clashes, fold)
-    there = place.sizes({OUTPUTS[word].folder for word in save})
-    _check_targets(images, search, inside, None if overwrite or has_manifest(place) else there)
+    try:
+        there = place.sizes({OUTPUTS[word].folder for word in save})
+        _check_targets(images, search, inside, None if overwrite or has_manifest(place) else there)
+    except OSError as error:
+        raise RunError(f"{error.filename or place.path()}: cannot be looked at: {error.strerror}") from None
     return Plan(place, images, there, left_out, len(names), names.hash(), shard, _gather)
 
 
