@@ -26,15 +26,22 @@ Filters = Mapping[str, Callable[..., str]]
 def write_filled(
     path: Path, template: str, *, package: str = "alserve", filters: Filters | None = None, **values: object
 ) -> None:
-    """Fill in a template and write the result.
+    """Fill in a template and write the result to a file, see `fill`."""
+    write_atomic(path, fill(template, package=package, filters=filters, **values))
+
+
+def fill(template: str, *, package: str = "alserve", filters: Filters | None = None, **values: object) -> bytes:
+    """Fill in a template.
 
     Args:
-        path: The file to write, UTF-8.
         template: Name of a file in the package's folder `templates/`. In HTML, text is escaped; a value that is not
             given is an error.
         package: The package; its templates can extend and include those of `alserve`.
         filters: Filters of the template beside `picture`, `shell` and `url`.
         **values: What the template shows.
+
+    Returns:
+        The text, in UTF-8.
     """
     html = template.endswith(".html.jinja")
     environment = Environment(
@@ -46,7 +53,7 @@ def write_filled(
     )
     environment.filters.update({"picture": picture_url, "shell": shlex.quote, "url": _path_url, **(filters or {})})
     text = environment.get_template(template).render(**values)
-    write_atomic(path, text.encode(errors="xmlcharrefreplace" if html else "backslashreplace"))
+    return text.encode(errors="xmlcharrefreplace" if html else "backslashreplace")
 
 
 def picture_url(pixels: Image, side: int = PICTURE_SIDE) -> Markup:

@@ -53,12 +53,13 @@ def check_name(name: str, source: object = "") -> None:
             control character, or a part that Windows reserves or shortens (CON, a dot or space at the end); or it
             cannot be written as a file name.
     """
-    if fault := _fault(name):
+    if fault := fault_of(name):
         where = f"{source}: " if source else ""
         raise DataError(f"{where}'{printable(name)}' {fault}; give the file another name below its folder")
 
 
-def _fault(name: str) -> str | None:
+def fault_of(name: str) -> str | None:
+    """Return what `check_name` has against a name, as words that follow it; None if nothing."""
     parts = name.split("/")
     faults = {
         "is no name of a file": not name or "." in parts,

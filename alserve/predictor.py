@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Literal, cast, overload
 
 import numpy as np
@@ -13,6 +12,7 @@ from alserve.geometry import resize, working_shape
 from alserve.images.inputs import ImageInput, is_image, path_of, pixels_of
 from alserve.modelfile import ModelSpec, Outputs
 from alserve.parallel import ordered_map
+from alserve.places.urls import Location
 from alserve.prediction import Failure, Prediction
 from alserve.runtime.device import available_cores
 from alserve.runtime.engine import Engine
@@ -177,11 +177,11 @@ def _read(image: ImageInput, index: int | None = None) -> Image:
         raise type(error)(f"image {index}: {error}") from None
 
 
-def load(path: str | Path, *, device: str = "auto", threads: int | None = None, self_check: bool = True) -> Predictor:
+def load(path: Location, *, device: str = "auto", threads: int | None = None, self_check: bool = True) -> Predictor:
     """Load a model file.
 
     Args:
-        path: The model file.
+        path: The model file, or its URL in an object store.
         device: "auto", "cpu", "cuda", "cuda:N" or "openvino".
         threads: Threads inside one prediction. Default: the cores this process may use.
         self_check: Compare the model with the answers of the trained network that it carries; what passed once on
@@ -194,4 +194,4 @@ def load(path: str | Path, *, device: str = "auto", threads: int | None = None, 
     Example:
         >>> predictor = alserve.load("tissue.onnx", device="cpu")
     """
-    return Predictor(Engine(Path(path), device=device, threads=threads, self_check=self_check))
+    return Predictor(Engine(path, device=device, threads=threads, self_check=self_check))

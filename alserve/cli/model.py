@@ -12,7 +12,7 @@ commands = typer.Typer()
 
 @commands.command(cls=Command, rich_help_panel=USE)
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file; also s3://BUCKET/FILE.")],
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Folder with a subfolder per class, or CSV, as for 'train'.")
     ],
@@ -40,9 +40,10 @@ def evaluate(
     from alserve.files import write_atomic  # noqa: PLC0415
     from alserve.measure.evaluate import evaluate as measure  # noqa: PLC0415
     from alserve.measure.tables import print_figures  # noqa: PLC0415
+    from alserve.places.urls import open_file  # noqa: PLC0415
 
     figures = measure(model, data, masks=masks, split=split, worst=worst, self_check=not no_self_check)
-    print_figures(f"{model.name} on {figures.images} images of split '{split}'", figures)
+    print_figures(f"{open_file(model)[1]} on {figures.images} images of split '{split}'", figures)
     if json is not None:
         write_atomic(json, figures.model_dump_json(indent=2).encode())
 

@@ -20,6 +20,14 @@ USE = "Use a model"
 Model = Annotated[
     Path | None, typer.Option(help="Model file.", show_default="$ALSERVE_MODEL, else the one file in models/")
 ]
+ModelPlace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Model file; also s3://BUCKET/FILE.",
+        show_default="$ALSERVE_MODEL, else the one file in models/",
+    ),
+]
 Masks = Annotated[
     Path | None,
     typer.Option(

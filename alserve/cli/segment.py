@@ -1,20 +1,24 @@
 """Commands that run a model over files: segment and merge."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from alserve.cli.options import USE, Command, Model, NoSelfCheck, Overwrite
+from alserve.cli.options import USE, Command, ModelPlace, NoSelfCheck, Overwrite
 
 commands = typer.Typer()
 
 
 @commands.command(cls=Command, rich_help_panel=USE)
 def segment(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images and folders of images.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results; the inputs' folder structure is kept.")],
-    model: Model = None,
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images and folders of images; also s3://BUCKET/FOLDER.")
+    ],
+    out: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="Folder for the results, with the inputs' folders; also s3://BUCKET/FOLDER."),
+    ],
+    model: ModelPlace = None,
     save: Annotated[
         str,
         typer.Option(help="What to write, with commas: {alserve.outputs:OUTPUTS}."),
@@ -132,9 +136,10 @@ def segment(
 
 @commands.command(cls=Command, rich_help_panel=USE)
 def merge(
-    outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The --out folders of all shards.")],
+    outs: Annotated[list[str], typer.Argument(metavar="OUT...", help="The --out folders of all shards.")],
     out: Annotated[
-        Path | None, typer.Option(help="File to write.", show_default="predictions.jsonl in the first OUT")
+        str | None,
+        typer.Option(metavar="PATH", help="File to write.", show_default="predictions.jsonl in the first OUT"),
     ] = None,
 ) -> None:
     """Join the manifests of a run in shards; says which shard is missing, unfinished, damaged or of another run.

@@ -7,17 +7,21 @@ says that the shard is finished, and what it is a part of.
 
 import hashlib
 import json
-import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from alserve.errors import RunError
 from alserve.files import irregular, locked, remove_unfinished, write_atomic
+from alserve.places.disk import Disk
+from alserve.places.place import Place, SizeOf, Version
+
+if TYPE_CHECKING:
+    from alserve.folder.planned import Plan, PlannedImage
 
 MANIFEST = "predictions.jsonl"
 
@@ -44,6 +48,18 @@ class Finished(BaseModel):
     options: dict[str, Any]
     """What else decides the content of the files."""
 
+    @classmethod
+    def of(cls, planned: "Plan", made_by: Mapping[str, Any]) -> Self:
+        """Return the line of a shard that is done, but for its number of rows."""
+        return cls(
+            shard=str(planned.shard),
+            rows=0,
+            images=len(planned.images),
+            total=planned.total,
+            names=planned.names,
+            **made_by,
+        )
+
 
 class _CheckedRow(BaseModel):
     """What a row is checked for; it can hold more."""
@@ -57,24 +73,6 @@ class _CheckedRow(BaseModel):
     mtime_ns: int | None
     sha256: str | None
     output_bytes: dict[str, int] | None = None
-
-
-class Version(NamedTuple):
-    """The state of an input file: as long as it is the same, its output files need not be made again."""
-
-    bytes: int
-    mtime_ns: int
-    sha256: str | None = None
-    """Hash of the content, where it has been read."""
-
-    @classmethod
-    def of(cls, path: Path) -> Self | None:
-        """Look at a file without reading it; None if it is not there, or no regular file."""
-        try:
-            status = path.stat()
-        except OSError:
-            return None
-        return cls(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 class _DoneImage(NamedTuple):
@@ -127,10 +125,10 @@ class Manifest:
 
     def _continue(self) -> int:
         """Take over what an earlier run did; return the length of its rows in bytes, 0 to begin anew."""
-        rows, _, whole = read(self.path)
+        rows, _, whole = read(Disk(self.path.parent), self.path.name)
         for row in rows:
             if row["status"] == "ok":
-                self._check(row)
+                check_made_by(str(self.path), row, self.made_by)
         if rows and not any(row["status"] == "ok" for row in rows):
             return 0  # nothing is there that could be mixed, and all will be tried again
         for row in rows:
@@ -145,34 +143,25 @@ class Manifest:
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(f"{self.path}: cannot be written: {error.strerror}")
 
-    def _check(self, row: ManifestRow) -> None:
-        for what, now in self.made_by.items():
-            if row.get(what) != now:
-                raise RunError(
-                    f"{self.path}: holds results of another model or of other options "
-                    f"({what} was {_shown(row.get(what))}, now {_shown(now)}); use --overwrite or another --out"
-                )
-
-    def is_done(self, name: str, source: Path, targets: Mapping[str, Path]) -> bool:
+    def is_done(self, image: "PlannedImage", there: SizeOf) -> bool:
         """Tell whether an image is done: noted so, not changed since, and its output files as they were written.
 
         Args:
-            name: The name of its output files.
-            source: The image. Where only its time has changed, it is read, and its hash decides.
-            targets: Where its output files are, each with its name in `output_bytes`.
+            image: The image. Where only its time has changed, it is read, and its hash decides.
+            there: Tells the size of an output file.
         """
-        done, now = self._done.get(name), Version.of(source)
+        done, now = self._done.get(image.name), image.look()
         if done is None or now is None or now.bytes != done.version.bytes:
             return False
         if now.mtime_ns != done.version.mtime_ns:
             try:
-                digest = hashlib.sha256(source.read_bytes()).hexdigest()
+                digest = hashlib.sha256(image.place.read(image.source, now.bytes)).hexdigest()
             except OSError:
                 return False
             if digest != done.version.sha256:
                 return False
-        there = {word: Version.of(target) for word, target in targets.items()}
-        return all(file and file.bytes == done.sizes.get(word, file.bytes) for word, file in there.items())
+        sizes = {word: there(target) for word, target in image.targets.items()}
+        return all(size is not None and size == done.sizes.get(word, size) for word, size in sizes.items())
 
     def add(self, row: ManifestRow) -> None:
         """Add a row; it is on its way to the disk when this returns.
@@ -192,10 +181,10 @@ class Manifest:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def finish(self, *, shard: str, images: int, total: int, names: str) -> None:
-        """Note at the end, when all else is written, that this shard is finished; see `Finished`."""
-        known = {"shard": shard, "rows": 0, "images": images, "total": total, "names": names}
-        self._finished = Finished.model_validate(known | self.made_by)
+    def finish(self, planned: "Plan") -> None:
+        """Note at the end, when all else is written, that all is done; see `Finished` for a shard."""
+        if planned.shard.count > 1:
+            self._finished = Finished.of(planned, self.made_by)
 
     def __enter__(self) -> Self:
         return self
@@ -221,10 +210,29 @@ class Manifest:
 
     def _sort(self) -> None:
         """Write the last row of every image, as an undisturbed run has them."""
-        rows: list[ManifestRow] = latest(read(self.path)[0])
+        rows: list[ManifestRow] = latest(read(Disk(self.path.parent), self.path.name).rows)
         if self._finished:
             rows.append({"finished": {**self._finished.model_dump(), "rows": len(rows)}})
         write_atomic(self.path, dump(rows))
+
+
+def check_made_by(path: str, row: ManifestRow, made_by: Mapping[str, Any]) -> None:
+    """Check that a row was made as all others will be.
+
+    Args:
+        path: The manifest, for the message.
+        row: Of an image that is done.
+        made_by: Model and options, as in the row.
+
+    Raises:
+        RunError: It was made by another model or with other options.
+    """
+    for what, now in made_by.items():
+        if row.get(what) != now:
+            raise RunError(
+                f"{path}: holds results of another model or of other options "
+                f"({what} was {_shown(row.get(what))}, now {_shown(now)}); use --overwrite or another --out"
+            )
 
 
 def latest(rows: Sequence[ManifestRow]) -> list[ManifestRow]:
@@ -247,7 +255,7 @@ class Content(NamedTuple):
     """Length of the rows in bytes: what follows is that last line, or what was left of a line."""
 
 
-def read(path: Path) -> Content:
+def read(place: Place, name: str) -> Content:
     """Read the whole lines of a manifest.
 
     Raises:
@@ -256,24 +264,29 @@ def read(path: Path) -> Content:
     rows: list[ManifestRow] = []
     finished: Finished | None = None
     whole = 0
+    for row, length in parse(place, name):
+        if isinstance(row, Finished):
+            finished = row
+        else:
+            rows.append(row)
+            whole += length
+    return Content(rows, finished, whole)
+
+
+def parse(place: Place, name: str) -> Iterator[tuple[ManifestRow | Finished, int]]:
+    """Read the whole lines of a manifest, one by one, each with its length in bytes; raises as `read` does."""
+    path, finished = place.path(name), False
     try:
-        if kind := irregular(path):
-            raise RunError(f"{path}: is a {kind}, no manifest; use another --out")
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                row = _parse(line)
-                if row is None or finished:
-                    raise RunError(f"{path}: line {number} is no row of a manifest; use --overwrite or another --out")
-                if isinstance(row, Finished):
-                    finished = row
-                else:
-                    rows.append(row)
-                    whole += len(line)
+        for number, line in enumerate(place.lines(name), 1):
+            if not line.endswith(b"\n"):
+                break
+            row = _parse(line)
+            if row is None or finished:
+                raise RunError(f"{path}: line {number} is no row of a manifest; use --overwrite or another --out")
+            finished = isinstance(row, Finished)
+            yield row, len(line)
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-    return Content(rows, finished, whole)
 
 
 def _parse(line: bytes) -> ManifestRow | Finished | None:

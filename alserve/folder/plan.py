@@ -1,87 +1,28 @@
-"""What a folder run is to do: the images found, the names of their output files, and what is left out and why.
+"""Plan a run over folders on the disk: find the images, and decide where their output files go.
 
 Nothing is read but the first bytes of files whose suffix is no image's, and nothing is written.
 """
 
 import hashlib
-import json
 import os
 import tempfile
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from alserve.errors import DataError, RunError
 from alserve.files import irregular
+from alserve.folder.planned import LeftOut, Plan, PlannedImage, describe_left_out
 from alserve.folder.shards import Shard
 from alserve.folder.summary import files_of_run
 from alserve.images.header import FORMATS, HEAD, SUFFIXES
 from alserve.images.kinds import kind_of_file
 from alserve.outputs import OUTPUTS
-
-LEFT_OUT = "left-out.jsonl"
-"""The file in OUT that lists what the latest run left out: a JSON object a file, path and reason."""
+from alserve.places.disk import Disk
 
 SHOWN = 3
 """Examples in a message; of more, the number is told."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedImage:
-    """One image to do."""
-
-    source: Path
-    name: Path
-    """The name of its PNG files, relative to masks/, cams/ and so on; other outputs have another suffix."""
-    out: Path
-    save: tuple[str, ...]
-
-    @property
-    def targets(self) -> dict[str, Path]:
-        """Where each file goes, by the name of its output."""
-        outputs = ((word, OUTPUTS[word]) for word in self.save)
-        return {word: self.out / output.folder / self.name.with_suffix(output.suffix) for word, output in outputs}
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A file or folder that is not done."""
-
-    path: Path
-    reason: str
-    """What it is, such as "HEIC" or "pipe"."""
-    wanted: bool = False
-    """It was named as an input, or is a folder that cannot be read: the run does not count as all done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All that a run is to do."""
-
-    images: Sequence[PlannedImage]
-    """The images of this shard, sorted by path."""
-    left_out: Sequence[LeftOut] = ()
-    """What is left out, of all shards, sorted by path."""
-    total: int = 0
-    """Number of images of all shards."""
-    names: str = ""
-    """Hash of the names of all shards: two shards with the same one saw the same folder."""
-    shard: Shard = field(default_factory=Shard)
-
-    def describe_left_out(self) -> str:
-        """Return one line that counts by reason what is left out, with an example of each; empty if nothing is."""
-        groups: dict[str, list[Path]] = defaultdict(list)
-        for item in self.left_out:
-            groups[item.reason].append(item.path)
-        parts = (f"{len(paths)} {reason} ({str(paths[0])!r})" for reason, paths in sorted(groups.items()))
-        return f"left out: {', '.join(parts)}" if groups else ""
-
-    def list_left_out(self) -> bytes:
-        """Return the content of `LEFT_OUT`."""
-        rows = ({"path": item.path.as_posix(), "reason": item.reason} for item in self.left_out)
-        return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def plan(
@@ -107,47 +48,79 @@ def plan(
         DataError: An input is missing or no file, no images are found, or two would write the same file.
         RunError: `out` is no folder, or holds files that are not of a run.
     """
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out}: is a {irregular(out) or 'file'}; name a folder with --out")
-    own_folders = frozenset(map(os.path.realpath, (out, *(out / output.folder for output in OUTPUTS.values()))))
-    found: list[tuple[Path, Path]] = []
+    check_folder(out)
+    own_folders = folders_of(out)
+    place = Disk(out)
+    images: list[PlannedImage] = []
     left_out: list[LeftOut] = []
     for given in inputs:
-        for item, name in _find(given, own_folders):
+        top = Disk(given if os.path.isdir(given) else given.parent)  # noqa: PTH112  Path.is_dir raises where it may not look
+        for item, name in find_on_disk(given, own_folders):
             if isinstance(item, LeftOut):
                 left_out.append(item)
             else:
-                found.append((item, _output_name(name, keep_extension=keep_extension)))
-    found.sort(key=lambda pair: pair[0].as_posix())
-    left_out.sort(key=lambda item: item.path.as_posix())
-    _check_names(found, out, keep_extension=keep_extension)
-    images = [PlannedImage(source, name, out, save) for source, name in found if shard.takes(name.as_posix())]
-    names = "\n".join(sorted(name.as_posix() for _, name in found)).encode(errors="surrogatepass")
-    whole = Plan(images, left_out, len(found), hashlib.sha256(names).hexdigest(), shard)
-    if not found:
-        why = f"; {text}" if (text := whole.describe_left_out()) else ""
-        where = ", ".join(map(str, inputs))
-        raise DataError(f"no images in {where} (looked for {' '.join(sorted(SUFFIXES))}, and into other files){why}")
+                images.append(PlannedImage(top, name, output_name(name, keep_extension=keep_extension), place, save))
+    images.sort(key=lambda image: image.path)
+    left_out.sort(key=lambda item: item.path)
+    _check_names([(image.path, image.name) for image in images], out, keep_extension=keep_extension)
+    names = "\n".join(sorted(image.name for image in images)).encode(errors="surrogatepass")
+    if not images:
+        raise no_images(inputs, left_out)
+    total = len(images)
+    images = [image for image in images if shard.takes(image.name)]
     _check_targets(images, out, save, overwrite=overwrite or any(out.glob("predictions*.jsonl")))
-    return whole
+    return Plan(place, images, place.sizes(()), left_out, total, hashlib.sha256(names).hexdigest(), shard)
 
 
-def _find(given: Path, own_folders: frozenset[str]) -> Iterator[tuple[Path | LeftOut, Path]]:
-    """Find the images of one input and what is left out, each with its name relative to the input."""
+def no_images(inputs: Iterable[object], left_out: Iterable[LeftOut]) -> DataError:
+    """Return the error of a run without images."""
+    why = f"; {text}" if (text := describe_left_out(left_out)) else ""
+    where = ", ".join(map(str, inputs))
+    return DataError(f"no images in {where} (looked for {' '.join(sorted(SUFFIXES))}, and into other files){why}")
+
+
+def check_folder(out: Path, inner: Path | None = None) -> None:
+    """Check the folder of the results.
+
+    Args:
+        out: The folder.
+        inner: A folder in it that files are to be written to.
+
+    Raises:
+        RunError: It is something else, or a link leads out of it.
+    """
+    if inner is None:
+        if out.exists() and not out.is_dir():
+            raise RunError(f"{out}: is a {irregular(out) or 'file'}; name a folder with --out")
+    elif not Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(out)):
+        raise RunError(f"{inner}: a symbolic link leads out of {out}; remove the link, or use another --out")
+
+
+def folders_of(out: Path) -> frozenset[str]:
+    """Return the folders of results, which are no inputs."""
+    return frozenset(map(os.path.realpath, (out, *(out / output.folder for output in OUTPUTS.values()))))
+
+
+def find_on_disk(given: Path, own_folders: frozenset[str]) -> Iterator[tuple[Path | LeftOut, str]]:
+    """Find the images of one input and what is left out, each with its name relative to the input.
+
+    Raises:
+        DataError: The input is missing, or cannot be read.
+    """
     try:
         if given.is_dir():
             next(given.iterdir(), None)  # whoever names a folder wants it read
             for path in _walk(given, own_folders):
                 if (item := path if isinstance(path, LeftOut) else _classify(path)) is not None:
-                    yield item, path.relative_to(given) if isinstance(path, Path) else Path()
+                    yield item, path.relative_to(given).as_posix() if isinstance(path, Path) else ""
         elif kind := irregular(given):
             raise DataError(f"{given}: is a {kind}, no file; save what comes out of it as a file first")
         elif given.exists():
             item = given if given.suffix.lower() in SUFFIXES else _classify(given)
             if isinstance(item, LeftOut) and item.reason not in _DOUBTFUL:
-                yield LeftOut(given, item.reason, wanted=True), Path()
+                yield LeftOut(item.path, item.reason, wanted=True), ""
             else:
-                yield given, Path(given.name)
+                yield given, given.name
         else:
             raise DataError(f"{given}: no such file or folder")
     except OSError as error:
@@ -162,7 +135,7 @@ def _walk(top: Path, own_folders: frozenset[str]) -> Iterator[Path | LeftOut]:
         try:
             paths = list(folder.iterdir())
         except OSError as error:
-            yield LeftOut(folder, f"folder that cannot be read: {error.strerror}", wanted=True)
+            yield LeftOut(folder.as_posix(), f"folder that cannot be read: {error.strerror}", wanted=True)
             continue
         for path in paths:
             if path.name.startswith("."):
@@ -173,8 +146,8 @@ def _walk(top: Path, own_folders: frozenset[str]) -> Iterator[Path | LeftOut]:
                 waiting.append((path, seen | {real}))
 
 
-_UNREADABLE, _BROKEN, _FOREIGN_TIFF = "file that cannot be read", "broken link", "TIFF with a foreign suffix"
-_DOUBTFUL = {_UNREADABLE, _BROKEN, _FOREIGN_TIFF}
+UNREADABLE, _BROKEN, _FOREIGN_TIFF = "file that cannot be read", "broken link", "TIFF with a foreign suffix"
+_DOUBTFUL = {UNREADABLE, _BROKEN, _FOREIGN_TIFF}
 """Reasons to leave a file out of a folder, but not where it was named itself: then it is done, or fails."""
 
 
@@ -186,25 +159,31 @@ def _classify(path: Path) -> Path | LeftOut | None:
     known = path.suffix.lower() in SUFFIXES
     try:
         if irregularity := irregular(path):
-            return LeftOut(path, irregularity)
+            return LeftOut(path.as_posix(), irregularity)
         if known:
             return path
         with path.open("rb") as file:
             kind = kind_of_file(path, file.read(HEAD))
     except OSError:
         broken = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110  Path.exists raises over circles
-        return path if known else LeftOut(path, _BROKEN if broken else _UNREADABLE)
+        return path if known else LeftOut(path.as_posix(), _BROKEN if broken else UNREADABLE)
     if kind == "TIFF" and path.suffix:
-        return LeftOut(path, _FOREIGN_TIFF)
-    return path if kind in FORMATS else LeftOut(path, kind) if kind else None
+        return LeftOut(path.as_posix(), _FOREIGN_TIFF)
+    return path if kind in FORMATS else LeftOut(path.as_posix(), kind) if kind else None
 
 
-def _output_name(name: Path, *, keep_extension: bool) -> Path:
-    known = name.suffix.lower() in SUFFIXES
-    return name.with_suffix(".png") if known and not keep_extension else name.with_name(f"{name.name}.png")
+def output_name(name: str, *, keep_extension: bool) -> str:
+    """Return the name of an image's PNG files.
+
+    Args:
+        name: The image's name, relative to its input.
+        keep_extension: Name those of a.jpg a.jpg.png, not a.png.
+    """
+    path = PurePosixPath(name)
+    return str(path.with_suffix(".png")) if path.suffix.lower() in SUFFIXES and not keep_extension else f"{name}.png"
 
 
-def _check_names(found: Sequence[tuple[Path, Path]], out: Path, *, keep_extension: bool) -> None:
+def _check_names(found: Sequence[tuple[str, str]], out: Path, *, keep_extension: bool) -> None:
     """Refuse images whose output files would have the same name, on the file system of `out`.
 
     Raises:
@@ -212,17 +191,36 @@ def _check_names(found: Sequence[tuple[Path, Path]], out: Path, *, keep_extensio
     """
     clashes = find_clashes(found)
     if not clashes and (alike := find_clashes(found, fold_name)):
-        clashes = alike if _same_file(out, "a", "A") or _same_file(out, "\xe9", "e\u0301") else []
-    if not clashes:
-        return
+        clashes = alike if is_blind(out) else []
+    if clashes:
+        raise clashing(clashes, len(clashes), keep_extension=keep_extension)
+
+
+def is_blind(out: Path) -> bool:
+    """Tell whether the file system of a folder is blind to case or to Unicode's spellings, see `fold_name`."""
+    return _same_file(out, "a", "A") or _same_file(out, "\xe9", "e\u0301")
+
+
+def clashing(clashes: Sequence[tuple[str, Sequence[str]]], count: int, *, keep_extension: bool) -> DataError:
+    """Return the error of images whose output files would have the same name.
+
+    Args:
+        clashes: See `find_clashes`.
+        count: Number of names that several have; `clashes` may be the first of them.
+        keep_extension: See `output_name`.
+    """
     named = ", ".join(
         f"{sources[0]} and {sources[1]} would both be written to {name}" for name, sources in clashes[:SHOWN]
     )
-    more = f", and {len(clashes) - SHOWN} more" if len(clashes) > SHOWN else ""
-    kept = [(source, name.with_name(f"{source.name}.png")) for name, sources in clashes for source in sources]
+    more = f", and {count - SHOWN} more" if count > SHOWN else ""
+    kept = [
+        (source, str(PurePosixPath(name).with_name(f"{PurePosixPath(source).name}.png")))
+        for name, sources in clashes
+        for source in sources
+    ]
     apart = not keep_extension and not find_clashes(kept, fold_name)
     how = "use --keep-extension" if apart else "rename them, or use an --out for each input"
-    raise DataError(f"{named}{more}; {how}")
+    return DataError(f"{named}{more}; {how}")
 
 
 def fold_name(name: str) -> str:
@@ -230,9 +228,7 @@ def fold_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def find_clashes(
-    found: Iterable[tuple[Path, Path]], fold: Callable[[str], str] = str
-) -> list[tuple[Path, Sequence[Path]]]:
+def find_clashes(found: Iterable[tuple[str, str]], fold: Callable[[str], str] = str) -> list[tuple[str, Sequence[str]]]:
     """Find images whose output files would have the same name.
 
     Args:
@@ -242,9 +238,9 @@ def find_clashes(
     Returns:
         (the name, all its images), for each name that several have.
     """
-    groups: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
+    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for source, name in found:
-        groups[fold(name.as_posix())].append((source, name))
+        groups[fold(name)].append((source, name))
     return [(group[0][1], [source for source, _ in group]) for group in groups.values() if len(group) > 1]
 
 
@@ -263,11 +259,10 @@ def _same_file(folder: Path, one: str, other: str) -> bool:
 def _check_targets(images: Sequence[PlannedImage], out: Path, save: Sequence[str], *, overwrite: bool) -> None:
     """Refuse to write over an input, outside of `out`, and over any file unless that was asked for or is of a run."""
     top = Path(os.path.realpath(out))
-    inside = {real for image in images if Path(real := os.path.realpath(image.source)).is_relative_to(top)}
-    targets = [target for image in images for target in image.targets.values()]
+    inside = {real for image in images if Path(real := os.path.realpath(image.path)).is_relative_to(top)}
+    targets = [out / target for image in images for target in image.targets.values()]
     for folder in sorted({target.parent for target in targets}):
-        if not Path(os.path.realpath(folder)).is_relative_to(top):
-            raise RunError(f"{folder}: a symbolic link leads out of {out}; remove the link, or use another --out")
+        check_folder(out, folder)
     for target in (*targets, *(out / name for name in files_of_run(save))):
         if inside and os.path.realpath(target) in inside:
             raise RunError(f"{target}: is an input and would be written over; use another --out")

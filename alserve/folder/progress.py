@@ -1,14 +1,12 @@
 """How far a folder run is: in images, or in tiles where some of a few images are cut into many."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from threading import Lock
 
-from alserve.folder.manifest import ManifestRow, Version
-from alserve.folder.plan import PlannedImage
-from alserve.images.codec import peek_shape
+from alserve.folder.manifest import ManifestRow
+from alserve.folder.planned import Many, PlannedImage
 from alserve.modelfile import ModelSpec
 from alserve.terminal import progress
 from alserve.tiling import Tiling
@@ -27,7 +25,7 @@ class Progress:
         total: The number that there is to do.
     """
 
-    def __init__(self, tiles: dict[Path, int], show: Callable[[int], None], total: int) -> None:
+    def __init__(self, tiles: dict[str, int], show: Callable[[int], None], total: int) -> None:
         self._tiles, self._show, self._total = tiles, show, total
         self._done = 0
         self._lock = Lock()
@@ -40,7 +38,7 @@ class Progress:
 
     def finish(self, row: ManifestRow) -> None:
         """Count an image that is finished, unless its tiles have been counted."""
-        tiles = self._tiles.get(Path(row["name"]), 1)
+        tiles = self._tiles.get(row["name"], 1)
         if tiles == 1 or row["error"]:
             self.count(tiles)
 
@@ -51,7 +49,7 @@ class Progress:
 
 @contextmanager
 def show_progress(
-    images: Sequence[PlannedImage], tiling: Tiling | None, spec: ModelSpec, max_pixels: int
+    images: Many[PlannedImage], tiling: Tiling | None, spec: ModelSpec, max_pixels: int
 ) -> Iterator[Progress]:
     """Show how far a run is, see `alserve.terminal.progress`.
 
@@ -67,10 +65,10 @@ def show_progress(
         yield Progress(tiles, show, total)
 
 
-def _count_tiles(images: Sequence[PlannedImage], tiling: Tiling, spec: ModelSpec, max_pixels: int) -> dict[Path, int]:
-    tiles: dict[Path, int] = {}
+def _count_tiles(images: Iterable[PlannedImage], tiling: Tiling, spec: ModelSpec, max_pixels: int) -> dict[str, int]:
+    tiles: dict[str, int] = {}
     for image in images:
-        shape = peek_shape(image.source) if Version.of(image.source) else None
+        shape = image.peek_shape()
         if shape and shape[0] * shape[1] <= max_pixels and tiling.applies(*shape):
             tiles[image.name] = tiling.count(*shape, spec)
     return tiles

@@ -1,18 +1,20 @@
 """How a folder run went."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from alserve.folder.manifest import ManifestRow, read
-from alserve.folder.plan import LEFT_OUT
+from alserve.folder.manifest import ManifestRow
+from alserve.folder.parts import read_rows
+from alserve.folder.planned import LEFT_OUT
+from alserve.places.urls import Location, open_file
 
 
 @dataclass(frozen=True)
 class SegmentResult:
     """How a folder run went; `str` of it is one line."""
 
-    manifest: Path
-    """The file with a row for each image, see `rows`; the other results lie beside it."""
+    manifest: Location
+    """The file with a row for each image, see `rows`: a path, or the URL of one in an object store; the other results
+    lie beside it."""
     images: int = 0
     """Images done in this run, failed ones included."""
     failed: int = 0
@@ -49,16 +51,17 @@ class SegmentResult:
         Raises:
             RunError: The manifest cannot be read any more.
         """
-        return read(self.manifest).rows
+        return read_rows(*open_file(self.manifest))
 
     def describe(self) -> str:
         """Return one line: number of images, failed and left out, rate, and where the results are."""
+        place, name = open_file(self.manifest)
         interrupted = f"interrupted after {self.images} of " if self.interrupted else ""
         skipped = f" ({self.skipped} were done already)" if self.skipped else ""
-        failed = f", {self.failed} failed (see {self.manifest.name})" if self.failed else ""
+        failed = f", {self.failed} failed (see {name})" if self.failed else ""
         left_out = f", {self.left_out} left out (see {LEFT_OUT})" if self.left_out else ""
         images = count_images(self.images + self.remaining)
-        return f"{interrupted}{images}{skipped}{failed}{left_out}, {self.rate:.1f} images/s, in {self.manifest.parent}"
+        return f"{interrupted}{images}{skipped}{failed}{left_out}, {self.rate:.1f} images/s, in {place.path()}"
 
     def __str__(self) -> str:
         return self.describe()

@@ -9,28 +9,29 @@ import errno
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import takewhile
-from pathlib import Path
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
 
 from alserve.arrays import Image
 from alserve.errors import ImageError, ImageSizeError, RunError
-from alserve.files import remove_unfinished, write_atomic
-from alserve.folder.manifest import Manifest, ManifestRow, Version
-from alserve.folder.plan import LEFT_OUT, Plan, PlannedImage
+from alserve.folder.manifest import Manifest, ManifestRow
+from alserve.folder.parts import PartsManifest
+from alserve.folder.planned import LEFT_OUT, Plan, PlannedImage
 from alserve.folder.progress import show_progress
 from alserve.folder.result import SegmentResult
 from alserve.geometry import working_shape
-from alserve.images.codec import peek_shape, read_bytes
+from alserve.images.codec import read_file
 from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.outputs import OUTPUTS, Case
 from alserve.parallel import ordered_map
+from alserve.places.place import Place, Version
+from alserve.places.urls import location
 from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.predictor import Prediction, Predictor
 from alserve.terminal import say
@@ -78,7 +79,7 @@ def run(
     predictor: Predictor,
     decoders: Decoders,
     planned: Plan,
-    manifest: Manifest,
+    manifest: Manifest | PartsManifest,
     options: Options,
     *,
     batch_size: int | None,
@@ -101,11 +102,9 @@ def run(
         RunError: A file cannot be written for a reason that would stop the others too.
     """
     stop = stop or threading.Event()
-    _list_left_out(planned, manifest.path.with_name(LEFT_OUT))
-    todo = [
-        image for image in planned.images if not manifest.is_done(image.name.as_posix(), image.source, image.targets)
-    ]
-    remove_unfinished(target for image in todo for target in image.targets.values())
+    _list_left_out(planned)
+    todo = planned.gather(image for image in planned.images if not manifest.is_done(image, planned.there))
+    planned.out.remove_unfinished(target for image in todo for target in image.targets.values())
     size = batch_size or predictor.engine.batch_size
     begun = takewhile(lambda _: not stop.is_set(), _batches(todo, size, predictor.spec.short_side))
     done, failed, start = 0, 0, time.perf_counter()
@@ -119,10 +118,10 @@ def run(
                 if note := row["error"] or row["warning"]:
                     say(f"{row['path']!r}: {note}")
                 shown.finish(row)
-    if planned.shard.count > 1 and done == len(todo):
-        manifest.finish(shard=str(planned.shard), images=len(planned.images), total=planned.total, names=planned.names)
+    if done == len(todo):
+        manifest.finish(planned)
     return SegmentResult(
-        manifest.path,
+        location(planned.out, planned.shard.manifest),
         images=done,
         failed=failed,
         skipped=len(planned.images) - len(todo),
@@ -133,27 +132,29 @@ def run(
     )
 
 
-def _list_left_out(planned: Plan, path: Path) -> None:
+def _list_left_out(planned: Plan) -> None:
     """Say and write what is left out; where nothing is, there is no list."""
+    path = planned.out.path(LEFT_OUT)
     try:
         if planned.left_out:
-            write_atomic(path, planned.list_left_out())
+            planned.out.write_parts(LEFT_OUT, planned.list_left_out())
             say(f"{planned.describe_left_out()}; all in {path}")
         else:
-            path.unlink(missing_ok=True)
+            planned.out.remove(LEFT_OUT)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _batches(images: Sequence[PlannedImage], size: int, short_side: int) -> Iterator[Sequence[PlannedImage]]:
+def _batches(images: Iterable[PlannedImage], size: int, short_side: int) -> Iterator[Sequence[PlannedImage]]:
     """Part images into batches, those of one working shape together, as far as `BUCKETS` batches hold some."""
     if size == 1:
         yield from ([image] for image in images)
         return
-    for start in range(0, len(images), BUCKETS * size):
+    waiting = iter(images)
+    while several := list(islice(waiting, BUCKETS * size)):
         buckets: dict[tuple[int, int] | None, list[PlannedImage]] = {}
-        for image in images[start : start + BUCKETS * size]:
-            shape = peek_shape(image.source) if Version.of(image.source) else None
+        for image in several:
+            shape = image.peek_shape()
             buckets.setdefault(shape and working_shape(*shape, short_side), []).append(image)
         for bucket in buckets.values():
             yield from (bucket[first : first + size] for first in range(0, len(bucket), size))
@@ -166,9 +167,9 @@ def _segment_batch(
     pixels = dict[int, Image]()
     rows: list[ManifestRow] = []
     for index, image in enumerate(batch):
-        row = _new_row(image, Version.of(image.source))
+        row = _new_row(image, image.look())
         try:
-            data = read_bytes(image.source, options.max_pixels)
+            data = read_file(image.place, image.source, options.max_pixels)
             row["sha256"] = hashlib.sha256(data).hexdigest()
             pixels[index], row["warning"], *_ = decoders.decode(data, options.max_pixels)
         except ImageSizeError as error:
@@ -180,7 +181,7 @@ def _segment_batch(
     predictions = predictor.predict(list(pixels.values()), tiling=options.tiling)
     for index, prediction in zip(list(pixels), predictions, strict=True):
         image = batch[index]
-        case = Case(pixels.pop(index), prediction, options.post, image.source.as_posix())
+        case = Case(pixels.pop(index), prediction, options.post, image.path)
         rows[index] = _write_outputs(image, rows[index], case, prediction)
     return rows
 
@@ -191,7 +192,7 @@ def _write_outputs(image: PlannedImage, row: ManifestRow, case: Case, prediction
     try:
         for word, target in image.targets.items():
             data = OUTPUTS[word].encode(case)
-            _write_file(target, data)
+            _write_file(image.out, target, data)
             sizes[word] = len(data)
     except ImageError as error:
         return _failed_row(image, row, str(error))
@@ -213,8 +214,8 @@ def _new_row(image: PlannedImage, version: Version | None) -> ManifestRow:
     unknown = dict.fromkeys(("error", "warning", *found))
     size, mtime_ns, sha256 = version or (None, None, None)
     return {
-        "path": image.source.as_posix(),
-        "name": image.name.as_posix(),
+        "path": image.path,
+        "name": image.name,
         "status": "ok",
         **unknown,
         "bytes": size,
@@ -227,16 +228,16 @@ def _failed_row(image: PlannedImage, row: ManifestRow, error: str) -> ManifestRo
     """Return the row of an image that failed; its files from an earlier run are removed."""
     for target in image.targets.values():
         with suppress(OSError):
-            target.unlink()
+            image.out.remove(target)
     return {**row, "status": "error", "error": error}
 
 
-def _write_file(path: Path, data: bytes) -> None:
+def _write_file(place: Place, name: str, data: bytes) -> None:
     """Write a file; tell a name that cannot be written from a folder that cannot."""
     try:
-        write_atomic(path, data)
+        place.write(name, data)
     except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror}"
+        message = f"{place.path(name)}: cannot be written: {error.strerror}"
         raise (ImageError if error.errno in _ONE_NAME_ONLY else RunError)(message) from None
     except RecursionError:  # Python makes missing folders one call inside the other
         raise ImageError("cannot be written: its folders are too deep") from None

@@ -2,30 +2,39 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from alserve.errors import DataError, OptionError
 from alserve.folder.manifest import Manifest
+from alserve.folder.parts import PartsManifest
 from alserve.folder.plan import plan
+from alserve.folder.planned import Plan
 from alserve.folder.result import SegmentResult, count_images
 from alserve.folder.run import DECODE_TIMEOUT, DEFAULT_SAVE, LARGE_PIXELS, Options, run
-from alserve.folder.shards import Shard
-from alserve.folder.summary import Done, write_summary
+from alserve.folder.shards import Rows, Shard
+from alserve.folder.streamed import plan_streamed
+from alserve.folder.summary import write_summary
 from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.modelfile import default_model
 from alserve.outputs import OUTPUTS
+from alserve.places.store import Store
+from alserve.places.urls import Location, path_of
 from alserve.postprocessing import PostProcessing
 from alserve.predictor import Predictor, load
 from alserve.runtime.device import AUTO, available_cores
 from alserve.terminal import interruptible, say
 from alserve.tiling import Tiling
 
+AT_STORE = 4
+"""Images a core works on at once, where they come from or go to an object store."""
+
 
 def segment(
-    inputs: str | Path | Sequence[str | Path],
+    inputs: Location | Sequence[Location],
     *,
-    out: str | Path,
-    model: str | Path | Predictor | None = None,
+    out: Location,
+    model: Location | Predictor | None = None,
     save: str | Sequence[str] = DEFAULT_SAVE,
     device: str = AUTO,
     threads: int | None = None,
@@ -51,12 +60,15 @@ def segment(
     done. Ctrl-C ends the run after the images that are being worked on.
 
     Args:
-        inputs: Images and folders of images, or one of them.
-        out: Folder for the results: a folder for each output, with the inputs' structure, and the manifest.
-        model: Model file, or a loaded model (best loaded with `threads=1`). Default: `default_model`.
+        inputs: Images and folders of images, or one of them: paths, or URLs of an object store (s3://, gs://, az://,
+            abfss://), for which credentials come from the environment.
+        out: Folder for the results: a folder for each output, with the inputs' structure, and the manifest. A path, or
+            a URL as above.
+        model: Model file, a path or a URL, or a loaded model (best loaded with `threads=1`). Default: `default_model`.
         save: Names of outputs, see `alserve.outputs`: a sequence, or a text with commas.
         device: See `alserve.runtime.device.choose_device`; of no effect on a loaded model.
-        threads: Images or batches worked on at once. Default: the cores this process may use.
+        threads: Images or batches worked on at once. Default: the cores this process may use, or four times as many
+            where images come from or go to an object store.
         batch_size: Images a network call. Default: `Engine.batch_size`.
         threshold: Probability, 0 to 1, above which a pixel is foreground. Default: the model's own.
         smooth: Standard deviation, in pixels, by which the edges of the mask are smoothed.
@@ -89,34 +101,31 @@ def segment(
         >>> alserve.segment(["slides"], out="results", model="tissue.onnx", save=["mask"]).failed
         0
     """
-    part, names, folder = Shard.parse(shard) if shard else Shard(), parse_save(save), Path(out)
+    part, names = Shard.parse(shard) if shard else Shard(), parse_save(save)
     post = PostProcessing(threshold, smooth, fill_holes, min_area, split_touching, um_per_pixel)
     if overlap is not None and tile is None:
         raise DataError("--overlap is for tiles; give --tile too")
     if not decode_timeout > 0:
         raise DataError(f"--decode-timeout {decode_timeout}: give more than 0 seconds")
-    paths = [Path(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
-    planned = plan(paths, folder, save=names, shard=part, keep_extension=keep_extension, overwrite=overwrite)
+    places = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    planned = _plan(places, out, save=names, shard=part, keep_extension=keep_extension, overwrite=overwrite)
     cores = threads or available_cores()
-    workers = min(cores, len(planned.images)) or 1
-    with Decoders(workers, decode_timeout) as decoders:  # they start while the model is loaded
+    decoding = min(cores, len(planned.images)) or 1
+    workers = min(threads or cores * _waiting(places, out), len(planned.images)) or 1
+    with Decoders(decoding, decode_timeout) as decoders:  # they start while the model is loaded
         predictor = _load(model, device, max(1, min(cores, available_cores()) // workers), self_check=self_check)
         tiling = None if tile is None else Tiling.of(tile, overlap, predictor.spec)
         pixels = max_pixels or (MAX_PIXELS if tiling is None else LARGE_PIXELS)
         options = Options(names, tiling, pixels, keep_extension, post)
         engine = predictor.engine
-        manifest = folder / part.manifest
-        with (
-            interruptible() as stop,
-            Manifest(manifest, model=engine.sha256, options=options.describe(), overwrite=overwrite) as notes,
-        ):
+        with interruptible() as stop, _open_manifest(planned, engine.sha256, options, overwrite=overwrite) as notes:
             images = count_images(len(planned.images))
             say(f"{images}, {engine.path.name} on {engine.device} ({engine.device_reason}), {workers} at once")
             result = run(
                 predictor, decoders, planned, notes, options, batch_size=batch_size, workers=workers, stop=stop
             )
     if part.count == 1 and not result.interrupted:
-        write_summary(folder, [Done(row, folder) for row in result.rows()])
+        write_summary(planned.out, Rows({part: planned.out}))
     return result
 
 
@@ -141,7 +150,28 @@ def parse_save(save: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
-def _load(model: str | Path | Predictor | None, device: str, threads: int, *, self_check: bool) -> Predictor:
+def _plan(inputs: Sequence[Location], out: Location, **options: Any) -> Plan:  # noqa: ANN401  see `plan`
+    """Plan a run; one whose files are all on the disk has all names in memory, which is sooner."""
+    paths, folder = [path_of(given) for given in inputs], path_of(out)
+    here = [path for path in paths if path is not None]
+    if folder is None or len(here) < len(paths):
+        return plan_streamed(inputs, out, **options)
+    return plan(here, folder, **options)
+
+
+def _waiting(inputs: Sequence[Location], out: Location) -> int:
+    """Return how many images a core works on at once: those of a store wait for it most of the time."""
+    return 1 if all(path_of(location) is not None for location in (*inputs, out)) else AT_STORE
+
+
+def _open_manifest(planned: Plan, model: str, options: Options, *, overwrite: bool) -> Manifest | PartsManifest:
+    name, made = planned.shard.manifest, options.describe()
+    if isinstance(planned.out, Store):
+        return PartsManifest(planned.out, name, model=model, options=made, overwrite=overwrite)
+    return Manifest(Path(planned.out.path(name)), model=model, options=made, overwrite=overwrite)
+
+
+def _load(model: Location | Predictor | None, device: str, threads: int, *, self_check: bool) -> Predictor:
     if isinstance(model, Predictor):
         return model
     predictor = load(model or default_model(), device=device, threads=threads, self_check=self_check)

@@ -1,17 +1,18 @@
 """One run in parts: each image belongs to one shard by its name alone, and the shards' manifests merge to one."""
 
 import hashlib
+import heapq
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from alserve.errors import DataError, RunError
-from alserve.files import locked, write_atomic
-from alserve.folder.manifest import MANIFEST, Content, Finished, dump, latest, read
+from alserve.folder.manifest import MANIFEST, Finished, dump, parse
 from alserve.folder.summary import Done, write_summary
+from alserve.places.place import Place
+from alserve.places.urls import Location, location, open_file, open_place
 
 SHOWN = 5
 """Shards that a message names; of more, the number is told."""
@@ -55,7 +56,7 @@ class Shard:
         return f"{self.index}/{self.count}"
 
 
-def merge(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, int, int]:
+def merge(folders: Sequence[Location], out: Location | None = None) -> tuple[Location, int, int]:
     """Join the manifests of all shards of a run to one.
 
     Args:
@@ -69,42 +70,97 @@ def merge(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, int, 
         DataError: No manifests, some shards are missing or not finished, or they are not of one run.
         RunError: A manifest cannot be read, or the file cannot be written.
     """
-    found = _find(folders)
-    contents = {shard: read(path) for shard, path in found.items()}
-    ends: dict[Shard, Finished] = {shard: end for shard, (_, end, _) in contents.items() if end}
-    for shard, path in found.items():
-        _check(shard, path, contents[shard], next(iter(ends.values()), None))
+    places = [open_place(folder) for folder in folders]
+    found = _find(places)
+    seen = {shard: _Seen.of(shard, place) for shard, place in found.items()}
+    ends: dict[Shard, Finished] = {shard: each.end for shard, each in seen.items() if each.end}
+    for shard, place in found.items():
+        _check(shard, place.path(shard.manifest), seen[shard], next(iter(ends.values()), None))
     _check_alike(ends)
-    folders_of = {row["name"]: found[shard].parent for shard, content in contents.items() for row in content.rows}
-    rows = latest([row for content in contents.values() for row in content.rows])
-    path = out or folders[0] / MANIFEST
-    if path.exists():
-        read(path)  # what is no manifest is not written over
-    with locked(path):
+    rows = Rows(found)
+    target, name = (places[0], MANIFEST) if out is None else open_file(out)
+    if name in target.names(name):
+        for _ in parse(target, name):
+            pass  # what is no manifest is not written over
+    with target.locked(name):
         try:
-            write_atomic(path, dump(rows))
+            target.write_parts(name, (dump([image.row]) for image in rows))
         except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from None
-    write_summary(path.parent, [Done(row, folders_of[row["name"]]) for row in rows])
-    return path, len(rows), sum(row["status"] != "ok" for row in rows)
+            raise RunError(f"{target.path(name)}: cannot be written: {error.strerror}") from None
+    write_summary(target, rows)
+    images, failed = (
+        sum(numbers) for numbers in zip(*((each.rows, each.failed) for each in seen.values()), strict=True)
+    )
+    return location(target, name), images, failed
 
 
-def _check(shard: Shard, path: Path, content: Content, other: Finished | None) -> None:
+@dataclass(frozen=True)
+class Rows:
+    """The rows of finished manifests, sorted by path, which can be gone through more than once.
+
+    Args:
+        places: Where the manifest of each shard is, and its images' files.
+    """
+
+    places: Mapping[Shard, Place]
+
+    def __iter__(self) -> Iterator[Done]:
+        manifests = (_rows(shard, place) for shard, place in self.places.items())
+        return heapq.merge(*manifests, key=lambda image: str(image.row["path"]))
+
+
+def _rows(shard: Shard, place: Place) -> Iterator[Done]:
+    return (Done(row, place) for row, _ in parse(place, shard.manifest) if not isinstance(row, Finished))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a shard's manifest holds."""
+
+    rows: int
+    failed: int
+    end: Finished | None
+    foreign: str | None
+    """The name of an image that is not of this shard."""
+    alike: bool
+    """All rows are of one model and of the same options, those of the end."""
+
+    @classmethod
+    def of(cls, shard: Shard, place: Place) -> Self:
+        rows, failed = 0, 0
+        end: Finished | None = None
+        foreign: str | None = None
+        made: list[list[Any]] = []
+        for row, _ in parse(place, shard.manifest):
+            if isinstance(row, Finished):
+                end = row
+                continue
+            rows += 1
+            failed += row["status"] != "ok"
+            if foreign is None and not shard.takes(row["name"]):
+                foreign = row["name"]
+            by = [row.get("model"), row.get("options")]
+            if len(made) <= 1 and by not in made:  # two are too many
+                made.append(by)
+        alike = end is None or all(by == [end.model, end.options] for by in made)
+        return cls(rows, failed, end, foreign, alike)
+
+
+def _check(shard: Shard, path: str, seen: _Seen, other: Finished | None) -> None:
     """Check that one shard's manifest is finished, whole, and its own; `other` is any that is finished."""
-    rows, end, _ = content
     again = f"run shard {shard} again"
-    if end is None:
+    if seen.end is None:
         expected = f", of {other.total} in all shards" if other else ""
         raise DataError(
-            f"{path}: not finished, or being written: {len(rows)} images so far{expected}; wait, or {again}"
+            f"{path}: not finished, or being written: {seen.rows} images so far{expected}; wait, or {again}"
         )
-    if end.shard != str(shard):
-        raise DataError(f"{path}: is the manifest of shard {end.shard}; {again}")
-    if end.rows != len(rows):
-        raise DataError(f"{path}: holds {len(rows)} of {end.rows} images; {again}")
-    if foreign := next((row["name"] for row in rows if not shard.takes(row["name"])), None):
-        raise DataError(f"{path}: holds {foreign!r}, which is not of shard {shard}; {again}")
-    if any(row.get("model") != end.model or row.get("options") != end.options for row in rows):
+    if seen.end.shard != str(shard):
+        raise DataError(f"{path}: is the manifest of shard {seen.end.shard}; {again}")
+    if seen.end.rows != seen.rows:
+        raise DataError(f"{path}: holds {seen.rows} of {seen.end.rows} images; {again}")
+    if seen.foreign:
+        raise DataError(f"{path}: holds {seen.foreign!r}, which is not of shard {shard}; {again}")
+    if not seen.alike:
         raise DataError(f"{path}: holds images of different models or options; {again}, with --overwrite")
 
 
@@ -121,24 +177,28 @@ def _check_alike(ends: Mapping[Shard, Finished]) -> None:
         )
 
 
-def _find(folders: Sequence[Path]) -> dict[Shard, Path]:
-    """Find the manifests of all shards of one run."""
-    found: dict[Shard, Path] = {}
-    for path in (path for folder in folders for path in sorted(folder.glob("predictions.*-of-*.jsonl"))):
-        match = re.fullmatch(r"predictions\.(.+)-of-(.+)\.jsonl", path.name)
+def _find(places: Sequence[Place]) -> dict[Shard, Place]:
+    """Find the manifests of all shards of one run: where each is."""
+    found: dict[Shard, Place] = {}
+    for place, name in ((each, name) for each in places for name in each.names("predictions.")):
+        match = re.fullmatch(r"predictions\.(.+)-of-(.+)\.jsonl", name)
+        if match is None:
+            continue
         try:
-            shard = Shard.parse(f"{match[1]}/{match[2]}" if match else "")
+            shard = Shard.parse(f"{match[1]}/{match[2]}")
         except DataError:
-            raise DataError(f"{path}: there is no such shard; remove the file") from None
+            raise DataError(f"{place.path(name)}: there is no such shard; remove the file") from None
         if shard in found:
-            raise DataError(f"{found[shard]} and {path} are the same shard; name one of the two folders")
-        found[shard] = path
+            raise DataError(
+                f"{found[shard].path(name)} and {place.path(name)} are the same shard; name one of the two folders"
+            )
+        found[shard] = place
     if not found:
-        where = ", ".join(map(str, folders))
+        where = ", ".join(place.path() for place in places)
         raise DataError(f"no manifests of shards in {where} (predictions.1-of-4.jsonl and so on)")
     counts = {shard.count for shard in found}
     if len(counts) > 1:
-        names = ", ".join(path.name for path in list(found.values())[:SHOWN])
+        names = ", ".join(shard.manifest for shard in list(found)[:SHOWN])
         raise DataError(f"shards of different runs: {names}{' and more' if len(found) > SHOWN else ''}")
     (count,) = counts
     missing = [shard for index in range(1, count + 1) if (shard := Shard(index, count)) not in found]

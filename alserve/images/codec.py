@@ -20,6 +20,8 @@ from alserve.arrays import Float32, Image, Mask, UInt8
 from alserve.errors import ImageError, ImageLimitError, ImageSizeError
 from alserve.files import irregular
 from alserve.images.header import ANY_SIZE, DAMAGED, MAX_PIXELS, Header, read_header
+from alserve.places.disk import Disk
+from alserve.places.place import FileTooLargeError, Place
 
 cv2.setNumThreads(1)  # the callers bring the threads
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures reach the user as our own errors
@@ -255,10 +257,16 @@ def read_image(path: Path) -> UInt8:
 
 
 def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Read the file of an image on the disk, see `read_file`."""
+    return read_file(Disk(path.parent), path.name, max_pixels)
+
+
+def read_file(place: Place, name: str, max_pixels: int = MAX_PIXELS) -> bytes:
     """Read the file of an image.
 
     Args:
-        path: The file.
+        place: Where it is.
+        name: The file's name there.
         max_pixels: Pixels that are allowed; a file larger than they can make it is not read.
 
     Raises:
@@ -266,11 +274,8 @@ def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
         ImageError: It is a folder, a pipe or a device, or cannot be read, with the system's reason.
     """
     try:
-        if kind := irregular(path):
-            raise ImageError(f"cannot be read: it is a {kind}")
-        size = path.stat().st_size
-        if size > _SPARE_BYTES + _BYTES_PER_PIXEL * max_pixels:
-            raise ImageSizeError(f"the file has {size:,} bytes, more than {max_pixels:,} pixels take")
-        return path.read_bytes()
+        return place.read(name, _SPARE_BYTES + _BYTES_PER_PIXEL * max_pixels)
+    except FileTooLargeError as error:
+        raise ImageSizeError(f"the file has {error.size:,} bytes, more than {max_pixels:,} pixels take") from None
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error

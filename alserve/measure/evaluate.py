@@ -16,6 +16,7 @@ from alserve.measure.dataset import Dataset, Sample, load_dataset
 from alserve.measure.metrics import BinnedScores, area_under_roc, dice, iou, mean_interval, share_interval
 from alserve.parallel import ordered_map
 from alserve.paths import printable
+from alserve.places.urls import Location
 from alserve.predictor import Predictor, load
 from alserve.runtime.device import available_cores
 from alserve.terminal import progress, say
@@ -264,7 +265,7 @@ def draw_worst(predictor: Predictor, samples: Sequence[Sample], figures: Figures
 
 
 def evaluate(
-    model: str | Path,
+    model: Location,
     data: str | Path,
     *,
     masks: str | Path | None = None,
@@ -275,7 +276,7 @@ def evaluate(
     """Measure a model file on one split of a data set.
 
     Args:
-        model: The model file.
+        model: The model file, or its URL in an object store.
         data: See `load_dataset`; classes are found by name, and may be some of the model's only.
         masks: See `alserve.measure.dataset.load_dataset`.
         split: "train", "valid" or "test".

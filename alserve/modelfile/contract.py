@@ -13,10 +13,11 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from alserve.errors import ModelError
-from alserve.files import irregular
 from alserve.modelfile.protobuf import Budget, field, fields, needs_other_files
 from alserve.modelfile.references import Reference, read_references, write_references
 from alserve.modelfile.spec import FORMAT_VERSION, ModelSpec
+from alserve.places.place import FileTooLargeError
+from alserve.places.urls import Location, open_file
 
 METADATA_KEY = "alserve"
 REFERENCES_KEY = "alserve_references"
@@ -148,18 +149,21 @@ MAX_BYTES = 2**31
 """An ONNX file is smaller than this: protobuf reads no larger message."""
 
 
-def read_model(path: Path) -> bytes:
+def read_model(path: Location) -> bytes:
     """Read a model file.
+
+    Args:
+        path: Where it is: a path, or a URL of an object store.
 
     Raises:
         ModelError: It cannot be read, is too large, or no file at all but a folder, a pipe or a device.
+        DataError: It is no URL of an object store.
     """
+    place, name = open_file(path)
     try:
-        if kind := irregular(path):
-            raise ModelError(f"{path}: the model cannot be read: it is a {kind}; name an .onnx file")
-        if path.stat().st_size >= MAX_BYTES:
-            raise ModelError(f"{path}: the model cannot be read: it is larger than 2 GB, no ONNX model is")
-        return path.read_bytes()
+        return place.read(name, MAX_BYTES - 1)
+    except FileTooLargeError:
+        raise ModelError(f"{path}: the model cannot be read: it is larger than 2 GB, no ONNX model is") from None
     except OSError as error:
         raise ModelError(f"{path}: the model cannot be read: {error.strerror}") from error
     except ValueError:  # a null character in the name

@@ -6,6 +6,7 @@ The command line, the folder run, the service and its description read this regi
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Protocol
 
 from alserve.arrays import Float32, Grey, Image, Mask
@@ -125,6 +126,15 @@ class Output:
     draws_on_image: bool = False
     details: Callable[[Case], Mapping[str, str]] = _nothing
     joined: Joined | None = None
+
+    def file_name(self, name: str) -> str:
+        """Return the name of an image's file in the output folder of a run.
+
+        Args:
+            name: The name of the image's PNG files, relative to the folder of an output.
+        """
+        own = name if self.suffix == ".png" else PurePosixPath(name).with_suffix(self.suffix)
+        return f"{self.folder}/{own}"
 
 
 OUTPUTS: Registry[Output] = Registry("output", __name__)

@@ -9,6 +9,7 @@ import numpy as np
 from alserve.arrays import UInt8
 from alserve.errors import DeadlineError, DeviceError, ModelError
 from alserve.modelfile import INPUT, OUTPUTS, Outputs, read_metadata, read_model
+from alserve.places.urls import Location
 from alserve.runtime.device import AUTO, Device, available_cores, choose_device
 from alserve.runtime.libraries import Model, Runtime
 from alserve.runtime.selfcheck import Deviation, PassedCheck, exceeded, limits_of, measure, try_drawn_image
@@ -21,7 +22,7 @@ class Engine:
     """A model file, loaded and ready on one device; `run` may be called from many threads at once.
 
     Args:
-        path: The model file.
+        path: The model file, or its URL in an object store.
         device: See `alserve.runtime.device.choose_device`; with "auto", a GPU that does not work is passed over.
         threads: Threads inside one call of `run`, on the CPU.
         self_check: Compare the model with the answers that it carries, see `alserve.runtime.selfcheck`.
@@ -43,13 +44,14 @@ class Engine:
     """
 
     def __init__(
-        self, path: Path, *, device: str = "auto", threads: int | None = None, self_check: bool = True
+        self, path: Location, *, device: str = "auto", threads: int | None = None, self_check: bool = True
     ) -> None:
         data = read_model(path)
-        self.path = path
+        self.path = Path(path)
+        self._name = str(path)  # a path would lose a slash of a URL
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.spec, self.references = read_metadata(data, str(path))
-        chosen, self._runtime = _open(data, path, device, threads or available_cores())
+        chosen, self._runtime = _open(data, self.path, device, threads or available_cores())
         self.device = str(chosen)
         remark = chosen.backend.remarks.get(self.spec.precision)
         self.device_reason = f"{chosen.reason}; {remark}" if remark else chosen.reason
@@ -89,7 +91,7 @@ class Engine:
     @property
     def where(self) -> str:
         """Model and device, for messages."""
-        return f"{self.path} on {self.device}"
+        return f"{self._name} on {self.device}"
 
     def deviation(self) -> Deviation:
         """Compare the model with the answers that it carries; it must carry some.

@@ -30,6 +30,8 @@ RUN_ELSEWHERE = (
     "alserve train tissue --oracle browser",
     "alserve train tissue --oracle label-studio",
     "export LABEL_STUDIO_",
+    "export AWS_",
+    "alserve segment s3://",
     "ALSERVE_LABEL_STUDIO_FILES=",
     "curl ",
     "alserve package",

@@ -15,7 +15,7 @@ from pictures import encoded, picture
 
 from alserve.files import write_atomic
 from alserve.folder.manifest import MANIFEST
-from alserve.folder.plan import LEFT_OUT
+from alserve.folder.planned import LEFT_OUT
 
 
 @pytest.fixture

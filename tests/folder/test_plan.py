@@ -15,7 +15,8 @@ from alserve import Predictor
 from alserve.errors import DataError
 from alserve.files import write_atomic
 from alserve.folder.manifest import MANIFEST
-from alserve.folder.plan import LEFT_OUT, plan
+from alserve.folder.plan import plan
+from alserve.folder.planned import LEFT_OUT
 from alserve.folder.segment import segment
 from alserve.images.header import FORMATS, SUFFIXES
 from alserve.images.kinds import kind_of_file
@@ -212,7 +213,7 @@ def test_every_file_is_an_image_or_named_or_hidden_or_no_image(
     except Exception as error:  # noqa: BLE001  only these two are refused, each for its reason
         assert "no images" in str(error) or "would both be written" in str(error)  # noqa: PT017
         return
-    images, left = {image.source for image in planned.images}, {item.path for item in planned.left_out}
+    images, left = {Path(image.path) for image in planned.images}, {Path(item.path) for item in planned.left_out}
     targets = [target for image in planned.images for target in image.targets.values()]
     assert len(targets) == len(set(targets)) == 2 * len(images)
     assert not images & left

@@ -37,7 +37,7 @@ def test_every_image_is_in_one_shard_whatever_others_there_are(tmp_path: Path) -
 
     def parts() -> list[set[str]]:
         plans = [plan([tmp_path / "in"], tmp_path / "out", save=("mask",), shard=shard) for shard in shards]
-        return [{image.name.as_posix() for image in part.images} for part in plans]
+        return [{image.name for image in part.images} for part in plans]
 
     before = parts()
     assert sum(map(len, before)) == len(set.union(*before)) == 40
