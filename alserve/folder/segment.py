@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alserve.errors import DataError, OptionError
+from alserve.folder.engines import ENGINES, LOCAL, Setup
 from alserve.folder.manifest import Manifest
 from alserve.folder.plan import plan
 from alserve.folder.result import SegmentResult, count_images
 from alserve.folder.run import DECODE_TIMEOUT, DEFAULT_SAVE, LARGE_PIXELS, Options, run
 from alserve.folder.shards import Shard
 from alserve.folder.summary import Done, write_summary
-from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.modelfile import default_model
 from alserve.outputs import OUTPUTS
 from alserve.postprocessing import PostProcessing
-from alserve.predictor import Predictor, load
-from alserve.runtime.device import AUTO, available_cores
+from alserve.predictor import Predictor
+from alserve.runtime.device import AUTO
 from alserve.terminal import interruptible, say
 from alserve.tiling import Tiling
 
@@ -44,6 +44,8 @@ def segment(
     keep_extension: bool = False,
     overwrite: bool = False,
     self_check: bool = True,
+    engine: str = LOCAL,
+    address: str | None = None,
 ) -> SegmentResult:
     """Segment images and folders of images; progress goes to standard error.
 
@@ -56,7 +58,8 @@ def segment(
         model: Model file, or a loaded model (best loaded with `threads=1`). Default: `default_model`.
         save: Names of outputs, see `alserve.outputs`: a sequence, or a text with commas.
         device: See `alserve.runtime.device.choose_device`; of no effect on a loaded model.
-        threads: Images or batches worked on at once. Default: the cores this process may use.
+        threads: Images or batches worked on at once. Default: the cores this process may use. With Ray, in each process
+            that has a model, which takes as many cores. Default there: 1, and beside a GPU its share of the cores.
         batch_size: Images a network call. Default: `Engine.batch_size`.
         threshold: Probability, 0 to 1, above which a pixel is foreground. Default: the model's own.
         smooth: Standard deviation, in pixels, by which the edges of the mask are smoothed.
@@ -74,15 +77,18 @@ def segment(
         overwrite: Replace earlier results.
         self_check: Refuse a model whose answers here are not those of the trained network; of no effect on a loaded
             model.
+        engine: What does the images, see `alserve.folder.engines`: "local" for this machine, "ray" for all machines of
+            a Ray cluster.
+        address: Where the Ray cluster is reached. Default: `RAY_ADDRESS`, else Ray is started on this machine.
 
     Returns:
         How it went. An image that cannot be read is noted in the manifest and does not stop the rest.
 
     Raises:
-        OptionError: An output is unknown, or the mask cannot be made so.
+        OptionError: An output or the engine is unknown, or the mask cannot be made so.
         DataError: Another option is out of range, there are no images, or two of them would write the same file.
         ModelError: The model cannot be used.
-        DeviceError: The device cannot be used.
+        DeviceError: The device cannot be used, or the cluster cannot be reached or has no place for it.
         RunError: `out` holds other results, another process writes to it, or it cannot be written.
 
     Example:
@@ -95,26 +101,27 @@ def segment(
         raise DataError("--overlap is for tiles; give --tile too")
     if not decode_timeout > 0:
         raise DataError(f"--decode-timeout {decode_timeout}: give more than 0 seconds")
+    open_engine = ENGINES.find(engine)
+    if address is not None and engine == LOCAL:
+        raise OptionError("--address is of a cluster; give --engine ray too")
     paths = [Path(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     planned = plan(paths, folder, save=names, shard=part, keep_extension=keep_extension, overwrite=overwrite)
-    cores = threads or available_cores()
-    workers = min(cores, len(planned.images)) or 1
-    with Decoders(workers, decode_timeout) as decoders:  # they start while the model is loaded
-        predictor = _load(model, device, max(1, min(cores, available_cores()) // workers), self_check=self_check)
-        tiling = None if tile is None else Tiling.of(tile, overlap, predictor.spec)
+    manifest = folder / part.manifest
+    count = len(planned.images)
+    setup = Setup(
+        model or default_model(), manifest, count, device, threads, decode_timeout, self_check, address=address
+    )
+    with open_engine(setup) as opened:
+        tiling = None if tile is None else Tiling.of(tile, overlap, opened.predictor.spec)
         pixels = max_pixels or (MAX_PIXELS if tiling is None else LARGE_PIXELS)
         options = Options(names, tiling, pixels, keep_extension, post)
-        engine = predictor.engine
-        manifest = folder / part.manifest
+        sha256 = opened.predictor.engine.sha256
         with (
             interruptible() as stop,
-            Manifest(manifest, model=engine.sha256, options=options.describe(), overwrite=overwrite) as notes,
+            Manifest(manifest, model=sha256, options=options.describe(), overwrite=overwrite) as notes,
         ):
-            images = count_images(len(planned.images))
-            say(f"{images}, {engine.path.name} on {engine.device} ({engine.device_reason}), {workers} at once")
-            result = run(
-                predictor, decoders, planned, notes, options, batch_size=batch_size, workers=workers, stop=stop
-            )
+            say(f"{count_images(count)}, {opened.describe()}")
+            result = run(opened, planned, notes, options, batch_size=batch_size, stop=stop)
     if part.count == 1 and not result.interrupted:
         write_summary(folder, [Done(row, folder) for row in result.rows()])
     return result
@@ -139,12 +146,3 @@ def parse_save(save: str | Sequence[str]) -> tuple[str, ...]:
         except OptionError as error:
             raise OptionError(f"--save '{','.join(words)}': {error}") from None
     return tuple(dict.fromkeys(words))
-
-
-def _load(model: str | Path | Predictor | None, device: str, threads: int, *, self_check: bool) -> Predictor:
-    if isinstance(model, Predictor):
-        return model
-    predictor = load(model or default_model(), device=device, threads=threads, self_check=self_check)
-    if note := predictor.engine.unchecked:
-        say(note)
-    return predictor

@@ -1,0 +1,152 @@
+"""All machines of a Ray cluster: Ray Data distributes blocks of batches over actors, one model an actor.
+
+Names go to the actors in small blocks, rows of the manifest come back; pixels never travel. A block whose actor or
+machine is lost is done again by another: output files are whole or not there, and a row is named by its image.
+"""
+
+import queue
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from alserve.errors import RunError
+from alserve.files import write_atomic
+from alserve.folder.engines import ENGINES, Batch, Setup, load_model
+from alserve.folder.engines.ray_actor import BATCHES, ROWS, Actor, Job, dump_batches, load_row
+from alserve.folder.engines.ray_cluster import Cluster, connected
+from alserve.folder.manifest import ManifestRow, Version
+from alserve.folder.run import Options
+from alserve.modelfile import read_model
+from alserve.predictor import Predictor
+from alserve.runtime.libraries import RUNTIMES
+
+MOST_IN_BLOCK = 64
+"""Batches that go to an actor together, at most: what a lost machine costs, and how often the driver is asked."""
+
+BLOCKS_PER_ACTOR = 8
+"""Blocks for each actor, at least, so that all end at about the same time."""
+
+_WAIT = 0.2
+"""Seconds after which the driver looks whether it is to stop."""
+
+
+class RayEngine:
+    """See `alserve.folder.engines.Engine`; rows come as blocks are done.
+
+    Args:
+        setup: What it was opened with.
+        cluster: What runs it.
+        predictor: The model, as the driver has it.
+    """
+
+    counts_tiles = False
+
+    def __init__(self, setup: Setup, cluster: Cluster, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.batch_size = RUNTIMES[cluster.device].batch_size
+        self._setup, self._cluster = setup, cluster
+
+    def describe(self) -> str:
+        """See `alserve.folder.engines.Engine.describe`."""
+        cluster = self._cluster
+        return f"{self.predictor.engine.path.name} on {cluster.device}, {cluster.describe()}"
+
+    def map(self, batches: Iterable[Batch], options: Options, stop: Event) -> Iterator[Sequence[ManifestRow]]:
+        """See `alserve.folder.engines.Engine.map`; what is under way when it is to stop is lost."""
+        import ray.data  # noqa: PLC0415  an extra
+
+        setup, cluster, engine = self._setup, self._cluster, self.predictor.engine
+        size = max(1, min(MOST_IN_BLOCK, setup.images // self.batch_size // (BLOCKS_PER_ACTOR * cluster.actors)))
+        witness: tuple[Path, Version] | None = None
+        blocks: list[bytes] = []
+        rest = iter(batches)
+        while block := list(islice(rest, 1 if options.tiling else size)):
+            if witness is None:
+                seen = ((image.source, Version.of(image.source)) for batch in block for image in batch)
+                witness = next(((source, version) for source, version in seen if version), None)
+            blocks.append(dump_batches(block))
+        if not blocks:
+            return
+        data = read_model(engine.path)
+        token = setup.manifest.with_name(f".{setup.manifest.name}.ray")
+        job = Job(
+            engine.path.name,
+            engine.sha256,
+            cluster.device,
+            cluster.threads,
+            setup.decode_timeout,
+            setup.self_check,
+            options,
+            str(Path.cwd()),
+            token,
+            secrets.token_hex().encode(),
+            witness,
+        )
+        write_atomic(token, job.secret)
+        try:
+            rows = ray.data.from_items([{BATCHES: block} for block in blocks], override_num_blocks=len(blocks))
+            blocks.clear()
+            rows = rows.map_batches(
+                Actor,
+                fn_constructor_kwargs={"job": job, "model": ray.put(data)},
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cluster.actors, initial_size=cluster.actors),
+                batch_size=1,
+                batch_format="numpy",
+                num_cpus=cluster.threads,
+                num_gpus=cluster.gpus,
+            )
+            for row in _until(stop, rows.iter_rows()):
+                yield [load_row(row[ROWS])]
+        finally:
+            with suppress(OSError):
+                token.unlink(missing_ok=True)
+
+
+def _until(stop: Event, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Return rows as they come, until told to stop: waiting for Ray, this thread would not notice it."""
+    found: queue.Queue[dict[str, Any] | Exception | None] = queue.Queue(MOST_IN_BLOCK)
+    left = Event()
+
+    def put(item: dict[str, Any] | Exception | None) -> None:
+        while not left.is_set():
+            with suppress(queue.Full):
+                return found.put(item, timeout=_WAIT)
+
+    def read() -> None:
+        try:
+            for row in rows:
+                put(row)
+                if left.is_set():
+                    return  # which ends the actors
+            put(None)
+        except Exception as error:  # noqa: BLE001  Ray raises many unrelated types
+            put(error)
+
+    Thread(target=read, name="rows", daemon=True).start()
+    try:
+        while not stop.is_set():
+            try:
+                item = found.get(timeout=_WAIT)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                words = next(filter(None, str(item).splitlines()), type(item).__name__)
+                raise RunError(f"Ray ended the run: {words}; the same command continues it")
+            yield item
+    finally:
+        left.set()
+
+
+@ENGINES.add("ray")
+@contextmanager
+def open_ray(setup: Setup) -> Iterator[RayEngine]:
+    """Load the model here, to check it and to know it, and reach the cluster, or start Ray on this machine."""
+    predictor = load_model(setup, "cpu", 1)
+    with connected(setup) as cluster:
+        yield RayEngine(setup, cluster, predictor)
