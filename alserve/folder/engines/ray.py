@@ -88,9 +88,9 @@ class RayEngine:
         )
         write_atomic(token, job.secret)
         try:
-            rows = ray.data.from_items([{BATCHES: block} for block in blocks], override_num_blocks=len(blocks))
+            source = ray.data.from_items([{BATCHES: block} for block in blocks], override_num_blocks=len(blocks))
             blocks.clear()
-            rows = rows.map_batches(
+            results = source.map_batches(
                 Actor,
                 fn_constructor_kwargs={"job": job, "model": ray.put(data)},
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cluster.actors, initial_size=cluster.actors),
@@ -99,48 +99,63 @@ class RayEngine:
                 num_cpus=cluster.threads,
                 num_gpus=cluster.gpus,
             )
-            for row in _until(stop, rows.iter_rows()):
+            reader = _Reader(results.iter_rows())
+            reader.start()
+            for row in reader.until(stop):
                 yield [load_row(row[ROWS])]
         finally:
             with suppress(OSError):
                 token.unlink(missing_ok=True)
 
 
-def _until(stop: Event, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Return rows as they come, until told to stop: waiting for Ray, this thread would not notice it."""
-    found: queue.Queue[dict[str, Any] | Exception | None] = queue.Queue(MOST_IN_BLOCK)
-    left = Event()
+class _Reader(Thread):
+    """Reads rows from Ray: whoever waits there himself notices nothing else.
 
-    def put(item: dict[str, Any] | Exception | None) -> None:
-        while not left.is_set():
-            with suppress(queue.Full):
-                return found.put(item, timeout=_WAIT)
+    Args:
+        rows: What Ray returns.
+    """
 
-    def read() -> None:
+    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
+        super().__init__(name="rows", daemon=True)
+        self._rows = rows
+        self._found: queue.Queue[dict[str, Any] | Exception | None] = queue.Queue(MOST_IN_BLOCK)
+        self._left = Event()
+
+    def run(self) -> None:
+        """Read, until there is no more or nobody wants more; the end of the iteration ends the actors."""
         try:
-            for row in rows:
-                put(row)
-                if left.is_set():
-                    return  # which ends the actors
-            put(None)
+            for row in self._rows:
+                self._put(row)
+                if self._left.is_set():
+                    return
+            self._put(None)
         except Exception as error:  # noqa: BLE001  Ray raises many unrelated types
-            put(error)
+            self._put(error)
 
-    Thread(target=read, name="rows", daemon=True).start()
-    try:
-        while not stop.is_set():
-            try:
-                item = found.get(timeout=_WAIT)
-            except queue.Empty:
-                continue
-            if item is None:
+    def _put(self, item: dict[str, Any] | Exception | None) -> None:
+        while not self._left.is_set():
+            with suppress(queue.Full):
+                self._found.put(item, timeout=_WAIT)
                 return
-            if isinstance(item, Exception):
-                words = next(filter(None, str(item).splitlines()), type(item).__name__)
-                raise RunError(f"Ray ended the run: {words}; the same command continues it")
-            yield item
-    finally:
-        left.set()
+
+    def until(self, stop: Event) -> Iterator[dict[str, Any]]:
+        """Return the rows as they come, until told to stop.
+
+        Raises:
+            RunError: Ray has ended the run.
+        """
+        try:
+            while not stop.is_set():
+                with suppress(queue.Empty):
+                    item = self._found.get(timeout=_WAIT)
+                    if item is None:
+                        return
+                    if isinstance(item, Exception):
+                        words = next(filter(None, str(item).splitlines()), type(item).__name__)
+                        raise RunError(f"Ray has ended the run: {words}; the same command continues it")
+                    yield item
+        finally:
+            self._left.set()
 
 
 @ENGINES.add("ray")

@@ -5,12 +5,13 @@ import os
 import secrets
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from alserve import __version__
 from alserve.errors import DeviceError, OptionError
@@ -25,11 +26,15 @@ WAIT_SECONDS = 45
 _STORE_BYTES = 256 << 20
 """Ray's object store, where Ray is started here: names and rows are small."""
 
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-"""Settings of Ray in this process: it reports to nobody, and says nothing but what stands in errors."""
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ENABLE_AUTO_CONNECT": "0"}
+"""Settings of Ray in this process: it reports to nobody, says nothing but what stands in errors, and is not started
+anew by a thread that comes late."""
 
 _NICENESS = {"RAY_worker_niceness": "0"}
 """And where Ray is started here: actors come before other work as this process does; Ray's default puts them last."""
+
+_TELLER = "ray_listen_error_messages"
+"""Ray's thread that prints messages."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ def _connect(given: str | None, opened: ExitStack) -> str:
     try:
         with _silent():
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
+        opened.enter_context(redirect_stdout(cast("TextIO", _WithoutRay(sys.stdout))))
     except Exception as error:  # noqa: BLE001  Ray raises many unrelated types
         raise DeviceError(f"{where}: Ray cannot be used: {_first_words(error)}") from None
     opened.callback(ray.shutdown)
@@ -124,6 +130,19 @@ def _silent() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+class _WithoutRay:
+    """A stream without what Ray tells of lost machines and tasks, in dozens of lines, past its logging."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.current_thread().name == _TELLER else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._stream, name)
 
 
 def _first_words(error: Exception) -> str:
