@@ -9,6 +9,7 @@ is not. The tables go to benchmarks/results/scale.md, with what they mean for te
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +29,10 @@ SMALL = (64, 64)
 """Height and width of the images for memory, in pixels."""
 WARM = 0.3
 """Share of a run after which rates are taken: models are loaded then."""
+COOL = 0.97
+"""Share after which no more is taken: processes end then, and their CPU time is not seen."""
 STORE = 100 << 20
+"""Bytes of the object store of each machine."""
 
 MACHINES, CORES = 100, 8
 """The cluster on paper."""
@@ -77,21 +81,23 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     arguments = parser.parse_args()
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory() as name, cluster() as started:
         folder = Path(name)
         draw(folder, "large", arguments.images, GLAS_SHAPE)
-        pairs = {cores: measure_pairs(folder, cores, arguments.pairs) for cores in (1, 2)}
-        lost = lose_a_machine(folder)
+        pairs = {}
+        for cores in (1, 2):
+            node = started.add_node(num_cpus=1, object_store_memory=STORE)
+            pairs[cores] = measure_pairs(folder, cores, arguments.pairs, started.address)
         memory = []
         for count in arguments.small:
             draw(folder, f"small{count}", count, SMALL)
-            with cluster(2) as (started, _):
-                memory.append((count, segment(folder / f"small{count}", folder / "out", started.address)))
-    load = f"{os.getloadavg()[2]:.0f} other programs wanted the 2 cores meanwhile (load average)"
+            memory.append((count, segment(folder / f"small{count}", folder / "out", started.address)))
+            print(*memory[-1], flush=True)
+        lost = lose_a_machine(folder, started, node)
     how = (
-        f"`python benchmarks/scale.py`: {machine()}; the machines of a cluster are processes of this one, of one core "
-        f"each. {load}: local and Ray runs come in turn, medians of {arguments.pairs} pairs; seconds of CPU are "
-        "less disturbed by others than seconds."
+        f"`python benchmarks/scale.py {' '.join(sys.argv[1:])}`: {machine()}; the machines of the cluster are processes "
+        f"of this one, of one core each. Other work ran meanwhile (load average {os.getloadavg()[2]:.0f}): local and Ray "
+        f"runs come in turn, medians of {arguments.pairs} pairs; seconds of CPU are less disturbed than seconds."
     )
     write_report(
         RESULTS / "scale.md",
@@ -115,14 +121,14 @@ def draw(folder: Path, name: str, images: int, shape: tuple[int, int]) -> None:
 
 
 @contextmanager
-def cluster(nodes: int) -> Iterator[tuple[Any, list[Any]]]:
-    """Start a cluster: a head, on which no image is done, and machines of one core."""
+def cluster() -> Iterator[Any]:
+    """Start a cluster: a head, on which no image is done."""
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
     started = Cluster(initialize_head=True, head_node_args=head)
     try:
-        yield started, [started.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(nodes)]
+        yield started
     finally:
         started.shutdown()
 
@@ -143,15 +149,15 @@ def segment(images: Path, out: Path, address: str | None, threads: int | None = 
     samples: list[Sample] = []
     first = 0.0
     while process.poll() is None:
-        rows = count(out / MANIFEST)
+        rows = count_rows(out / MANIFEST)
         first = first or (time.perf_counter() - started if rows else 0.0)
         if rows and (not samples or rows > samples[-1].rows):
             samples.append(look(process.pid, rows, everything=address is not None))
         time.sleep(0.2)
-    if process.returncode or count(out / MANIFEST) != total:
-        raise SystemExit(f"a run ended with {process.returncode} and {count(out / MANIFEST)} of {total} rows")
+    if process.returncode or count_rows(out / MANIFEST) != total:
+        raise SystemExit(f"a run ended with {process.returncode} and {count_rows(out / MANIFEST)} of {total} rows")
     begin = next(sample for sample in samples if sample.rows >= WARM * total)
-    end = samples[-1]
+    end = next(sample for sample in reversed(samples) if sample.rows <= COOL * total)
     done, seconds = end.rows - begin.rows, end.seconds - begin.seconds
     most = {key: max(sample.memory[key] for sample in samples) for key in end.memory}
     cpu, driver = end.cpu - begin.cpu, end.driver_cpu - begin.driver_cpu
@@ -175,19 +181,18 @@ def look(driver: int, rows: int, *, everything: bool) -> Sample:
     return Sample(time.perf_counter(), rows, cpu, own, memory)
 
 
-def count(path: Path) -> int:
+def count_rows(path: Path) -> int:
     """Count the lines of a file; none where there is no file."""
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def measure_pairs(folder: Path, cores: int, pairs: int) -> list[tuple[Run, Run]]:
+def measure_pairs(folder: Path, cores: int, pairs: int, address: str) -> list[tuple[Run, Run]]:
     """Do the same images locally and on a cluster, in turn."""
     found = []
-    with cluster(cores) as (started, _):
-        for _ in range(pairs):
-            local = segment(folder / "large", folder / "out", None, cores)
-            found.append((local, segment(folder / "large", folder / "out", started.address)))
-            print(cores, *found[-1], flush=True)
+    for _ in range(pairs):
+        local = segment(folder / "large", folder / "out", None, cores)
+        found.append((local, segment(folder / "large", folder / "out", address)))
+        print(cores, *found[-1], flush=True)
     return found
 
 
@@ -224,33 +229,32 @@ def describe_pairs(images: int, pairs: dict[int, list[tuple[Run, Run]]]) -> list
     height, width = GLAS_SHAPE
     return [
         (
-            f"## Speed\n\n{images} drawn JPEGs of {width} x {height}, mask and CAM; once warm: after {100 * WARM:.0f} % of "
-            "the images."
+            f"## Speed\n\n{images} drawn JPEGs of {width} x {height}, mask and CAM; once warm: after "
+            f"{100 * WARM:.0f} % of the images."
         ),
         table(titles, rows),
     ]
 
 
-def lose_a_machine(folder: Path) -> list[str]:
+def lose_a_machine(folder: Path, started: Any, node: Any) -> list[str]:  # noqa: ANN401  Ray's types
     """Kill one of two machines in the middle of a run."""
     out = folder / "out"
     total = sum(1 for _ in (folder / "large").iterdir())
-    with cluster(2) as (started, machines):
-        process = start(folder / "large", out, started.address)
-        while process.poll() is None and count(out / MANIFEST) < total // 3:
-            time.sleep(0.2)
-        before = count(out / MANIFEST)
-        began = time.perf_counter()
-        started.remove_node(machines[0], allow_graceful=False)
-        code = process.wait()
-        seconds = time.perf_counter() - began
+    process = start(folder / "large", out, started.address)
+    while process.poll() is None and count_rows(out / MANIFEST) < total // 3:
+        time.sleep(0.2)
+    before = count_rows(out / MANIFEST)
+    began = time.perf_counter()
+    started.remove_node(node, allow_graceful=False)
+    code = process.wait()
+    seconds = time.perf_counter() - began
     names = [line.split(b'"name": "', 1)[1].split(b'"', 1)[0] for line in (out / MANIFEST).read_bytes().splitlines()]
     masks = sum(1 for _ in (out / "masks").iterdir())
     return [
         "## A machine lost",
         (
-            f"One of two machines killed (SIGKILL) after {before} of {total} images: exit code {code} after {seconds:.0f} s "
-            f"more; {len(names)} rows, {len(set(names))} different, {masks} masks."
+            f"One of two machines killed (SIGKILL) after {before} of {total} images: exit code {code} after "
+            f"{seconds:.0f} s more; {len(names)} rows, {len(set(names))} different, {masks} masks."
         ),
     ]
 
@@ -263,8 +267,8 @@ def describe_memory(memory: Sequence[tuple[int, Run]]) -> list[str]:
     ]
     return [
         (
-            f"## Memory\n\nDrawn JPEGs of {SMALL[1]} x {SMALL[0]}, two machines; the most that was seen, MiB; an actor with "
-            "the process that decodes for it."
+            f"## Memory\n\nDrawn JPEGs of {SMALL[1]} x {SMALL[0]}, two machines; the most that was seen, MiB; an "
+            "actor with the process that decodes for it."
         ),
         table(("images", "driver", "largest actor", "images/s"), rows),
     ]
@@ -293,16 +297,16 @@ def on_paper(pairs: Sequence[tuple[Run, Run]], small: Run) -> list[str]:
     return [
         f"## On paper: {MANY:,} images on {MACHINES} machines of {CORES} cores",
         (
-            "Not measured: worked out from the parts above and from what S3 documents. Each row is what one part alone would "
-            f"allow; the start ({first:.0f} s to the first row here) is small beside it."
+            "Not measured: worked out from the parts above and from what S3 documents. Each row is what one part "
+            f"alone would allow; the start ({first:.0f} s to the first row here) is small beside it."
         ),
         table(("part", "images/s", "hours"), rows),
         (
             f"The bottleneck is {slowest}; then comes {second}. Requests are spread by writing to several prefixes: "
             f"`--shard`, each to its own `--out`, and `alserve merge`; shards have a driver each, too, so that "
             f"N of them lift both limits N times. Without either limit the cores would be done in "
-            f"{MANY * image / cores / 60:.0f} minutes. Cost, at {CORE_HOUR} $ a core-hour, {THOUSAND_PUTS} $ for 1,000 PUT "
-            f"and {THOUSAND_GETS} $ for 1,000 GET: {paid}; idle cores that wait for a bottleneck come on top."
+            f"{MANY * image / cores / 60:.0f} minutes. Cost, at {CORE_HOUR} $ a core-hour, {THOUSAND_PUTS} $ for "
+            f"1,000 PUT and {THOUSAND_GETS} $ for 1,000 GET: {paid}; idle cores that wait for a bottleneck come on top."
         ),
     ]
 
