@@ -95,9 +95,9 @@ def main() -> None:
             print(*memory[-1], flush=True)
         lost = lose_a_machine(folder, started, node)
     how = (
-        f"`python benchmarks/scale.py {' '.join(sys.argv[1:])}`: {machine()}; the machines of the cluster are processes "
-        f"of this one, of one core each. Other work ran meanwhile (load average {os.getloadavg()[2]:.0f}): local and Ray "
-        f"runs come in turn, medians of {arguments.pairs} pairs; seconds of CPU are less disturbed than seconds."
+        f"`python benchmarks/scale.py {' '.join(sys.argv[1:])}`: {machine()}; the machines of the cluster are "
+        "processes of this one, of one core each. Other work ran meanwhile (load average "
+        f"{os.getloadavg()[2]:.0f}): local and Ray runs come in turn, medians of {arguments.pairs} pairs; seconds of CPU are less disturbed than seconds."
     )
     write_report(
         RESULTS / "scale.md",

@@ -14,7 +14,7 @@ from threading import Event, Thread
 from typing import Any
 
 from alserve.errors import RunError
-from alserve.files import write_atomic
+from alserve.files import temporary, write_atomic
 from alserve.folder.engines import ENGINES, Batch, Setup, load_model
 from alserve.folder.engines.ray_actor import BATCHES, ROWS, Actor, Job, dump_batches, load_row
 from alserve.folder.engines.ray_cluster import Cluster, connected
@@ -72,7 +72,7 @@ class RayEngine:
         if not blocks:
             return
         data = read_model(engine.path)
-        token = setup.manifest.with_name(f".{setup.manifest.name}.ray")
+        token = temporary(setup.manifest)  # the next run removes what a killed one leaves
         job = Job(
             engine.path.name,
             engine.sha256,

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 import sys
 import tempfile
 import threading
@@ -22,6 +23,9 @@ from alserve.terminal import say
 
 WAIT_SECONDS = 45
 """Time in which a cluster must have a place for one actor."""
+
+_KNOCK_SECONDS = 10
+"""Time in which the head of a cluster must answer."""
 
 _STORE_BYTES = 256 << 20
 """Ray's object store, where Ray is started here: names and rows are small."""
@@ -98,6 +102,7 @@ def _connect(given: str | None, opened: ExitStack) -> str:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return where
+    _knock(address, where)
     settings: dict[str, Any] = {}
     if address == "local":
         say("starting Ray on this machine, which takes some seconds")
@@ -117,6 +122,18 @@ def _connect(given: str | None, opened: ExitStack) -> str:
         raise DeviceError(f"{where}: Ray cannot be used: {_first_words(error)}") from None
     opened.callback(ray.shutdown)
     return where
+
+
+def _knock(address: str, where: str) -> None:
+    """Check that somebody listens at HOST:PORT: Ray tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DeviceError(f"{where}: cannot be reached: {reason}; give HOST:PORT of its head") from None
 
 
 @contextmanager

@@ -104,9 +104,9 @@ def test_results_are_those_of_the_local_engine(cluster: Any, run: Run, tree: Pat
 
 
 def test_a_lost_machine_loses_and_doubles_nothing(cluster: Any, run: Run, tmp_path: Path) -> None:
-    draw(tmp_path / "in", 400)
+    draw(tmp_path / "in", 200)
     process = run("in", "--out", "out", "--save", "mask", "--engine", "ray", "--address", cluster.address)
-    wait_for_rows(tmp_path / "out", 40, process)
+    wait_for_rows(tmp_path / "out", 30, process)
 
     cluster.remove_node(cluster.machines.pop(), allow_graceful=False)
 
@@ -115,11 +115,11 @@ def test_a_lost_machine_loses_and_doubles_nothing(cluster: Any, run: Run, tmp_pa
     assert all(line.startswith("alserve: ") for line in said[1].splitlines()), said[1]
     names = [row["name"] for row in manifest(tmp_path / "out")]
     assert names == sorted(path.name for path in (tmp_path / "in").iterdir())
-    assert "400 images," in said[0]
+    assert "200 images," in said[0]
 
 
 def test_a_stopped_and_a_killed_run_continue_on_either_engine(run: Run, tmp_path: Path) -> None:
-    draw(tmp_path / "in", 300)
+    draw(tmp_path / "in", 200)
     words = ["in", "--save", "mask", "--out"]
     for number, code, count in ((signal.SIGINT, 130, 10), (signal.SIGKILL, -signal.SIGKILL, 60)):
         process = run(*words, "out", "--engine", "ray")
@@ -131,7 +131,7 @@ def test_a_stopped_and_a_killed_run_continue_on_either_engine(run: Run, tmp_path
         assert all(line.startswith("alserve: ") for line in err.splitlines()), err
         assert ("interrupted after" in out) == (number == signal.SIGINT)
     done = len({row["name"] for row in manifest(tmp_path / "out")})
-    assert 60 <= done < 300
+    assert 60 <= done < 200
 
     last, whole = run(*words, "out"), run(*words, "whole")
 
@@ -158,8 +158,9 @@ def test_a_cluster_that_is_not_there_is_one_line(run: Run, tree: Path) -> None:
     process = run(tree, "--out", "out", "--engine", "ray", "--address", "127.0.0.1:1")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
-    assert err.splitlines()[-1].startswith("alserve: the Ray cluster at 127.0.0.1:1: Ray cannot be used: ")
-    assert len(err.splitlines()) == 1
+    assert err == (
+        "alserve: the Ray cluster at 127.0.0.1:1: cannot be reached: Connection refused; give HOST:PORT of its head\n"
+    )
     assert time.monotonic() - started < 60
 
 
@@ -173,7 +174,8 @@ def test_wrong_options_are_refused(cli: Cli, tree: Path, tmp_path: Path) -> None
 def test_an_actor_that_sees_other_files_says_so(tree: Path, tmp_path: Path, predictor: Predictor) -> None:
     token, image = tmp_path / "out" / ".token", tree / "b.png"
     token.parent.mkdir()
-    job = Job("m.onnx", predictor.engine.sha256, "cpu", 1, 60, True, Options(("mask",)), str(Path.cwd()), token, b"x", None)  # noqa: FBT003, E501
+    options, cwd = Options(("mask",)), str(Path.cwd())
+    job = Job("m.onnx", predictor.engine.sha256, "cpu", 1, 60, True, options, cwd, token, b"x", None)  # noqa: FBT003
     _assert_ends_run(job, "give an --out that all machines of the cluster share")
     token.write_bytes(b"x")
     seen = Version.of(image)
