@@ -97,7 +97,8 @@ def main() -> None:
     how = (
         f"`python benchmarks/scale.py {' '.join(sys.argv[1:])}`: {machine()}; the machines of the cluster are "
         "processes of this one, of one core each. Other work ran meanwhile (load average "
-        f"{os.getloadavg()[2]:.0f}): local and Ray runs come in turn, medians of {arguments.pairs} pairs; seconds of CPU are less disturbed than seconds."
+        f"{os.getloadavg()[2]:.0f}): local and Ray runs come in turn, medians of "
+        f"{arguments.pairs} pairs; seconds of CPU are less disturbed than seconds."
     )
     write_report(
         RESULTS / "scale.md",
