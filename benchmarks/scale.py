@@ -300,7 +300,8 @@ def on_paper(pairs: Sequence[tuple[Run, Run]], small: Run) -> list[str]:
         f"## On paper: {MANY:,} images on {MACHINES} machines of {CORES} cores",
         (
             "Not measured: worked out from the parts above and from what S3 documents. Each row is what one part "
-            f"alone would allow; what a row costs the driver includes what Ray costs it by the second; the start ({first:.0f} s to the first row here) is small beside it."
+            f"alone would allow; what a row costs the driver includes what Ray costs it by the second; "
+            f"the start ({first:.0f} s to the first row here) is small beside it."
         ),
         table(("part", "images/s", "hours"), rows),
         (
