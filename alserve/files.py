@@ -42,7 +42,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         OSError: See `write_atomic`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{_beginning(path.name)}{secrets.token_hex(_RANDOM // 2)}{_UNFINISHED}")
+    unfinished = temporary(path)
     try:
         try:
             with unfinished.open("xb") as file:
@@ -55,6 +55,11 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         if error.filename in {None, str(unfinished)}:
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def temporary(path: Path) -> Path:
+    """Return a new name beside a file, of those that `remove_unfinished` removes."""
+    return path.with_name(f"{_beginning(path.name)}{secrets.token_hex(_RANDOM // 2)}{_UNFINISHED}")
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:

@@ -92,6 +92,17 @@ def segment(
     ] = False,
     overwrite: Overwrite = False,
     no_self_check: NoSelfCheck = False,
+    engine: Annotated[
+        str,
+        typer.Option(help="What does the images: {alserve.folder.engines:ENGINES}; ray is for clusters."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the Ray cluster is: HOST:PORT, or auto on one of its machines.",
+            show_default="$RAY_ADDRESS, else Ray starts on this machine",
+        ),
+    ] = None,
 ) -> None:
     """Segment images and folders.
 
@@ -129,6 +140,8 @@ def segment(
         keep_extension=keep_extension,
         overwrite=overwrite,
         self_check=not no_self_check,
+        engine=engine,
+        address=address,
     )
     print(result)
     raise typer.Exit(result.exit_code)

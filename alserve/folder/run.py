@@ -1,8 +1,8 @@
-"""Do what a folder run has planned: predict the images on all cores, write their output files and the manifest.
+"""Do what a folder run has planned: predict the images, write their output files and the manifest.
 
 Every worker takes an image (or a batch) all the way from bytes to files, so that reading, decoding, prediction,
-encoding and writing overlap. The main thread distributes the work, never more than a few batches ahead, and notes the
-results in order: more images do not take more memory. What the manifest says is done is not done again.
+encoding and writing overlap. An engine (`alserve.folder.engines`) distributes the work; the main thread notes the
+results as they come: more images do not take more memory. What the manifest says is done is not done again.
 """
 
 import errno
@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice, takewhile
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,13 +29,15 @@ from alserve.images.codec import read_file
 from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.outputs import OUTPUTS, Case
-from alserve.parallel import ordered_map
 from alserve.places.place import Place, Version
 from alserve.places.urls import location
 from alserve.postprocessing import UNCHANGED, PostProcessing
 from alserve.predictor import Prediction, Predictor
 from alserve.terminal import say
 from alserve.tiling import Tiling
+
+if TYPE_CHECKING:
+    from alserve.folder.engines import Engine
 
 LARGE_PIXELS = 1_000_000_000
 """An image of more pixels is refused where images are cut into tiles, unless more is allowed."""
@@ -76,27 +78,23 @@ class Options:
 
 
 def run(
-    predictor: Predictor,
-    decoders: Decoders,
+    engine: "Engine",
     planned: Plan,
     manifest: Manifest | PartsManifest,
     options: Options,
     *,
     batch_size: int | None,
-    workers: int,
     stop: threading.Event | None = None,
 ) -> SegmentResult:
     """Do the images that the manifest does not say are done, add a row for each, and list what is left out beside it.
 
     Args:
-        predictor: The model.
-        decoders: What decodes the images.
+        engine: What does the images.
         planned: What to do.
         manifest: Where results are noted.
         options: What to make.
         batch_size: Images a network call. Default: `Engine.batch_size`.
-        workers: Batches worked on at once.
-        stop: When set, no further batch is begun; those begun are finished.
+        stop: When set, no further batch is begun.
 
     Raises:
         RunError: A file cannot be written for a reason that would stop the others too.
@@ -105,12 +103,13 @@ def run(
     _list_left_out(planned)
     todo = planned.gather(image for image in planned.images if not manifest.is_done(image, planned.there))
     planned.out.remove_unfinished(target for image in todo for target in image.targets.values())
-    size = batch_size or predictor.engine.batch_size
-    begun = takewhile(lambda _: not stop.is_set(), _batches(todo, size, predictor.spec.short_side))
+    spec = engine.predictor.spec
+    batches = _batches(todo, batch_size or engine.batch_size, spec.short_side)
+    tiling = options.tiling if engine.counts_tiles else None
     done, failed, start = 0, 0, time.perf_counter()
-    with show_progress(todo, options.tiling, predictor.spec, options.max_pixels) as shown:
+    with show_progress(todo, tiling, spec, options.max_pixels) as shown:
         counting = replace(options, tiling=shown.counted(options.tiling))
-        for rows in ordered_map(lambda batch: _segment_batch(predictor, decoders, batch, counting), begun, workers):
+        for rows in engine.map(batches, counting, stop):
             for row in rows:
                 manifest.add(row)
                 done += 1
@@ -160,10 +159,21 @@ def _batches(images: Iterable[PlannedImage], size: int, short_side: int) -> Iter
             yield from (bucket[first : first + size] for first in range(0, len(bucket), size))
 
 
-def _segment_batch(
+def segment_batch(
     predictor: Predictor, decoders: Decoders, batch: Sequence[PlannedImage], options: Options
 ) -> list[ManifestRow]:
-    """Take some images from bytes to files, and return a manifest row for each."""
+    """Take some images from bytes to files, and return a manifest row for each.
+
+    Args:
+        predictor: The model.
+        decoders: What decodes the images.
+        batch: The images.
+        options: What to make.
+
+    Raises:
+        DeviceError: The device gave up, most often for want of memory.
+        RunError: A file cannot be written for a reason that would stop the others too.
+    """
     pixels = dict[int, Image]()
     rows: list[ManifestRow] = []
     for index, image in enumerate(batch):

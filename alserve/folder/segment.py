@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alserve.errors import DataError, OptionError
+from alserve.folder.engines import ENGINES, LOCAL, Setup
 from alserve.folder.manifest import Manifest
 from alserve.folder.parts import PartsManifest
 from alserve.folder.plan import plan
@@ -14,20 +15,16 @@ from alserve.folder.run import DECODE_TIMEOUT, DEFAULT_SAVE, LARGE_PIXELS, Optio
 from alserve.folder.shards import Rows, Shard
 from alserve.folder.streamed import plan_streamed
 from alserve.folder.summary import write_summary
-from alserve.images.decoders import Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.modelfile import default_model
 from alserve.outputs import OUTPUTS
 from alserve.places.store import Store
 from alserve.places.urls import Location, path_of
 from alserve.postprocessing import PostProcessing
-from alserve.predictor import Predictor, load
-from alserve.runtime.device import AUTO, available_cores
+from alserve.predictor import Predictor
+from alserve.runtime.device import AUTO
 from alserve.terminal import interruptible, say
 from alserve.tiling import Tiling
-
-AT_STORE = 4
-"""Images a core works on at once, where they come from or go to an object store."""
 
 
 def segment(
@@ -53,6 +50,8 @@ def segment(
     keep_extension: bool = False,
     overwrite: bool = False,
     self_check: bool = True,
+    engine: str = LOCAL,
+    address: str | None = None,
 ) -> SegmentResult:
     """Segment images and folders of images; progress goes to standard error.
 
@@ -68,7 +67,8 @@ def segment(
         save: Names of outputs, see `alserve.outputs`: a sequence, or a text with commas.
         device: See `alserve.runtime.device.choose_device`; of no effect on a loaded model.
         threads: Images or batches worked on at once. Default: the cores this process may use, or four times as many
-            where images come from or go to an object store.
+            where images come from or go to an object store. With Ray, in each process that has a model, which takes as
+            many cores. Default there: 1, and beside a GPU its share of the cores.
         batch_size: Images a network call. Default: `Engine.batch_size`.
         threshold: Probability, 0 to 1, above which a pixel is foreground. Default: the model's own.
         smooth: Standard deviation, in pixels, by which the edges of the mask are smoothed.
@@ -86,15 +86,18 @@ def segment(
         overwrite: Replace earlier results.
         self_check: Refuse a model whose answers here are not those of the trained network; of no effect on a loaded
             model.
+        engine: What does the images, see `alserve.folder.engines`: "local" for this machine, "ray" for all machines of
+            a Ray cluster.
+        address: Where the Ray cluster is reached. Default: `RAY_ADDRESS`, else Ray is started on this machine.
 
     Returns:
         How it went. An image that cannot be read is noted in the manifest and does not stop the rest.
 
     Raises:
-        OptionError: An output is unknown, or the mask cannot be made so.
+        OptionError: An output or the engine is unknown, or the mask cannot be made so.
         DataError: Another option is out of range, there are no images, or two of them would write the same file.
         ModelError: The model cannot be used.
-        DeviceError: The device cannot be used.
+        DeviceError: The device cannot be used, or the cluster cannot be reached or has no place for it.
         RunError: `out` holds other results, another process writes to it, or it cannot be written.
 
     Example:
@@ -107,23 +110,32 @@ def segment(
         raise DataError("--overlap is for tiles; give --tile too")
     if not decode_timeout > 0:
         raise DataError(f"--decode-timeout {decode_timeout}: give more than 0 seconds")
+    open_engine = ENGINES.find(engine)
+    if address is not None and engine == LOCAL:
+        raise OptionError("--address is of a cluster; give --engine ray too")
     places = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     planned = _plan(places, out, save=names, shard=part, keep_extension=keep_extension, overwrite=overwrite)
-    cores = threads or available_cores()
-    decoding = min(cores, len(planned.images)) or 1
-    workers = min(threads or cores * _waiting(places, out), len(planned.images)) or 1
-    with Decoders(decoding, decode_timeout) as decoders:  # they start while the model is loaded
-        predictor = _load(model, device, max(1, min(cores, available_cores()) // workers), self_check=self_check)
-        tiling = None if tile is None else Tiling.of(tile, overlap, predictor.spec)
+    count = len(planned.images)
+    setup = Setup(
+        model or default_model(),
+        planned.out,
+        part.manifest,
+        count,
+        device,
+        threads,
+        decode_timeout,
+        self_check,
+        waits=any(path_of(location) is None for location in (*places, out)),
+        address=address,
+    )
+    with open_engine(setup) as opened:
+        tiling = None if tile is None else Tiling.of(tile, overlap, opened.predictor.spec)
         pixels = max_pixels or (MAX_PIXELS if tiling is None else LARGE_PIXELS)
         options = Options(names, tiling, pixels, keep_extension, post)
-        engine = predictor.engine
-        with interruptible() as stop, _open_manifest(planned, engine.sha256, options, overwrite=overwrite) as notes:
-            images = count_images(len(planned.images))
-            say(f"{images}, {engine.path.name} on {engine.device} ({engine.device_reason}), {workers} at once")
-            result = run(
-                predictor, decoders, planned, notes, options, batch_size=batch_size, workers=workers, stop=stop
-            )
+        sha256 = opened.predictor.engine.sha256
+        with interruptible() as stop, _open_manifest(planned, sha256, options, overwrite=overwrite) as notes:
+            say(f"{count_images(count)}, {opened.describe()}")
+            result = run(opened, planned, notes, options, batch_size=batch_size, stop=stop)
     if part.count == 1 and not result.interrupted:
         write_summary(planned.out, Rows({part: planned.out}))
     return result
@@ -159,22 +171,8 @@ def _plan(inputs: Sequence[Location], out: Location, **options: Any) -> Plan:  #
     return plan(here, folder, **options)
 
 
-def _waiting(inputs: Sequence[Location], out: Location) -> int:
-    """Return how many images a core works on at once: those of a store wait for it most of the time."""
-    return 1 if all(path_of(location) is not None for location in (*inputs, out)) else AT_STORE
-
-
 def _open_manifest(planned: Plan, model: str, options: Options, *, overwrite: bool) -> Manifest | PartsManifest:
     name, made = planned.shard.manifest, options.describe()
     if isinstance(planned.out, Store):
         return PartsManifest(planned.out, name, model=model, options=made, overwrite=overwrite)
     return Manifest(Path(planned.out.path(name)), model=model, options=made, overwrite=overwrite)
-
-
-def _load(model: Location | Predictor | None, device: str, threads: int, *, self_check: bool) -> Predictor:
-    if isinstance(model, Predictor):
-        return model
-    predictor = load(model or default_model(), device=device, threads=threads, self_check=self_check)
-    if note := predictor.engine.unchecked:
-        say(note)
-    return predictor

@@ -48,7 +48,7 @@ class Engine:
     ) -> None:
         data = read_model(path)
         self.path = Path(path)
-        self._name = str(path)  # a path would lose a slash of a URL
+        self.location = path  # a URL as a path would lose a slash
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.spec, self.references = read_metadata(data, str(path))
         chosen, self._runtime = _open(data, self.path, device, threads or available_cores())
@@ -91,7 +91,7 @@ class Engine:
     @property
     def where(self) -> str:
         """Model and device, for messages."""
-        return f"{self._name} on {self.device}"
+        return f"{self.location} on {self.device}"
 
     def deviation(self) -> Deviation:
         """Compare the model with the answers that it carries; it must carry some.

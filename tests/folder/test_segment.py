@@ -15,6 +15,7 @@ from PIL import Image
 from alserve import Predictor
 from alserve.errors import DeviceError, OptionError, RunError
 from alserve.files import write_atomic
+from alserve.folder.engines.local import LocalEngine
 from alserve.folder.manifest import MANIFEST, Manifest
 from alserve.folder.plan import plan
 from alserve.folder.result import SegmentResult
@@ -129,7 +130,7 @@ def test_a_file_that_goes_away_while_running_fails_alone(tree: Path, predictor: 
         Decoders(2, 60) as decoders,
         Manifest(out / MANIFEST, model=predictor.engine.sha256, options=options.describe()) as notes,
     ):
-        result = run(predictor, decoders, planned, notes, options, batch_size=None, workers=2)
+        result = run(LocalEngine(predictor, decoders, 2), planned, notes, options, batch_size=None)
     assert (result.images, result.failed) == (len(SIZES), 1)
     assert "No such file" in {row["name"]: row["error"] for row in manifest(out)}["b.png"]
 
@@ -212,7 +213,7 @@ def test_an_image_that_becomes_a_pipe_or_a_folder_fails_alone(tmp_path: Path, pr
         Decoders(1, 60) as decoders,
         Manifest(tmp_path / "out" / MANIFEST, model=predictor.engine.sha256, options=options.describe()) as notes,
     ):
-        result = run(predictor, decoders, planned, notes, options, batch_size=3, workers=1)
+        result = run(LocalEngine(predictor, decoders, 1), planned, notes, options, batch_size=3)
     assert (result.images, result.failed) == (3, 2)
     errors = {row["name"]: row["error"] for row in rows(tmp_path / "out" / MANIFEST)}
     assert errors == {"a.png": "cannot be read: it is a pipe", "b.png": "cannot be read: it is a folder", "c.png": None}
