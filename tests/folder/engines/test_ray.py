@@ -17,9 +17,11 @@ from alserve import Predictor
 from alserve.errors import DeviceError, RunError
 from alserve.folder.engines import ray_cluster
 from alserve.folder.engines.ray_actor import BATCHES, ROWS, Actor, Job, load_row
-from alserve.folder.manifest import MANIFEST, Version
+from alserve.folder.manifest import MANIFEST
+from alserve.folder.planned import PlannedImage
 from alserve.folder.run import Options
 from alserve.folder.segment import segment
+from alserve.places.disk import Disk
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'alserve[ray]'"),
@@ -171,15 +173,14 @@ def test_wrong_options_are_refused(cli: Cli, tree: Path, tmp_path: Path) -> None
 
 
 def test_an_actor_that_sees_other_files_says_so(tree: Path, tmp_path: Path, predictor: Predictor) -> None:
-    token, image = tmp_path / "out" / ".token", tree / "b.png"
-    token.parent.mkdir()
-    options, cwd = Options(("mask",)), str(Path.cwd())
-    job = Job("m.onnx", predictor.engine.sha256, "cpu", 1, 60, True, options, cwd, token, b"x", None)  # noqa: FBT003
+    out, options, cwd = Disk(tmp_path / "out"), Options(("mask",)), str(Path.cwd())
+    job = Job("m.onnx", predictor.engine.sha256, "cpu", 1, 60, True, options, cwd, out, ".token", b"x", None)  # noqa: FBT003
     _assert_ends_run(job, "give an --out that all machines of the cluster share")
-    token.write_bytes(b"x")
-    seen = Version.of(image)
+    out.write(".token", b"x")
+    image, gone = (PlannedImage(Disk(tree), name, name, out, ("mask",)) for name in ("b.png", "gone.png"))
+    seen = image.look()
     assert seen
-    changed = [(tree / "gone.png", seen), (image, seen._replace(bytes=seen.bytes + 1))]
+    changed = [(gone, seen), (image, seen._replace(bytes=seen.bytes + 1))]
     for witness in changed:
         _assert_ends_run(Job(**{**vars(job), "witness": witness}), "where all machines of the cluster see them")
 
