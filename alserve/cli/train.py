@@ -156,6 +156,16 @@ def train(
         ),
     ] = None,
     device: TrainingDevice = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes on each machine that share the training: one for each GPU, or without GPUs for some cores.",
+        ),
+    ] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; torchrun or Slurm starts the command in every process of each.")
+    ] = 1,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -181,7 +191,17 @@ def train(
         return f"--set {name}={value}" if name in assigned else f"--{name.replace('_', '-')} {value}"
 
     settings = Settings.of(preset, {**Settings.among(arguments), **assigned}, typed)
-    result = train_run(data, out, settings, masks=masks, oracle=oracle, device=device, overwrite=overwrite)
+    result = train_run(
+        data,
+        out,
+        settings,
+        masks=masks,
+        oracle=oracle,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        overwrite=overwrite,
+    )
     if result.waiting:
         raise typer.Exit(WAITING)
 
