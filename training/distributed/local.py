@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 LOOK_SECONDS = 0.2
 """Interval at which it is looked whether a process has ended."""
 
-GRACE_SECONDS = 20
+GRACE_SECONDS = 10
 """After that, a process that still waits for one that has ended is ended too: not every connection tells."""
 
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
