@@ -1,5 +1,7 @@
 """A batch that two processes share: each result is that of one process."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,17 @@ from training.model.phases import ClassifierPhase, SegmenterPhase
 SIDE = 64
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
 """Rounding of float32, over the largest value and beside it."""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[LocalGroup]:
+    """A group of two, which do what is in tests/jobs.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        group = LocalGroup(0, 2, "cpu")
+        yield group
+        group.close(0)
 
 
 def assert_alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from drawn import UNTRAINED, settings
-from jobs import killed
+from jobs import killed, whole_of_each
 
 from alserve.errors import DataError, DeviceError, RunError
 from alserve.runtime.device import available_cores
@@ -75,15 +76,14 @@ def test_a_batch_that_cannot_be_shared_evenly() -> None:
         check_shares(settings(batch=6, class_batch=4), 3)
 
 
-def test_a_process_that_is_killed_in_its_work_is_named_and_the_next_group_works() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-        for _ in range(2):
-            group = LocalGroup(0, 2, "cpu")
-            try:
-                with pytest.raises(
-                    RunError, match=r"process 2 of 2 was ended by SIGKILL.*; the same command continues"
-                ):
-                    group.run(killed)
-            finally:
-                group.close(2)
+def test_a_process_that_is_killed_in_its_work_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    group = LocalGroup(0, 2, "cpu")
+    lost = r"process 2 of 2 was ended by SIGKILL.*; the same command continues"
+    try:
+        for job in (killed, whole_of_each):
+            with pytest.raises(RunError, match=lost):
+                group.run(job)
+    finally:
+        group.close(2)
+    assert not torch.distributed.is_initialized()

@@ -55,7 +55,7 @@ def run_on_cluster(
     if not jobs:
         return
     with _connected(address) as ray:
-        resources = _share([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, at_once)
+        resources = share([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, at_once)
         task = ray.remote(**resources)(_run)
         threads, folder = int(resources["num_cpus"]), str(Path.cwd())
         running = {
@@ -84,7 +84,7 @@ def _run(job: str, log: str, folder: str, threads: int, version: str) -> str | N
         return f"{error.filename}: {error.strerror}; machines of a cluster need storage that they share"
 
 
-def _share(machines: Sequence[Mapping[str, float]], jobs: Sequence[RunJob], at_once: int) -> dict[str, float]:
+def share(machines: Sequence[Mapping[str, float]], jobs: Sequence[RunJob], at_once: int) -> dict[str, float]:
     """Return what each task takes, so that so many fit on the smallest machine.
 
     Args:

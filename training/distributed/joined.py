@@ -47,8 +47,10 @@ class JoinedGroup(Group):
             where: URL of the place where they meet, see `torch.distributed.init_process_group`.
 
         Raises:
-            RunError: One did not come.
+            RunError: One did not come, or this process is of another such group.
         """
+        if distributed.is_initialized():
+            raise RunError("torch.distributed is in use in this process already; train in another")
         backend = "nccl" if self.accelerator == "gpu" else "gloo"
         rank, size = self.ranks.rank, self.ranks.size
         try:

@@ -89,4 +89,4 @@ def _joined(environment: ClusterEnvironment, devices: int, accelerator: str, whe
 
 def _check_devices(devices: int, accelerator: str) -> None:
     if accelerator == "gpu" and devices > (gpus := torch.cuda.device_count()):
-        raise DeviceError(f"--devices {devices}: this process sees {gpus} GPU{'s' if gpus > 1 else ''}")
+        raise DeviceError(f"--devices {devices}: this process sees {gpus} GPU{'' if gpus == 1 else 's'}")
