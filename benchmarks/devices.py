@@ -59,7 +59,7 @@ def main() -> None:
         RESULTS / "devices.md",
         "Devices",
         f"`python benchmarks/devices.py --steps {given.steps} --repeats {given.repeats}`, on {machine()}; load average "
-        f"{os.getloadavg()[1]:.0f} in the last five minutes. Where there is other work, more processes get a larger share.",
+        f"{os.getloadavg()[1]:.0f} in the last minutes: more processes then get a larger share.",
         "Segmentation phase by consistency with the default settings: batch 6 and class_batch 4, "
         f"encoder tf_efficientnet_lite0, working size {SIDE}; seconds a step, median and range.",
         table(["", "s a step", "range", "speed", "weights apart"], rows),

@@ -93,14 +93,15 @@ class JoinedGroup(Group):
         Args:
             code: The exit code of those that end because of an error; 0 where there is none.
         """
-        if not self._busy:
+        if self._control is not None and not self._busy:
             with suppress(RuntimeError):  # one that has ended before needs no more
                 self._exchange(code)
         self.leave()
 
     def leave(self) -> None:
         """Close the connections."""
-        if distributed.is_initialized():
+        if self._control is not None:
+            self._control = None
             distributed.destroy_process_group()
 
     def what_is_lost(self) -> str:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -27,6 +27,9 @@ LOOK_SECONDS = 0.2
 
 GRACE_SECONDS = 10
 """After that, a process that still waits for one that has ended is ended too: not every connection tells."""
+
+LEAVING_SECONDS = 5
+"""How long a process may take to end when there is no more work."""
 
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 """The network interface that nobody outside of the machine reaches, by `sys.platform`."""
@@ -65,13 +68,15 @@ class LocalGroup(JoinedGroup):
         with _loopback():
             self.join(f"file://{file}")
 
-    def close(self, code: int) -> None:  # noqa: ARG002
-        """End the others, which hold nothing."""
-        for process in self._others:
+    def close(self, code: int) -> None:
+        """End the others, at once where they do not do so by themselves: they hold nothing."""
+        others, self._others = self._others, []
+        super().close(code)
+        for process in others:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0 if self._busy else LEAVING_SECONDS)
             process.kill()
             process.wait()
-        self._others = []
-        self.leave()
         if self._folder is not None:
             self._folder.cleanup()
 
