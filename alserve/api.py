@@ -40,6 +40,8 @@ def train(
     validation_masks: bool = False,
     seed: int = 0,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     overwrite: bool = False,
     settings: Mapping[str, Any] | None = None,
     progress: Callable[[Mapping[str, Any]], None] | None = None,
@@ -76,6 +78,8 @@ def train(
             half.
         seed: Determines everything that is random.
         device: "auto", "cpu" or "cuda".
+        devices: Processes on each machine that share the training, each with a GPU of its own where there are GPUs.
+        nodes: Machines; torchrun or Slurm starts every process, and each makes this call.
         overwrite: Replace an earlier run in `out`.
         settings: Any other of `training.settings.Settings`, by name.
         progress: Called after every round with its record.
@@ -104,6 +108,8 @@ def train(
         masks=None if masks is None else Path(masks),
         oracle=oracle,
         device=device,
+        devices=devices,
+        nodes=nodes,
         overwrite=overwrite,
         progress=progress,
     )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,8 +13,9 @@ from alserve.modelfile import ClassNames
 from alserve.terminal import say
 from training.annotate.oracle import Oracle
 from training.annotate.oracles import open_oracle
+from training.distributed.start import training_group
 from training.learning.algorithm import Record, learn
-from training.learning.data import read_images
+from training.learning.data import IN_MEMORY, read_images
 from training.learning.empty_classes import check_empty_classes
 from training.learning.learner import Learner
 from training.model.trainer import Trainer
@@ -31,6 +33,8 @@ def train_run(
     masks: Path | None = None,
     oracle: str = "data",
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     overwrite: bool = False,
     cache: Path | None = None,
     progress: Callable[[Record], None] | None = None,
@@ -44,6 +48,8 @@ def train_run(
         masks: See `alserve.measure.dataset.load_dataset`.
         oracle: Where masks come from, see `training.annotate.oracles.open_oracle`.
         device: "auto", "cpu" or "cuda".
+        devices: Processes on each machine that share the training, each with a GPU of its own where there are GPUs.
+        nodes: Machines; of more than one, each of their processes makes this call, started by torchrun or Slurm.
         overwrite: Remove what an earlier run left in `out`.
         cache: Folder for what several runs have in common, computed once. Default: nothing is shared.
         progress: Called with the record of each round that is finished.
@@ -54,11 +60,42 @@ def train_run(
 
     Raises:
         DataError: The data do not fit together, a mask cannot be used, or the budget is larger than the pool.
-        DeviceError: The device that was asked for cannot be used.
-        RunError: `out` holds something else.
+        DeviceError: The device that was asked for cannot be used, or there are not so many.
+        RunError: `out` holds something else, or one of several processes has ended.
     """
     started = time.monotonic()
     trainer = Trainer(settings, device)
+    check_shares(settings, devices * nodes)
+    with training_group(devices, nodes, trainer.accelerator) as group:
+        if group.ranks.rank == 0:
+            _run(
+                data,
+                out,
+                replace(trainer, group=group),
+                masks=masks,
+                oracle=oracle,
+                overwrite=overwrite,
+                cache=cache,
+                progress=progress,
+                started=started,
+            )
+    return RunResult.read(out)
+
+
+def _run(
+    data: Path,
+    out: Path,
+    trainer: Trainer,
+    *,
+    masks: Path | None,
+    oracle: str,
+    overwrite: bool,
+    cache: Path | None,
+    progress: Callable[[Record], None] | None,
+    started: float,
+) -> None:
+    """Run Algorithm 1; see `train_run`."""
+    settings = trainer.settings
     source = open_oracle(oracle, out)
     dataset = load_dataset(data, masks)
     check_budget(dataset, settings, source)
@@ -77,7 +114,8 @@ def train_run(
     finished = False
     try:
         with run:
-            images = read_images(dataset, settings.short_side, run.image_file(settings.short_side))
+            in_memory = IN_MEMORY if trainer.group.ranks.size == 1 else 0  # several processes share a file
+            images = read_images(dataset, settings.short_side, run.image_file(settings.short_side), in_memory)
             run.begin()  # an earlier run is replaced by none whose data cannot be read
             finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
             if finished:
@@ -85,10 +123,26 @@ def train_run(
                 run.remove_images()
     finally:
         source.end(out / "report.html" if finished else None)
-    result = RunResult.read(out)
     if finished:
+        result = RunResult.read(out)
         say(f"{result.model} is the model, {result.report} shows what it learned")
-    return result
+
+
+def check_shares(settings: Settings, size: int) -> None:
+    """Refuse batches that several processes cannot share evenly.
+
+    Args:
+        settings: The sizes of batches.
+        size: Number of processes.
+
+    Raises:
+        DataError: Says which setting would do.
+    """
+    for name in ("batch", "class_batch") if settings.looks_at_all_images else ("batch",):
+        if (images := getattr(settings, name)) % size:
+            raise DataError(
+                f"{size} processes cannot share {name} {images} evenly; add --set {name}={-(-images // size) * size}"
+            )
 
 
 def check_budget(dataset: Dataset, settings: Settings, oracle: Oracle) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -156,6 +156,16 @@ def train(
         ),
     ] = None,
     device: TrainingDevice = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes on each machine that share the training: one for each GPU, or without GPUs for some cores.",
+        ),
+    ] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; torchrun or Slurm starts the command in every process of each.")
+    ] = 1,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -181,7 +191,17 @@ def train(
         return f"--set {name}={value}" if name in assigned else f"--{name.replace('_', '-')} {value}"
 
     settings = Settings.of(preset, {**Settings.among(arguments), **assigned}, typed)
-    result = train_run(data, out, settings, masks=masks, oracle=oracle, device=device, overwrite=overwrite)
+    result = train_run(
+        data,
+        out,
+        settings,
+        masks=masks,
+        oracle=oracle,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        overwrite=overwrite,
+    )
     if result.waiting:
         raise typer.Exit(WAITING)
 
@@ -232,8 +252,20 @@ def experiment(
     out: Annotated[Path, typer.Option(help="Folder for all runs; the same command again continues.")],
     data: Annotated[Path | None, typer.Option(help="Folder or CSV, as for 'train'.", show_default="the file's")] = None,
     masks: Masks = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once; they share the cores, and the GPUs in turn.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at once on each machine; they share the cores, and the GPUs in turn.")
+    ] = 1,
     device: TrainingDevice = "auto",
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="What does the runs: local or ray; ray is for clusters.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the Ray cluster is: HOST:PORT, or auto on one of its machines.",
+            show_default="$RAY_ADDRESS, else Ray starts on this machine",
+        ),
+    ] = None,
 ) -> None:
     """Compare methods over seeds: a run of each, what they share computed once, and a report of all.
 
@@ -245,7 +277,9 @@ def experiment(
     need_training()
     from training.compare.experiment import run_experiment  # noqa: PLC0415
 
-    failures = run_experiment(config, out, data=data, masks=masks, jobs=jobs, device=device)
+    failures = run_experiment(
+        config, out, data=data, masks=masks, jobs=jobs, device=device, engine=engine, address=address
+    )
     for failure in failures:
         print(f"alserve: {failure}", file=sys.stderr)
     raise typer.Exit(int(bool(failures)))

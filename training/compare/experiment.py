@@ -1,19 +1,21 @@
 """An experiment: methods x seeds, each a run of its own, from one YAML file."""
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from unicodedata import normalize
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alserve.errors import DataError, RunError
+from alserve.errors import DataError, OptionError, RunError
 from alserve.measure.dataset import load_dataset
 from alserve.paths import below
 from alserve.registry import suggest
 from alserve.terminal import progress, say
 from training.annotate.oracle import SimulatedOracle
+from training.compare.cluster import run_on_cluster
 from training.compare.jobs import RunJob, run_jobs
 from training.learning.algorithm import describe
 from training.model.trainer import Trainer
@@ -27,6 +29,9 @@ from training.train import check_budget
 Model = TypeVar("Model", bound=BaseModel)
 MOST_BYTES = 256 << 10
 """Largest size of an experiment's file."""
+
+Engine = Literal["local", "ray"]
+"""What does the runs."""
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
@@ -123,6 +128,8 @@ def run_experiment(
     masks: Path | None = None,
     jobs: int = 1,
     device: str = "auto",
+    engine: Engine = "local",
+    address: str | None = None,
 ) -> list[str]:
     """Train what is not trained yet, several runs at once, and write the report of all.
 
@@ -131,42 +138,27 @@ def run_experiment(
         out: Folder for it all: a run NAME-SEED each, `logs/`, `cache/`, and the report.
         data: The data set, in place of the file's.
         masks: Its folder of masks.
-        jobs: Runs at once. They share this machine's cores, and its GPUs in turn.
+        jobs: Runs at once on each machine. They share its cores and its GPUs.
         device: See `training.model.trainer.Trainer`.
+        engine: What does the runs: this machine ("local"), or a Ray cluster ("ray"), where `config`, the data and `out`
+            are on storage that all machines share.
+        address: Where the cluster is, see `training.compare.cluster.run_on_cluster`.
 
     Returns:
         A line about every run that failed; the others are done.
 
     Raises:
         DataError: The file or the data do not fit.
-        DeviceError: The device cannot be used.
+        DeviceError: The device cannot be used, or the cluster.
+        OptionError: Ray is not installed, or an address is of no use.
     """
+    if address is not None and engine == "local":
+        raise OptionError("--address names a Ray cluster; add --engine ray")
     experiment = read_experiment(config)
-    source = data or (config.parent / experiment.data if experiment.data else None)
-    if source is None:
-        raise DataError(f"{config}: names no data set; add 'data' to it, or give --data")
-    if experiment.masks and data is None and masks is None:
-        masks = config.parent / experiment.masks
-    dataset = load_dataset(source, masks)
-    for method in experiment.methods:
-        settings = settings_of(experiment, method, experiment.seeds[0])
-        check_budget(dataset, settings, SimulatedOracle())
-        weights_fingerprint(settings.encoder_weights)  # a file that cannot be read: nothing is begun
-        Trainer(settings, device)  # a device that cannot be used: nothing is begun
-    fingerprint = dataset.fingerprint()
-    planned = [
-        RunJob(
-            name=f"{method}-{seed}",
-            data=source,
-            masks=masks,
-            out=below(out, f"{method}-{seed}", config),
-            settings=settings_of(experiment, method, seed),
-            device=device,
-            cache=out / "cache",
-        )
-        for method in experiment.methods
-        for seed in experiment.seeds
-    ]
+    planned, fingerprint = _plan(config, experiment, out, data, masks, device)
+    if engine == "local":
+        for job in planned:
+            Trainer(job.settings, device)  # a device that cannot be used: nothing is begun
     waiting = [job for job in planned if not _is_finished(job, fingerprint)]
     if finished := len(planned) - len(waiting):
         say(f"{finished} of {len(planned)} runs were finished before")
@@ -182,13 +174,44 @@ def run_experiment(
         say(failures.get(job.name) or f"{job.name}: {describe(read_rounds(job.out)[-1])}")
 
     total = rounds_left()
+    run_all = partial(run_on_cluster, address=address) if engine == "ray" else run_jobs
     with progress(total, unit="rounds") as show:
-        run_jobs(waiting, out / "logs", jobs, done, lambda: show(total - rounds_left()))
+        run_all(waiting, out / "logs", jobs, done, lambda: show(total - rounds_left()))
     if not failures:
         remove_images(out / "cache")
     if len(failures) < len(planned):
         say(f"{report_folders([out])} shows what they learned")
     return list(failures.values())
+
+
+def _plan(
+    config: Path, experiment: Experiment, out: Path, data: Path | None, masks: Path | None, device: str
+) -> tuple[list[RunJob], str]:
+    """Return all runs, whose data and settings fit together, and the fingerprint of the data."""
+    source = data or (config.parent / experiment.data if experiment.data else None)
+    if source is None:
+        raise DataError(f"{config}: names no data set; add 'data' to it, or give --data")
+    if experiment.masks and data is None and masks is None:
+        masks = config.parent / experiment.masks
+    dataset = load_dataset(source, masks)
+    for method in experiment.methods:
+        settings = settings_of(experiment, method, experiment.seeds[0])
+        check_budget(dataset, settings, SimulatedOracle())
+        weights_fingerprint(settings.encoder_weights)  # a file that cannot be read: nothing is begun
+    jobs = [
+        RunJob(
+            name=f"{method}-{seed}",
+            data=source,
+            masks=masks,
+            out=below(out, f"{method}-{seed}", config),
+            settings=settings_of(experiment, method, seed),
+            device=device,
+            cache=out / "cache",
+        )
+        for method in experiment.methods
+        for seed in experiment.seeds
+    ]
+    return jobs, dataset.fingerprint()
 
 
 def _rounds_done(job: RunJob) -> int:

@@ -3,9 +3,6 @@
 import json
 import os
 import queue
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from alserve.runtime.device import available_cores
+from training.compare.process import Process, run_process
 from training.settings import Settings
 
 
@@ -44,14 +42,15 @@ class RunJob(BaseModel):
 LOOK_SECONDS = 2.0
 """Interval at which progress is looked at."""
 
-Process = subprocess.Popen[bytes]
+Done = Callable[[RunJob, str | None], None]
+"""Called as each run ends, with what went wrong, if anything did."""
 
 
 def run_jobs(
     jobs: Sequence[RunJob],
     logs: Path,
     at_once: int,
-    done: Callable[[RunJob, str | None], None],
+    done: Done,
     look: Callable[[], None],
 ) -> None:
     """Run all jobs.
@@ -60,7 +59,7 @@ def run_jobs(
         jobs: The runs, in the order in which they start.
         logs: Folder for `NAME.log`, to which a run's output is appended.
         at_once: Number of runs at the same time.
-        done: Called as each run ends, with what went wrong, if anything did.
+        done: See `Done`.
         look: Called every `LOOK_SECONDS` while they run, and as each ends.
     """
     running: set[Process] = set()
@@ -71,7 +70,7 @@ def run_jobs(
     def work(job: RunJob) -> str | None:
         place = free.get()
         try:
-            return _run(job, logs / f"{job.name}.log", {**os.environ, **place}, running)
+            return run_process(job.as_json(), logs / f"{job.name}.log", {**os.environ, **place}, running)
         finally:
             free.put(place)
 
@@ -89,30 +88,6 @@ def run_jobs(
             for process in list(running):
                 process.kill()  # a run saves its state after every pass
             raise
-
-
-def _run(job: RunJob, log: Path, environment: Mapping[str, str], running: set[Process]) -> str | None:
-    """Run one job in a process of its own, which Ctrl-C does not reach; return what went wrong."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "training.compare.worker", job.as_json()]
-    with (
-        log.open("ab") as file,
-        subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment, start_new_session=True
-        ) as process,
-    ):
-        running.add(process)
-        code = process.wait()
-        running.discard(process)
-    if code < 0:
-        return f"ended by {signal.Signals(-code).name}"
-    return _last_words(log) if code else None
-
-
-def _last_words(log: Path) -> str:
-    """Return the last line of a log: the error, where a run has failed."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("alserve: ") if lines else "its log is empty"
 
 
 def places(at_once: int, gpus: Sequence[str]) -> Iterator[dict[str, str]]:

@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics.classification import MulticlassAccuracy
 
+from training.distributed.ranks import Ranks
 from training.model.consistency import cut_mix, mean_teacher, ramp_up, told_by_class
 from training.model.losses import consistency_loss, dice_loss, mask_loss
 from training.model.network import JointNet
@@ -20,8 +21,13 @@ Batch = Mapping[str, Tensor]
 
 
 class Phase(lightning.LightningModule):
-    """What both phases share: the network, the optimiser, one learning-rate cycle."""
+    """What both phases share: the network, the optimiser, one learning-rate cycle.
 
+    Where several processes share a batch, each has a part of it, and all derive the loss of the whole.
+    """
+
+    ranks = Ranks()
+    """The processes that share a batch."""
     keeps_statistics = True
     """Keep the encoder's batch-norm statistics where its weights learn: of a few images they would tell the classes."""
 
@@ -36,7 +42,7 @@ class Phase(lightning.LightningModule):
         own = set(net.encoder.parameters())
         self.encoder_learns = any(own & set(module.parameters()) for module, _ in self.trained)
 
-    def on_fit_start(self) -> None:
+    def setup(self, stage: str) -> None:  # noqa: ARG002
         """Train what has a learning rate; keep everything else as it is, batch-norm statistics and dropout too."""
         self.net.eval().requires_grad_(requires_grad=False)
         for module, _ in self.trained:
@@ -57,8 +63,24 @@ class Phase(lightning.LightningModule):
         """Return the encoder's feature maps; in float32 where it learns on a CPU, twice as quick there as bfloat16."""
         device = images.device.type
         half = torch.is_autocast_enabled(device) and not (self.encoder_learns and device == "cpu")
-        with torch.set_grad_enabled(self.encoder_learns), torch.autocast(device, torch.bfloat16, enabled=half):
+        with (
+            torch.set_grad_enabled(self.encoder_learns),
+            torch.autocast(device, torch.bfloat16, enabled=half),
+            self.ranks.whole_batches(),
+        ):
             return self.net.encode(images)
+
+    def classify(self, features: list[Tensor]) -> Tensor:
+        """Return the logits of the whole batch, float32 [batch, classes], of this process's feature maps."""
+        with self.ranks.whole_batches():
+            logits, _cams = self.net.classify(features)
+        return self.ranks.whole(logits.float())
+
+    def segment(self, features: list[Tensor]) -> Tensor:
+        """Return the foreground logits of the whole batch, float32 [batch, height, width]."""
+        with self.ranks.whole_batches():
+            logits = self.net.segment(features)
+        return self.ranks.whole(logits.float())
 
 
 class ClassifierPhase(Phase):
@@ -74,15 +96,15 @@ class ClassifierPhase(Phase):
         rates = [(encoder, rate), (net.cam_head, 4 * rate)]
         super().__init__(net, rates, settings.classifier_steps, settings.weight_decay)
         self.keeps_statistics = settings.pretrained or settings.encoder_weights is not None
-        self.accuracy = MulticlassAccuracy(net.classes, average="micro")
+        self.accuracy = MulticlassAccuracy(net.classes, average="micro", sync_on_compute=False)
 
     def training_step(self, batch: Batch, step: int) -> Tensor:
         """Return the cross-entropy of one batch."""
         if step == self.steps // 2:
             self.accuracy.reset()
-        logits, _cams = self.net.classify(self.encode(batch["image"]))
-        loss = functional.cross_entropy(logits.float(), batch["label"])
-        self.log_dict({"loss": loss, "accuracy": self.accuracy(logits, batch["label"])})
+        logits, labels = self.classify(self.encode(batch["image"])), self.ranks.whole(batch["label"])
+        loss = functional.cross_entropy(logits, labels)
+        self.log_dict({"loss": loss, "accuracy": self.accuracy(logits, labels)})
         return loss
 
 
@@ -104,9 +126,9 @@ class SegmenterPhase(Phase):
         self.settings = settings
         self.teacher = mean_teacher(net, settings.teacher_momentum) if settings.uses_consistency else None
 
-    def on_fit_start(self) -> None:
+    def setup(self, stage: str) -> None:
         """Draw the mask's dropout; the teacher has none."""
-        super().on_fit_start()
+        super().setup(stage)
         self.net.dropout.train()
         if self.teacher is not None:
             self.teacher.eval()
@@ -126,14 +148,17 @@ class SegmenterPhase(Phase):
         images, taught, mixed = self._teach(everything)
         features = self.encode(images)
         if taught is not None:
-            logits = self.net.segment(features).float()
+            logits = self.segment(features)
             weight = self.settings.consistency_weight * ramp_up(step, self.steps)
             loss = loss + weight * consistency_loss(logits, taught, self.settings.certainty, self.settings.dice_weight)
-        return loss + self._of_classes(features, everything["label"], ~mixed) if self.encoder_learns else loss
+        if self.encoder_learns:
+            loss = loss + self._of_classes(features, self.ranks.whole(everything["label"]), ~mixed)
+        return loss
 
     def _of_masks(self, features: list[Tensor], batch: Batch) -> Tensor:
-        known = batch["mask"], batch["weight"], batch["pixel_weights"]
-        logits = self.net.segment(features).float()
+        whole = self.ranks.whole
+        known = whole(batch["mask"]), whole(batch["weight"]), whole(batch["pixel_weights"])
+        logits = self.segment(features)
         loss = mask_loss(logits, *known)
         if self.settings.dice_weight:
             loss = loss + self.settings.dice_weight * dice_loss(logits, *known)
@@ -142,18 +167,19 @@ class SegmenterPhase(Phase):
 
     def _of_classes(self, features: list[Tensor], labels: Tensor, taught: Tensor) -> Tensor:
         """Return the cross-entropy of the images whose class is taught; 0 where there is none."""
-        logits, _cams = self.net.classify(features)
-        each = functional.cross_entropy(logits.float(), labels, reduction="none")
+        each = functional.cross_entropy(self.classify(features), labels, reduction="none")
         return (each * taught).sum() / taught.sum().clamp(min=1)
 
     @torch.no_grad()
     def _teach(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return images to learn from, the teacher's foreground probability, and which of them are mixed."""
+        """Return images to learn from; and of the whole batch, the teacher's masks, and which images are mixed."""
+        labels = self.ranks.whole(batch["label"])
         if self.teacher is None:
-            return batch["image"], None, torch.zeros_like(batch["label"], dtype=torch.bool)
-        found = self.teacher(batch["weak"]).mask.float().sigmoid()
-        found = told_by_class(found, self.net.has_foreground(batch["label"]), self.settings.certainty)
-        return cut_mix(batch["image"], found, self.settings.cut_mix)
+            return batch["image"], None, torch.zeros_like(labels, dtype=torch.bool)
+        found = self.ranks.whole(self.teacher(batch["weak"]).mask.float().sigmoid())
+        found = told_by_class(found, self.net.has_foreground(labels), self.settings.certainty)
+        images, found, mixed = cut_mix(self.ranks.whole(batch["image"]), found, self.settings.cut_mix)
+        return self.ranks.own(images), found, mixed
 
     def on_train_batch_end(self, *_args: object) -> None:
         """Let the teacher follow."""

@@ -1,31 +1,27 @@
-"""Training and prediction with the network in memory, on one device.
+"""Training and prediction with the network in memory.
 
 Everything random is a function of (seed, step): a sample's crop and colours of its place in the sequence, a phase's
 weights and dropout of the phase's seed. Workers, devices and earlier phases change none of it.
 """
 
-import logging
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import sqrt
 
 import lightning
 import torch
-from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from alserve.arrays import Float32, Image
 from alserve.errors import DeviceError
 from alserve.terminal import say
 from training.data.augmentation import Crops, pseudo_slots
 from training.data.examples import Example
+from training.distributed.group import ALONE, Group
+from training.model.fit import AnyPhase, Fit
 from training.model.network import JointNet, cam_mask
-from training.model.phases import ClassifierPhase, Phase, SegmenterPhase
-from training.model.progress import StepBar
+from training.model.phases import ClassifierPhase, SegmenterPhase
 from training.seeds import derive_seed
 from training.settings import Settings
 
@@ -50,11 +46,12 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Runs the phases on one device.
+    """Runs the phases, each process on one device, and predicts in the first.
 
     Args:
         settings: What to learn with.
         device: "auto", "cpu" or "cuda".
+        group: The processes that train, of which this one is the first. Default: this one alone.
 
     Raises:
         DeviceError: There is no such device.
@@ -62,6 +59,7 @@ class Trainer:
 
     settings: Settings
     device: str = "auto"
+    group: Group = ALONE
 
     def __post_init__(self) -> None:
         if self.device not in {"auto", "cpu", "cuda"}:
@@ -116,8 +114,7 @@ class Trainer:
         while len(accuracies) < settings.classifier_cycles:
             cycle_seed = derive_seed(seed, len(accuracies))
             crops = Crops([(examples, settings.batch)], settings, settings.classifier_steps, cycle_seed, whole=True)
-            phase = ClassifierPhase(net, settings)
-            self._fit(phase, crops, cycle_seed, "classifier")
+            phase = self._fit(ClassifierPhase, net, crops, cycle_seed, "classifier")
             accuracies.append(float(phase.accuracy.compute()))
             seen = (settings.classifier_steps - settings.classifier_steps // 2) * settings.batch
             if not another_cycle(accuracies, seen):
@@ -142,35 +139,13 @@ class Trainer:
             group = [(lesson.everything, settings.class_batch)]
             views = settings.uses_consistency
             crops["everything"] = Crops(group, settings, settings.steps, derive_seed(seed, 1), whole=True, views=views)
-        self._fit(SegmenterPhase(net, settings), crops, seed, what)
+        self._fit(SegmenterPhase, net, crops, seed, what)
 
-    def _fit(self, phase: Phase, crops: Crops | Mapping[str, Crops], seed: int, what: str) -> None:
-        lightning.seed_everything(seed, workers=True, verbose=False)
-        phase.to(memory_format=torch.channels_last)
-        with _quiet():
-            loader = (
-                self._loader(crops)
-                if isinstance(crops, Crops)
-                else CombinedLoader({name: self._loader(one) for name, one in crops.items()}, "min_size")
-            )
-            trainer = lightning.Trainer(
-                accelerator=self.accelerator,
-                devices=1,
-                precision=self.precision,  # type: ignore[arg-type]
-                max_epochs=1,
-                deterministic="warn",
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                callbacks=[StepBar(what)],
-            )
-            trainer.fit(phase, loader)
-        phase.net.eval().cpu()
-
-    def _loader(self, crops: Crops) -> DataLoader[dict[str, Tensor]]:
-        on_gpu = self.accelerator == "gpu"
-        return DataLoader(crops, crops.batch, num_workers=8 if on_gpu else 1, pin_memory=on_gpu)
+    def _fit(
+        self, phase: type[AnyPhase], net: JointNet, crops: Crops | Mapping[str, Crops], seed: int, what: str
+    ) -> AnyPhase:
+        """Train a network in place, in all processes."""
+        return self.group.run(Fit(phase, net, self.settings, crops, seed, what, self.accelerator, self.precision))
 
     @torch.no_grad()
     def predict(self, net: JointNet, images: Iterable[Image]) -> Iterator[tuple[Float32, Float32]]:
@@ -282,13 +257,3 @@ def _batch_of_one(image: Image, device: torch.device) -> Tensor:
 def _cpu_has_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's hints, which are not for our users."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -1,0 +1,135 @@
+"""Whole runs by two processes: the result of one process, of any launcher, and of a run whose processes are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load
+from torch import Tensor
+
+from training.data.synthetic import draw_dataset
+from training.run.records import read_rounds
+
+RESULTS = ("rounds.jsonl", "model.onnx", "state/theta0.safetensors", "state/latest.safetensors")
+LOST_SECONDS = 60
+"""Within which a process ends that another has left alone."""
+
+SETTINGS = {
+    "encoder": "resnet18",
+    "pretrained": "no",
+    "batch": 4,
+    "classifier_steps": 3,
+    "classifier_cycles": 1,
+    "steps": 12,
+    "rounds": 1,
+    "initial": 2,
+    "short_side": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data")
+    return draw_dataset(out, seed=1, train_per_class=6, test_per_class=2, size=(96, 128))
+
+
+def words(table: Path, out: Path, devices: int, **changes: object) -> list[str]:
+    """Arguments of `python` that train."""
+    chosen = [word for name, value in {**SETTINGS, **changes}.items() for word in ("--set", f"{name}={value}")]
+    return [
+        "-m",
+        "alserve",
+        "train",
+        *map(str, [table, "--out", out, "--device", "cpu", "--devices", devices]),
+        *chosen,
+    ]
+
+
+def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+
+
+def finished(*arguments: str, **environment: str) -> str:
+    """What a command says that ends well."""
+    with python(*arguments, **environment) as process:
+        _, said = process.communicate()
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def together(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run by two processes that torchrun has started."""
+    out = tmp_path_factory.mktemp("runs") / "together"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    said = finished(*launcher, *words(table, out, 2))
+    assert said.count("round 1: ") == said.count(f"{out / 'model.onnx'} is the model") == 1  # the first process's
+    return out
+
+
+def weights(run: Path, name: str) -> Mapping[str, Tensor]:
+    return load((run / "state" / f"{name}.safetensors").read_bytes())
+
+
+def test_two_processes_learn_what_one_does(table: Path, together: Path, tmp_path: Path) -> None:
+    """But for rounding, which the optimiser makes larger: its first steps look at the gradients' signs alone."""
+    finished(*words(table, tmp_path / "alone", 1))
+    for name, steps in (("theta0", SETTINGS["classifier_steps"]), ("latest", SETTINGS["steps"])):
+        alone, found = weights(tmp_path / "alone", name), weights(together, name)
+        assert found.keys() == alone.keys(), steps
+        apart = sum(float((found[key] - alone[key]).float().square().sum()) for key in alone)
+        size = sum(float(alone[key].float().square().sum()) for key in alone)
+        assert apart <= 1e-4 * size
+    (alone_round,), (found_round,) = read_rounds(tmp_path / "alone"), read_rounds(together)
+    assert found_round["asked"] == alone_round["asked"]
+    assert found_round["test_dice"] == pytest.approx(alone_round["test_dice"], abs=0.02)
+
+
+def others_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [
+        child for child in psutil.Process(process.pid).children() if "training.distributed.worker" in child.cmdline()
+    ]
+
+
+def kill(arguments: Sequence[str], there: Callable[[], bool], *, first: bool) -> str:
+    """Start a training by two processes; kill one when both and something else are there; return the last words."""
+    with python(*arguments) as process:
+        while not (others := others_of(process)) or not there():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        (other,) = others
+        (process if first else other).send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        _, said = process.communicate()  # until neither process can say anything more
+        assert time.monotonic() - killed < LOST_SECONDS
+        assert process.returncode == (-signal.SIGKILL if first else 2)
+    assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
+    assert "Traceback" not in said
+    return said.splitlines()[-1]
+
+
+def test_a_run_goes_on_after_one_of_its_processes_was_killed(table: Path, together: Path, tmp_path: Path) -> None:
+    """The second before they have met, the first while they train."""
+    out = tmp_path / "killed"
+    arguments = words(table, out, 2)
+    last = kill(arguments, (out / "config.json").exists, first=False)
+    assert last.startswith("alserve: process 2 of 2 was ended by SIGKILL")
+    assert last.endswith("; the same command continues the run")
+    last = kill(arguments, (out / "state" / "theta0.safetensors").exists, first=True)
+    assert last == "alserve: the first process of the training was ended; the same command continues the run"
+    finished(*arguments)
+    for name in RESULTS:
+        assert (out / name).read_bytes() == (together / name).read_bytes(), name
+    assert {path.name for path in (out / "state").iterdir()} == {path.name for path in (together / "state").iterdir()}

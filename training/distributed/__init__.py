@@ -1,0 +1,1 @@
+"""Training in several processes: each computes a part of every batch."""

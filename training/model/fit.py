@@ -1,0 +1,119 @@
+"""One training by Lightning, in one process or in several that share every batch."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import lightning
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from training.data.augmentation import Crops
+from training.distributed.group import Group
+from training.distributed.ranks import Ranks
+from training.model.network import JointNet
+from training.model.phases import ClassifierPhase, SegmenterPhase
+from training.model.progress import StepBar
+from training.settings import Settings
+
+AnyPhase = TypeVar("AnyPhase", ClassifierPhase, SegmenterPhase)
+
+
+@dataclass(frozen=True)
+class Fit(Generic[AnyPhase]):
+    """A training, as every process needs it to do its part.
+
+    Args:
+        phase: What a step computes.
+        net: The network; trained in place.
+        settings: What to learn with.
+        crops: What is looked at: a sequence, or several by the names that the phase has for them.
+        seed: Drives dropout, and whatever else a step draws.
+        what: What to call it on the progress bar.
+        accelerator: "cpu" or "gpu", one for each process.
+        precision: Lightning's name of the numbers' precision.
+    """
+
+    phase: type[AnyPhase]
+    net: JointNet
+    settings: Settings
+    crops: Crops | Mapping[str, Crops]
+    seed: int
+    what: str
+    accelerator: str
+    precision: str
+
+    def __call__(self, group: Group) -> AnyPhase:
+        """Train with the processes of a group; return the phase, as it is afterwards."""
+        phase = self.phase(self.net, self.settings)
+        phase.ranks = group.ranks
+        lightning.seed_everything(self.seed, workers=True, verbose=False)
+        phase.to(memory_format=torch.channels_last)
+        with _quiet(), _threads_kept():
+            loader = (
+                _loader(self.crops, group.ranks, self.accelerator)
+                if isinstance(self.crops, Crops)
+                else CombinedLoader(
+                    {name: _loader(one, group.ranks, self.accelerator) for name, one in self.crops.items()}, "min_size"
+                )
+            )
+            trainer = lightning.Trainer(
+                accelerator=self.accelerator,
+                devices=group.devices,
+                num_nodes=group.nodes,
+                strategy="auto"
+                if group.ranks.size == 1
+                else DDPStrategy(
+                    static_graph=True,  # every step uses the same layers, which need not be all
+                    broadcast_buffers=False,  # all processes have the same
+                ),
+                plugins=[group.environment],
+                use_distributed_sampler=False,
+                precision=self.precision,  # type: ignore[arg-type]
+                max_epochs=1,
+                deterministic="warn",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                callbacks=[StepBar(self.what)] if group.ranks.rank == 0 else [],
+            )
+            trainer.fit(phase, loader)
+        phase.net.eval().cpu()
+        return phase
+
+
+def _loader(crops: Crops, ranks: Ranks, accelerator: str) -> DataLoader[dict[str, Tensor]]:
+    """Return the batches, of each the part of this process."""
+    on_gpu, part = accelerator == "gpu", crops.batch // ranks.size
+    batches = [list(range(start, start + part)) for start in range(ranks.rank * part, len(crops), crops.batch)]
+    return DataLoader(crops, batch_sampler=batches, num_workers=8 if on_gpu else 1, pin_memory=on_gpu)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Lightning's hints, which are not for our users."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Let Lightning part the cores among the processes of a training, and only for so long."""
+    threads, named = torch.get_num_threads(), "OMP_NUM_THREADS" in os.environ
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if not named:
+            os.environ.pop("OMP_NUM_THREADS", None)
