@@ -15,8 +15,8 @@ from training.distributed.local import LocalGroup
 from training.model.phases import ClassifierPhase, SegmenterPhase
 
 SIDE = 64
-RELATIVE, ABSOLUTE = 1e-4, 1e-6
-"""Rounding of float32, over the largest value and beside it."""
+RELATIVE, ABSOLUTE = 2e-3, 1e-6
+"""Rounding of float32 where large terms cancel, over the largest value and beside it; mistakes are far larger."""
 
 
 @pytest.fixture(scope="module")

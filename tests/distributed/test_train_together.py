@@ -98,9 +98,14 @@ def test_two_processes_learn_what_one_does(table: Path, together: Path, tmp_path
 
 
 def others_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process(process.pid).children() if "training.distributed.worker" in child.cmdline()
-    ]
+    return [child for child in psutil.Process(process.pid).children() if is_worker(child)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "training.distributed.worker" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def kill(arguments: Sequence[str], there: Callable[[], bool], *, first: bool) -> str:
