@@ -91,10 +91,14 @@ class Fit(Generic[AnyPhase]):
 
 
 def _loader(crops: Crops, ranks: Ranks, accelerator: str) -> DataLoader[dict[str, Tensor]]:
-    """Return the batches, of each the part of this process."""
+    """Return the batches, of each the part of this process.
+
+    Without GPUs several processes use all cores already; and a copy of one with the threads of a group may hang.
+    """
     on_gpu, part = accelerator == "gpu", crops.batch // ranks.size
     batches = [list(range(start, start + part)) for start in range(ranks.rank * part, len(crops), crops.batch)]
-    return DataLoader(crops, batch_sampler=batches, num_workers=8 if on_gpu else 1, pin_memory=on_gpu)
+    workers = 8 if on_gpu else int(ranks.size == 1)
+    return DataLoader(crops, batch_sampler=batches, num_workers=workers, pin_memory=on_gpu)
 
 
 @contextmanager
