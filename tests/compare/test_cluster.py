@@ -86,5 +86,5 @@ def test_addresses_that_are_of_no_use(folder: Path, tmp_path: Path, cli: Cli) ->
     assert_refused(cli(*command, "--address", "auto"), "--address names a Ray cluster; add --engine ray")
     pytest.importorskip("ray", reason="needs the extra 'ray'")
     assert_refused(
-        cli(*command, "--engine", "ray", "--address", "ray://host:10001"), "--address ray://host:10001: start"
+        cli(*command, "--engine", "ray", "--address", "ray://host:10001"), "ray://host:10001", "HOST:6379 or auto"
     )

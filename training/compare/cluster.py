@@ -1,27 +1,14 @@
 """Runs on a Ray cluster: each is one task, which starts a process as on one machine."""
 
-import logging
 import os
-import secrets
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from alserve import __version__
-from alserve.errors import DeviceError, OptionError
-from alserve.runtime.device import available_cores
+from alserve.errors import DeviceError
+from alserve.ray_connection import connected_to_ray, first_words
 from training.compare.jobs import LOOK_SECONDS, Done, RunJob
 from training.compare.process import run_process
-
-STORE_BYTES = 256 << 20
-"""Ray's object store, where Ray is started here: tasks return a line."""
-
-SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_worker_niceness": "0"}
-"""Of Ray: it reports to nobody, says nothing but what stands in errors, and does not put its tasks after other work."""
 
 
 def run_on_cluster(
@@ -50,13 +37,13 @@ def run_on_cluster(
         DeviceError: The cluster cannot be reached, or no machine of it has what a run takes.
         OptionError: Ray is not installed, or the address cannot be used.
     """
-    if find_spec("ray") is None:
-        raise OptionError("--engine ray needs Ray; run: pip install 'alserve[ray]'")
     if not jobs:
         return
-    with _connected(address) as ray:
+    with connected_to_ray(address):
+        import ray  # noqa: PLC0415  an extra
+
         resources = share([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, at_once)
-        task = ray.remote(**resources)(_run)
+        task = ray.remote(num_cpus=resources["num_cpus"], num_gpus=resources["num_gpus"])(_run)
         threads, folder = int(resources["num_cpus"]), str(Path.cwd())
         running = {
             task.remote(job.as_json(), str(logs / f"{job.name}.log"), folder, threads, __version__): job for job in jobs
@@ -68,7 +55,7 @@ def run_on_cluster(
                 try:
                     failure = ray.get(result)
                 except ray.exceptions.RayError as error:
-                    failure = f"Ray: {_in_one_line(error)}"
+                    failure = f"Ray: {first_words(error)}"
                 done(job, failure)
             look()
 
@@ -109,63 +96,3 @@ def share(machines: Sequence[Mapping[str, float]], jobs: Sequence[RunJob], at_on
     if "cuda" in devices and not gpus:
         raise DeviceError("--device cuda: no machine of the Ray cluster has a GPU; use auto or cpu")
     return {"num_cpus": threads, "num_gpus": min(1.0, min(gpus) / at_once) if gpus and devices != {"cpu"} else 0}
-
-
-@contextmanager
-def _connected(given: str | None) -> Iterator[Any]:
-    """Connect to Ray, or start it on this machine; yield its module.
-
-    Raises:
-        DeviceError: It cannot be reached.
-        OptionError: The address is of Ray's client.
-    """
-    address = given or os.environ.get("RAY_ADDRESS") or "local"
-    if address.startswith("ray://"):
-        raise OptionError(
-            f"--address {address}: start the experiment on a machine of the cluster, with HOST:6379 or auto"
-        )
-    os.environ |= {**SETTINGS, **os.environ}
-    if address == "local" and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        # Ray listens on all addresses of a machine and runs what it is sent: nobody else may send anything.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
-    import ray  # noqa: PLC0415  an extra
-
-    with ExitStack() as opened:
-        settings: dict[str, Any] = {}
-        if address == "local":
-            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
-            settings = {
-                "num_cpus": available_cores(),
-                "include_dashboard": False,
-                "object_store_memory": STORE_BYTES,
-                "_node_ip_address": "127.0.0.1",
-                "_temp_dir": folder,
-            }
-        if not ray.is_initialized():  # a program that uses Ray keeps its connection
-            try:
-                with _silent():
-                    ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
-            except Exception as error:  # noqa: BLE001  Ray raises many unrelated types
-                where = "this machine" if address == "local" else address
-                raise DeviceError(f"{where}: Ray cannot be used: {_in_one_line(error)}") from None
-            opened.callback(ray.shutdown)
-        yield ray
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Drop what a library writes to standard error past Python."""
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _in_one_line(error: Exception) -> str:
-    """Return an error's first lines as one: Ray's first often ends in a colon."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__

@@ -93,12 +93,16 @@ class Fit(Generic[AnyPhase]):
 def _loader(crops: Crops, ranks: Ranks, accelerator: str) -> DataLoader[dict[str, Tensor]]:
     """Return the batches, of each the part of this process.
 
-    Without GPUs several processes use all cores already; and a copy of one with the threads of a group may hang.
+    Without GPUs several processes use all cores already. A copy of a process of a group, which has threads, may hang:
+    workers are started anew there.
     """
     on_gpu, part = accelerator == "gpu", crops.batch // ranks.size
     batches = [list(range(start, start + part)) for start in range(ranks.rank * part, len(crops), crops.batch)]
     workers = 8 if on_gpu else int(ranks.size == 1)
-    return DataLoader(crops, batch_sampler=batches, num_workers=workers, pin_memory=on_gpu)
+    start = "forkserver" if on_gpu and ranks.size > 1 else None
+    return DataLoader(
+        crops, batch_sampler=batches, num_workers=workers, pin_memory=on_gpu, multiprocessing_context=start
+    )
 
 
 @contextmanager

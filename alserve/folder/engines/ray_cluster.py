@@ -1,44 +1,20 @@
-"""A Ray cluster: reached, or started on this machine, checked, and quiet."""
+"""What a folder run has of a Ray cluster, checked before anything is done."""
 
 import logging
-import os
-import secrets
-import socket
-import sys
-import tempfile
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 from alserve import __version__
-from alserve.errors import DeviceError, OptionError
+from alserve.errors import DeviceError
 from alserve.folder.engines import Setup
-from alserve.runtime.device import AUTO, available_cores
+from alserve.ray_connection import connected_to_ray
+from alserve.runtime.device import AUTO
 from alserve.runtime.libraries import RUNTIMES
-from alserve.terminal import say
 
 WAIT_SECONDS = 45
 """Time in which a cluster must have a place for one actor."""
-
-_KNOCK_SECONDS = 10
-"""Time in which the head of a cluster must answer."""
-
-_STORE_BYTES = 256 << 20
-"""Ray's object store, where Ray is started here: names and rows are small."""
-
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ENABLE_AUTO_CONNECT": "0"}
-"""Settings of Ray in this process: it reports to nobody, says nothing but what stands in errors, and is not started
-anew by a thread that comes late."""
-
-_NICENESS = {"RAY_worker_niceness": "0"}
-"""And where Ray is started here: actors come before other work as this process does; Ray's default puts them last."""
-
-_TELLER = "ray_listen_error_messages"
-"""Ray's thread that prints messages."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +40,7 @@ class Cluster:
 
 @contextmanager
 def connected(setup: Setup) -> Iterator[Cluster]:
-    """Reach a Ray cluster, or start Ray on this machine, and check that it can do the run.
-
-    A program that uses Ray already keeps its connection.
+    """Connect to Ray, see `connected_to_ray`, and check that it can do the run.
 
     Args:
         setup: What the engine is opened with; its `address`, else `RAY_ADDRESS`, names the cluster.
@@ -75,97 +49,13 @@ def connected(setup: Setup) -> Iterator[Cluster]:
         OptionError: Ray is not installed, or the address cannot be used.
         DeviceError: The cluster cannot be reached, has another Python or another alserve, or no place for an actor.
     """
-    if find_spec("ray") is None:
-        raise OptionError("--engine ray needs Ray; run: pip install 'alserve[ray]'")
-    with ExitStack() as opened:
-        address = _connect(setup.address, opened)
-        yield _check(setup, address)
+    with connected_to_ray(setup.address) as where:
+        import ray.data  # noqa: PLC0415  an extra
 
-
-def _connect(given: str | None, opened: ExitStack) -> str:
-    """Connect to Ray, unless this program has done so; return in words where that is."""
-    address = given or os.environ.get("RAY_ADDRESS") or "local"
-    if address.startswith("ray://"):
-        raise OptionError(
-            f"--address {address}: Ray's client is too slow for this; start the run on a machine of the cluster, with "
-            "HOST:6379 or auto"
-        )
-    os.environ |= {**_QUIET, **(_NICENESS if address == "local" else {}), **os.environ}
-    if address == "local" and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        # Ray listens on all addresses of a machine and runs what it is sent: nobody else may send anything.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
-    import ray.data  # noqa: PLC0415  an extra
-
-    where = "this machine" if address == "local" else f"the Ray cluster at {address}"
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    if ray.is_initialized():
-        return where
-    _knock(address, where)
-    settings: dict[str, Any] = {}
-    if address == "local":
-        say("starting Ray on this machine, which takes some seconds")
-        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
-        settings = {
-            "num_cpus": available_cores(),
-            "include_dashboard": False,
-            "object_store_memory": _STORE_BYTES,
-            "_node_ip_address": "127.0.0.1",
-            "_temp_dir": folder,
-        }
-    try:
-        with _silent():
-            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
-        opened.enter_context(redirect_stdout(cast("TextIO", _WithoutRay(sys.stdout))))
-    except Exception as error:  # noqa: BLE001  Ray raises many unrelated types
-        raise DeviceError(f"{where}: Ray cannot be used: {_first_words(error)}") from None
-    opened.callback(ray.shutdown)
-    return where
-
-
-def _knock(address: str, where: str) -> None:
-    """Check that somebody listens at HOST:PORT: Ray tries for minutes."""
-    host, colon, port = address.rpartition(":")
-    if not colon:
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DeviceError(f"{where}: cannot be reached: {reason}; give HOST:PORT of its head") from None
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Drop what a library writes to standard error past Python."""
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-class _WithoutRay:
-    """A stream without what Ray tells of lost machines and tasks, in dozens of lines, past its logging."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return len(text) if threading.current_thread().name == _TELLER else self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        return getattr(self._stream, name)
-
-
-def _first_words(error: Exception) -> str:
-    """Return an error's first lines as one: Ray's first often ends in a colon."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) or type(error).__name__
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        yield _check(setup, where)
 
 
 def _check(setup: Setup, where: str) -> Cluster:
