@@ -15,7 +15,7 @@ from training.annotate.oracle import Oracle
 from training.annotate.oracles import open_oracle
 from training.distributed.start import training_group
 from training.learning.algorithm import Record, learn
-from training.learning.data import IN_MEMORY, read_images
+from training.learning.data import read_images
 from training.learning.empty_classes import check_empty_classes
 from training.learning.learner import Learner
 from training.model.trainer import Trainer
@@ -114,8 +114,8 @@ def _run(
     finished = False
     try:
         with run:
-            in_memory = IN_MEMORY if trainer.group.ranks.size == 1 else 0  # several processes share a file
-            images = read_images(dataset, settings.short_side, run.image_file(settings.short_side), in_memory)
+            shared = trainer.group.ranks.size > 1
+            images = read_images(dataset, settings.short_side, run.image_file(settings.short_side), shared=shared)
             run.begin()  # an earlier run is replaced by none whose data cannot be read
             finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
             if finished:

@@ -26,18 +26,18 @@ IN_MEMORY = 2**29
 
 
 def read_images(
-    dataset: Dataset, short_side: int, path: Path | None = None, in_memory: int = IN_MEMORY
+    dataset: Dataset, short_side: int, path: Path | None = None, *, shared: bool = False
 ) -> Sequence[Image]:
     """Read every image and every mask once, so that no run stops halfway at a bad file.
 
-    Training images of more than some bytes are written into a file as they are read. Where the file is there
+    Training images of more than `IN_MEMORY` bytes are written into a file as they are read. Where the file is there
     already, nothing is read.
 
     Args:
         dataset: The data set.
         short_side: The working size, in pixels.
         path: The file, named by all that decides its content. Default: all images are kept in memory.
-        in_memory: Most bytes of images that are kept in memory where there is a file.
+        shared: Several processes read them: they are kept in the file, however few they are.
 
     Returns:
         The training images, at the working size: uint8 [height, width, 3], RGB.
@@ -53,7 +53,7 @@ def read_images(
     for image in images:
         begun.append(image)
         size += image.nbytes
-        if path is not None and size > in_memory:
+        if path is not None and (shared or size > IN_MEMORY):
             return _write(path, begun, images, count)
     return list(begun)
 

@@ -3,7 +3,7 @@
 import gzip
 import hmac
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 
@@ -212,14 +212,14 @@ def _index(_: Request) -> Response:
     return FileResponse(OWN / "index.html", headers=HEADERS)
 
 
-def _json(content: object, status: int = 200) -> Response:
-    return JSONResponse(content, status, {"Cache-Control": "no-store"})
+def _json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(content, status, {"Cache-Control": "no-store", **(headers or {})})
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
     """Answer with one line that says what is wrong."""
     if isinstance(error, HTTPException):
-        return _json({"error": error.detail}, error.status_code)
+        return _json({"error": error.detail}, error.status_code, error.headers)
     if isinstance(error, OSError):  # the disk is full, or the folder may not be written
         return _json({"error": printable(f"{error.filename}: {error.strerror}")}, 507)
     statuses = {DoubtError: 409, ChangedError: 412, ImageError: 422}
@@ -233,7 +233,11 @@ async def _read(request: Request, most: int) -> bytes:
     async for part in request.stream():
         body += part
         if len(body) > most:
-            raise HTTPException(413, f"the body has more than {most} bytes, the most that this image's mask takes")
+            raise HTTPException(
+                413,
+                f"the body has more than {most} bytes, the most that this image's mask takes",
+                {"Connection": "close"},  # its rest is not read
+            )
     return bytes(body)
 
 
