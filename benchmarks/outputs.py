@@ -21,7 +21,6 @@ from alserve.files import write_atomic
 from alserve.folder.segment import segment
 from alserve.images.codec import encode_jpeg
 from alserve.modelfile import default_model
-from training.data.tissue import CLASSES, draw_tissue
 
 SAVES = ("mask", "mask,polygons", "mask,objects", "mask,polygons,objects", "mask,coco", "mask,cam,overlay")
 DOWN, ACROSS = 3, 4
@@ -69,7 +68,9 @@ def main() -> None:
 
 
 def draw(number: int) -> Image:
-    """Draw an image; the same number draws the same one."""
+    """Draw an image; the same number draws the same one. As for `common.draw_jpeg`, `training` is imported here."""
+    from training.data.tissue import CLASSES, draw_tissue
+
     rng = np.random.default_rng([7, number])
     height, width = GLAS_SHAPE
     size = (height // DOWN, -(-width // ACROSS))

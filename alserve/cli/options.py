@@ -28,6 +28,13 @@ ModelPlace = Annotated[
         show_default="$ALSERVE_MODEL, else the one file in models/",
     ),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the Ray cluster is: HOST:PORT, or auto on one of its machines.",
+        show_default="$RAY_ADDRESS, else Ray starts on this machine",
+    ),
+]
 Masks = Annotated[
     Path | None,
     typer.Option(

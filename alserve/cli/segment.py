@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from alserve.cli.options import USE, Command, ModelPlace, NoSelfCheck, Overwrite
+from alserve.cli.options import USE, Address, Command, ModelPlace, NoSelfCheck, Overwrite
 
 commands = typer.Typer()
 
@@ -96,13 +96,7 @@ def segment(
         str,
         typer.Option(help="What does the images: {alserve.folder.engines:ENGINES}; ray is for clusters."),
     ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the Ray cluster is: HOST:PORT, or auto on one of its machines.",
-            show_default="$RAY_ADDRESS, else Ray starts on this machine",
-        ),
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Segment images and folders.
 

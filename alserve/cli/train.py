@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from alserve.api import need_training
-from alserve.cli.options import TRAIN, Command, Masks, Overwrite, Seed, TrainingCommand, TrainingDevice, one_of
+from alserve.cli.options import TRAIN, Address, Command, Masks, Overwrite, Seed, TrainingCommand, TrainingDevice, one_of
 
 if TYPE_CHECKING:
     from alserve.modelfile import Precision
@@ -259,13 +259,7 @@ def experiment(
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="What does the runs: local or ray; ray is for clusters.")
     ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the Ray cluster is: HOST:PORT, or auto on one of its machines.",
-            show_default="$RAY_ADDRESS, else Ray starts on this machine",
-        ),
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Compare methods over seeds: a run of each, what they share computed once, and a report of all.
 

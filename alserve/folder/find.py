@@ -1,6 +1,7 @@
 """Find the images of folders in object stores, in a stream."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from alserve.places.disk import Disk
 from alserve.places.listing import HIDING, Listed
 from alserve.places.place import Place, Version
 from alserve.places.store import Store
-from alserve.places.urls import Location, open_file, open_place, path_of
+from alserve.places.urls import Location, open_file, open_store, path_of
 
 PAGE = 1000
 """Objects that are looked into at the same time, where names do not tell what they are."""
@@ -60,8 +61,7 @@ def _on_disk(given: Path, out: Place) -> Iterator[Found | LeftOut]:
 
 
 def _in_store(given: str, out: Place) -> Iterator[Found | LeftOut]:
-    top = open_place(given)
-    assert isinstance(top, Store)  # noqa: S101
+    top = open_store(given)
     top.check()
     to_disk = isinstance(out, Disk)
     try:
@@ -81,7 +81,7 @@ def _in_store(given: str, out: Place) -> Iterator[Found | LeftOut]:
             empty = False
             ours = [item for item in page if item.fault or not (_is_hidden(item.name) or item.name.startswith(own))]
             at_once = top.at_once if any(not PurePosixPath(item.name).suffix for item in ours) else 0
-            classify = lambda item: _classify(top, item, to_disk=to_disk)  # noqa: E731
+            classify = partial(_classify, top, to_disk=to_disk)
             yield from filter(None, ordered_map(classify, ours, at_once) if at_once else map(classify, ours))
     except OSError as error:
         raise DataError(f"{error.filename or given}: cannot be read: {error.strerror}") from None

@@ -150,18 +150,8 @@ class Manifest:
             image: The image. Where only its time has changed, it is read, and its hash decides.
             there: Tells the size of an output file.
         """
-        done, now = self._done.get(image.name), image.look()
-        if done is None or now is None or now.bytes != done.version.bytes:
-            return False
-        if now.mtime_ns != done.version.mtime_ns:
-            try:
-                digest = hashlib.sha256(image.place.read(image.source, now.bytes)).hexdigest()
-            except OSError:
-                return False
-            if digest != done.version.sha256:
-                return False
-        sizes = {word: there(target) for word, target in image.targets.items()}
-        return all(size is not None and size == done.sizes.get(word, size) for word, size in sizes.items())
+        done = self._done.get(image.name)
+        return done is not None and is_unchanged(image, there, done.version, done.sizes)
 
     def add(self, row: ManifestRow) -> None:
         """Add a row; it is on its way to the disk when this returns.
@@ -214,6 +204,29 @@ class Manifest:
         if self._finished:
             rows.append({"finished": {**self._finished.model_dump(), "rows": len(rows)}})
         write_atomic(self.path, dump(rows))
+
+
+def is_unchanged(image: "PlannedImage", there: SizeOf, noted: Version, sizes: Mapping[str, int]) -> bool:
+    """Tell whether an image and its output files are as they were noted.
+
+    Args:
+        image: The image.
+        there: Tells the size of an output file.
+        noted: The image's state; of the hash, the beginning is enough.
+        sizes: Bytes of its output files by the name of their output, as far as they are known.
+    """
+    now = image.look()
+    if now is None or now.bytes != noted.bytes:
+        return False
+    if now.mtime_ns != noted.mtime_ns:
+        try:
+            digest = hashlib.sha256(image.place.read(image.source, now.bytes)).hexdigest()
+        except OSError:
+            return False
+        if not noted.sha256 or not digest.startswith(noted.sha256):
+            return False
+    found = {word: there(target) for word, target in image.targets.items()}
+    return all(size is not None and size == sizes.get(word, size) for word, size in found.items())
 
 
 def check_made_by(path: str, row: ManifestRow, made_by: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ seconds. A run that is killed loses the rows that are in no part yet: their imag
 in arrays, some 50 bytes an image.
 """
 
-import hashlib
 import heapq
 import json
 import secrets
@@ -16,9 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from alserve.errors import RunError
-from alserve.folder.manifest import Finished, ManifestRow, check_made_by, latest, parse, read
+from alserve.folder.manifest import Finished, ManifestRow, check_made_by, is_unchanged, latest, parse, read
 from alserve.places.compact import Table
-from alserve.places.place import Place, SizeOf
+from alserve.places.place import Place, SizeOf, Version
 from alserve.places.store import Store
 
 if TYPE_CHECKING:
@@ -111,19 +110,13 @@ class PartsManifest:
 
     def is_done(self, image: "PlannedImage", there: SizeOf) -> bool:
         """See `alserve.folder.manifest.Manifest.is_done`."""
-        done, now = self._done.get(image.name), image.look()
-        if done is None or now is None or now.bytes != done[0]:
+        done = self._done.get(image.name)
+        if done is None or done[0] == _NOT_DONE:
             return False
-        if now.mtime_ns != done[1]:
-            try:
-                digest = hashlib.sha256(image.place.read(image.source, now.bytes)).hexdigest()
-            except OSError:
-                return False
-            if _beginning(digest) != done[2]:
-                return False
-        targets = image.targets
-        sizes = ((there(targets[word]), noted) for word, noted in zip(self._words, done[3:], strict=True))
-        return all(size is not None and noted in {size, _UNKNOWN} for size, noted in sizes)
+        size, mtime_ns, beginning, *sizes = done
+        noted = Version(size, mtime_ns, beginning.to_bytes(8, signed=True).hex())
+        known = {word: size for word, size in zip(self._words, sizes, strict=True) if size != _UNKNOWN}
+        return is_unchanged(image, there, noted, known)
 
     def add(self, row: ManifestRow) -> None:
         """Add a row; it is safe when the part that it is in has been put.
@@ -237,10 +230,9 @@ def parts_of(name: str) -> str:
 
 
 def has_manifest(place: Place) -> bool:
-    """Tell whether there are results of a run in a place."""
-    if isinstance(place, Store):
-        return any(name.endswith(".jsonl") for name in place.starting("predictions"))
-    return any(name.endswith(".jsonl") for name in place.names("predictions"))
+    """Tell whether there are results of a run in a place, in a store those in parts included."""
+    names = place.starting("predictions") if isinstance(place, Store) else place.names("predictions")
+    return any(name.endswith(".jsonl") for name in names)
 
 
 def read_rows(place: Place, name: str) -> list[ManifestRow]:
@@ -268,7 +260,12 @@ def _numbers(row: ManifestRow, words: Sequence[str]) -> list[int] | None:
     """Return bytes, time, beginning of the hash, and the bytes of each output file; None if the image is not done."""
     sizes = row.get("output_bytes") or {}
     try:
-        numbers = [row["bytes"], row["mtime_ns"], _beginning(row["sha256"]), *(sizes.get(word, -1) for word in words)]
+        numbers = [
+            row["bytes"],
+            row["mtime_ns"],
+            _beginning(row["sha256"]),
+            *(sizes.get(word, _UNKNOWN) for word in words),
+        ]
     except (TypeError, ValueError):
         return None
     fits = row["status"] == "ok" and all(isinstance(each, int) and abs(each) < 1 << 63 for each in numbers)

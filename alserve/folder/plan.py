@@ -79,21 +79,41 @@ def no_images(inputs: Iterable[object], left_out: Iterable[LeftOut]) -> DataErro
     return DataError(f"no images in {where} (looked for {' '.join(sorted(SUFFIXES))}, and into other files){why}")
 
 
-def check_folder(out: Path, inner: Path | None = None) -> None:
-    """Check the folder of the results.
-
-    Args:
-        out: The folder.
-        inner: A folder in it that files are to be written to.
+def check_folder(out: Path) -> None:
+    """Check that the folder of the results is one, or not there yet.
 
     Raises:
-        RunError: It is something else, or a link leads out of it.
+        RunError: It is something else.
     """
-    if inner is None:
-        if out.exists() and not out.is_dir():
-            raise RunError(f"{out}: is a {irregular(out) or 'file'}; name a folder with --out")
-    elif not Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(out)):
-        raise RunError(f"{inner}: a symbolic link leads out of {out}; remove the link, or use another --out")
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a {irregular(out) or 'file'}; name a folder with --out")
+
+
+def check_inside(out: Path, folder: Path) -> None:
+    """Check that a folder below that of the results, to which files are to be written, is really there.
+
+    Raises:
+        RunError: A link leads out of it.
+    """
+    if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(out)):
+        raise RunError(f"{folder}: a symbolic link leads out of {out}; remove the link, or use another --out")
+
+
+def check_target(path: object, *, is_input: bool, exists: bool) -> None:
+    """Check that a file may be written.
+
+    Args:
+        path: The file, for the message.
+        is_input: It is one of the images.
+        exists: It is there, and was not made by a run.
+
+    Raises:
+        RunError: It may not.
+    """
+    if is_input:
+        raise RunError(f"{path}: is an input and would be written over; use another --out")
+    if exists:
+        raise RunError(f"{path}: exists already; use --overwrite or another --out")
 
 
 def folders_of(out: Path) -> frozenset[str]:
@@ -262,9 +282,7 @@ def _check_targets(images: Sequence[PlannedImage], out: Path, save: Sequence[str
     inside = {real for image in images if Path(real := os.path.realpath(image.path)).is_relative_to(top)}
     targets = [out / target for image in images for target in image.targets.values()]
     for folder in sorted({target.parent for target in targets}):
-        check_folder(out, folder)
+        check_inside(out, folder)
     for target in (*targets, *(out / name for name in files_of_run(save))):
-        if inside and os.path.realpath(target) in inside:
-            raise RunError(f"{target}: is an input and would be written over; use another --out")
-        if not overwrite and os.path.lexists(target):
-            raise RunError(f"{target}: exists already; use --overwrite or another --out")
+        is_input = bool(inside) and os.path.realpath(target) in inside
+        check_target(target, is_input=is_input, exists=not overwrite and os.path.lexists(target))

@@ -7,13 +7,23 @@ written to the same files, and to tell from one listing of the output folders wh
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from alserve.errors import DataError, RunError
 from alserve.folder.find import find_all
 from alserve.folder.parts import has_manifest
-from alserve.folder.plan import SHOWN, check_folder, clashing, fold_name, is_blind, no_images, output_name
+from alserve.folder.plan import (
+    SHOWN,
+    check_folder,
+    check_inside,
+    check_target,
+    clashing,
+    fold_name,
+    is_blind,
+    no_images,
+    output_name,
+)
 from alserve.folder.planned import LeftOut, Plan, PlannedImage
 from alserve.folder.shards import Shard
 from alserve.folder.spool import Spool
@@ -50,7 +60,10 @@ def plan_streamed(
     elif isinstance(place, Disk):
         check_folder(place.root)
     fold: Fold = fold_name if isinstance(place, Disk) and is_blind(place.root) else str
-    images, left_out = _spool(), Spool[LeftOut](lambda item: [item.path, item.reason, item.wanted], _load_left_out)
+    images, left_out = (
+        _spool(place, save),
+        Spool[LeftOut](lambda item: [item.path, item.reason, item.wanted], _load_left_out),
+    )
     names, folded, inside = Names(), Names(), Table(0)
     for item in search:
         if isinstance(item, LeftOut):
@@ -71,7 +84,7 @@ def plan_streamed(
         _check_targets(images, search, inside, None if overwrite or has_manifest(place) else there)
     except OSError as error:
         raise RunError(f"{error.filename or place.path()}: cannot be looked at: {error.strerror}") from None
-    return Plan(place, images, there, left_out, len(names), names.hash(), shard, _gather)
+    return Plan(place, images, there, left_out, len(names), names.hash(), shard, partial(_gather, place, save))
 
 
 @dataclass(frozen=True)
@@ -96,29 +109,26 @@ def _load_left_out(row: list[Any]) -> LeftOut:
     return LeftOut(*row)
 
 
-def _spool() -> Spool[PlannedImage]:
-    """Return what holds images; the few places that they are in are kept apart."""
+def _spool(out: Place, save: tuple[str, ...]) -> Spool[PlannedImage]:
+    """Return what holds images of one run; the few places that they are in are kept apart."""
     places: list[Place] = []
     numbers: dict[Place, int] = {}
-    outs: list[tuple[Place, tuple[str, ...]]] = []
 
     def dump(image: PlannedImage) -> list[Any]:
         if image.place not in numbers:
             numbers[image.place] = len(places)
             places.append(image.place)
-        if not outs:
-            outs.append((image.out, image.save))
         return [numbers[image.place], image.source, image.name, image.listed and image.listed[:2]]
 
     def load(row: list[Any]) -> PlannedImage:
         number, source, name, listed = row
-        return PlannedImage(places[number], source, name, *outs[0], Version(*listed) if listed else None)
+        return PlannedImage(places[number], source, name, out, save, Version(*listed) if listed else None)
 
     return Spool(dump, load)
 
 
-def _gather(images: Iterable[PlannedImage]) -> Spool[PlannedImage]:
-    spool = _spool()
+def _gather(out: Place, save: tuple[str, ...], images: Iterable[PlannedImage]) -> Spool[PlannedImage]:
+    spool = _spool(out, save)
     for image in images:
         spool.add(image)
     return spool
@@ -147,14 +157,11 @@ def _check_targets(images: Iterable[PlannedImage], search: _Search, inside: Tabl
         there: Tells the size of an output file; None if it may be written over.
     """
     out = search.out
-    lead_out = lru_cache(1024)(check_folder)
+    check_once = lru_cache(1024)(check_inside)
 
     def check(target: str, *, exists: bool) -> None:
         path = out.path(target)
-        if len(inside) and inside.get(path) is not None:
-            raise RunError(f"{path}: is an input and would be written over; use another --out")
-        if exists:
-            raise RunError(f"{path}: exists already; use --overwrite or another --out")
+        check_target(path, is_input=len(inside) > 0 and inside.get(path) is not None, exists=exists)
 
     for name in files_of_run(search.save):
         check(name, exists=there is not None and out.look(name) is not None)
@@ -163,5 +170,5 @@ def _check_targets(images: Iterable[PlannedImage], search: _Search, inside: Tabl
     for image in images:
         for target in image.targets.values():
             if isinstance(out, Disk):
-                lead_out(out.root, (out.root / target).parent)
+                check_once(out.root, (out.root / target).parent)
             check(target, exists=there is not None and there(target) is not None)

@@ -62,7 +62,12 @@ def open_place(location: Location) -> Place:
         RunError: The extra for object stores is not installed.
     """
     path = path_of(location)
-    return Disk(path) if path is not None else Store(*_parse(str(location)))
+    return Disk(path) if path is not None else open_store(str(location))
+
+
+def open_store(url: str) -> Store:
+    """Return a folder in an object store; nothing is looked at yet, and errors are as above."""
+    return Store(*_parse(url))
 
 
 def open_file(location: Location) -> tuple[Place, str]:

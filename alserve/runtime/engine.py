@@ -28,6 +28,8 @@ class Engine:
         self_check: Compare the model with the answers that it carries, see `alserve.runtime.selfcheck`.
 
     Attributes:
+        location: The model file as it was named.
+        path: The same as a path; its name and suffix are those of the file.
         spec: The model's contract.
         references: Images with the trained network's answers; none in older files, and where they were left out.
         sha256: Hash of the file.

@@ -23,7 +23,7 @@ DIMENSIONS = 50
 """Principal components of the features that the linear model sees, at most."""
 
 RIDGE = 0.1
-"""Weight of the model's prior, in places of variance 1, as a share of an image."""
+"""Precision of the prior of the linear model's weights, over that which one image brings in the mean."""
 
 MOST = 500
 """Candidates that are looked at, unless more masks are wanted: drawn at random where a class has more."""
@@ -39,7 +39,7 @@ def v_optimal(
     if len(candidates) > max(MOST, wanted):
         candidates = sorted(rng.choice(candidates, max(MOST, wanted), replace=False).tolist())
     images = [*labelled, *candidates]
-    moments = _moments([_telling(*context.places(image), rng) for image in images])
+    moments = _moments([_at_high_cam(*context.places(image), rng) for image in images])
     everywhere = moments.mean(axis=0)
     known = RIDGE * np.eye(len(everywhere)) + moments[: len(labelled)].sum(axis=0)
     left = list(range(len(labelled), len(images)))
@@ -52,7 +52,7 @@ def v_optimal(
     return sorted(chosen)
 
 
-def _telling(features: Floats, cam: Floats, rng: np.random.Generator) -> Floats:
+def _at_high_cam(features: Floats, cam: Floats, rng: np.random.Generator) -> Floats:
     """Return the features at some of the places where the CAM is highest: [places, channels]."""
     highest = np.argsort(-cam, kind="stable")[: -(-len(cam) // SHARE)]
     return np.asarray(features[rng.choice(highest, min(PLACES, len(highest)), replace=False)])
