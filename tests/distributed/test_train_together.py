@@ -84,14 +84,17 @@ def weights(run: Path, name: str) -> Mapping[str, Tensor]:
 
 
 def test_two_processes_learn_what_one_does(table: Path, together: Path, tmp_path: Path) -> None:
-    """But for rounding, which the optimiser makes larger: its first steps look at the gradients' signs alone."""
+    """But for rounding, which the optimiser makes larger with every step: it looks at the gradients' signs at first.
+
+    With batches of 6 the weights would be 1e-4 and 3e-4 apart; test_ranks.py is about single steps.
+    """
     finished(*words(table, tmp_path / "alone", 1))
-    for name, steps in (("theta0", SETTINGS["classifier_steps"]), ("latest", SETTINGS["steps"])):
+    for name, bound in (("theta0", 1e-7), ("latest", 1e-4)):
         alone, found = weights(tmp_path / "alone", name), weights(together, name)
-        assert found.keys() == alone.keys(), steps
+        assert found.keys() == alone.keys()
         apart = sum(float((found[key] - alone[key]).float().square().sum()) for key in alone)
         size = sum(float(alone[key].float().square().sum()) for key in alone)
-        assert apart <= 1e-4 * size
+        assert apart <= bound * size, name
     (alone_round,), (found_round,) = read_rounds(tmp_path / "alone"), read_rounds(together)
     assert found_round["asked"] == alone_round["asked"]
     assert found_round["test_dice"] == pytest.approx(alone_round["test_dice"], abs=0.02)
