@@ -41,6 +41,7 @@ OTHERS_LATER: dict[str, Any] = {
     "object_crops": 0.1,
     "consistency_weight": 0.3,
     "certainty": 0.6,
+    "cam_gate": 0.5,
     "teacher_momentum": 0.5,
     "cut_mix": 0.1,
 }

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.model.consistency import CUT, cut_mix, mean_teacher, ramp_up, told_by_class
+from training.model.consistency import CUT, cut_mix, mean_teacher, open_under_cams, ramp_up, told_by_class
 
 
 class Small(nn.Module):
@@ -79,3 +79,12 @@ def test_a_class_tells_what_its_teacher_may_say() -> None:
     found = torch.tensor([sees, misses, sees, misses])
     told = told_by_class(found, torch.tensor([True, True, False, False]), certainty=0.8)
     torch.testing.assert_close(told, torch.tensor([sees, [[0.5, 0.5]], [[0.0, 0.0]], [[0.0, 0.0]]]))
+
+
+def test_under_a_high_cam_the_background_teaches_nothing() -> None:
+    found = torch.tensor([[[0.9, 0.1, 0.0, 0.1]]])
+    heights = torch.tensor([[[1.0, 0.5, 0.4, 0.0]]])
+    torch.testing.assert_close(open_under_cams(found, heights, 0.4), torch.tensor([[[0.9, 0.5, 0.0, 0.1]]]))
+    assert torch.equal(open_under_cams(found, heights, 1), found)
+    coarse = torch.tensor([[[1.0, 0.0]]])
+    assert torch.equal(open_under_cams(found, coarse, 0.4) > found, torch.tensor([[[False, True, False, False]]]))

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
+import torch
 
 from alserve.arrays import Float32, Grey, Image
 from alserve.geometry import resize
 from training.learning.pseudo import MIDDLE
 from training.model.network import JointNet
+from training.model.object_cams import heights, object_cams
 from training.model.trainer import Trainer
 
 SCALES = (1, 2)
@@ -51,7 +53,11 @@ def seeds(net: JointNet, images: Iterable[Image], labels: Sequence[int], trainer
 
     found = trainer.classify(net, views())
     for label in labels:
-        cams = [own[label] - own[net.empty_classes].mean(axis=0) for _, own in islice(found, len(looks))]
+        own = torch.tensor([label])
+        cams = [
+            object_cams(torch.from_numpy(maps)[None], own, net.empty_classes)[0].numpy()
+            for _, maps in islice(found, len(looks))
+        ]
         height, width = (trainer.settings.cam_stride * cells for cells in cams[0].shape)  # of the working size itself
         turned = (np.flip(cam, axes).copy() for (_, axes), cam in zip(looks, cams, strict=True))
         yield seed(np.mean([resize(cam, (height, width)) for cam in turned], axis=0))
@@ -66,10 +72,8 @@ def seed(cam: Float32) -> Grey:
     Returns:
         uint8 [height, width]: 255, 0, or `UNKNOWN`; all 0 where no place is higher than another.
     """
-    above = np.maximum(cam - np.median(cam), 0)
-    highest = float(above.max())
+    height = heights(torch.from_numpy(cam)[None])[0].numpy()
     levels = np.full(cam.shape, UNKNOWN, np.uint8)
-    levels[above <= LOW * highest] = 0
-    if highest > 0:
-        levels[above > HIGH * highest] = 255
+    levels[height <= LOW] = 0
+    levels[height > HIGH] = 255
     return levels

@@ -49,6 +49,7 @@ NOT_IN_THETA0 = NOT_IN_FIRST_PASS | {
     "object_crops",
     "consistency_weight",
     "certainty",
+    "cam_gate",
     "teacher_momentum",
     "cut_mix",
 }

@@ -6,6 +6,7 @@ The teacher is the mean of the network's weights over the last steps (Tarvainen 
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from training.model.network import JointNet
@@ -30,6 +31,25 @@ def mean_teacher(net: JointNet, momentum: float) -> AveragedModel:
 
     teacher = AveragedModel(net, avg_fn=follow)
     return teacher.eval().requires_grad_(requires_grad=False)
+
+
+def open_under_cams(found: Tensor, heights: Tensor, gate: float) -> Tensor:
+    """Return a teacher's masks, without the background that it sees where a class activation map is high.
+
+    With few masks a teacher sees a part of an object, or none of it, and its background would teach to see no more. A
+    CAM does not tell where the edges are: that an object may be there is all that is taken from it.
+
+    Args:
+        found: [batch, height, width], 0 to 1: the teacher's foreground probability.
+        heights: [batch, h, w], 0 to 1, see `training.model.object_cams.heights`.
+        gate: Height of a CAM over which a pixel's background teaches nothing, 0 to 1.
+
+    Returns:
+        [batch, height, width]: the same, or one half where the CAM is high and the teacher sees background.
+    """
+    size = found.shape[1:]
+    high = functional.interpolate(heights[:, None], size=size, mode="bilinear")[:, 0] > gate
+    return torch.where(high, found.clamp(min=0.5), found)
 
 
 def told_by_class(found: Tensor, has_foreground: Tensor, certainty: float) -> Tensor:

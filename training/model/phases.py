@@ -8,12 +8,14 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel
 from torchmetrics.classification import MulticlassAccuracy
 
 from training.distributed.ranks import Ranks
-from training.model.consistency import cut_mix, mean_teacher, ramp_up, told_by_class
+from training.model.consistency import cut_mix, mean_teacher, open_under_cams, ramp_up, told_by_class
 from training.model.losses import consistency_loss, dice_loss, mask_loss
 from training.model.network import JointNet
+from training.model.object_cams import heights, object_cams
 from training.settings import Settings
 
 Batch = Mapping[str, Tensor]
@@ -173,13 +175,21 @@ class SegmenterPhase(Phase):
     @torch.no_grad()
     def _teach(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
         """Return images to learn from; and of the whole batch, the teacher's masks, and which images are mixed."""
-        labels = self.ranks.whole(batch["label"])
+        whole = self.ranks.whole
         if self.teacher is None:
-            return batch["image"], None, torch.zeros_like(labels, dtype=torch.bool)
-        found = self.ranks.whole(self.teacher(batch["weak"]).mask.float().sigmoid())
-        found = told_by_class(found, self.net.has_foreground(labels), self.settings.certainty)
-        images, found, mixed = cut_mix(self.ranks.whole(batch["image"]), found, self.settings.cut_mix)
+            return batch["image"], None, torch.zeros_like(whole(batch["label"]), dtype=torch.bool)
+        found = whole(self._found_by(self.teacher, batch))
+        images, found, mixed = cut_mix(whole(batch["image"]), found, self.settings.cut_mix)
         return self.ranks.own(images), found, mixed
+
+    def _found_by(self, teacher: AveragedModel, batch: Batch) -> Tensor:
+        """Return the teacher's masks of the weak views, corrected by what their classes tell."""
+        _logits, cams, mask = teacher(batch["weak"])
+        found, labels, empty_classes = mask.float().sigmoid(), batch["label"], self.net.empty_classes
+        if empty_classes:
+            height = heights(object_cams(cams.float(), labels, empty_classes))
+            found = open_under_cams(found, height, self.settings.cam_gate)
+        return told_by_class(found, self.net.has_foreground(labels), self.settings.certainty)
 
     def on_train_batch_end(self, *_args: object) -> None:
         """Let the teacher follow."""
