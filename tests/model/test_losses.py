@@ -75,9 +75,10 @@ def test_only_what_the_teacher_is_certain_of_teaches() -> None:
     torch.testing.assert_close(logits.grad, torch.tensor([[[-0.125, 0, 0, 0.125]]]))
 
 
-def test_a_teacher_that_is_certain_of_nothing_teaches_nothing() -> None:
+@pytest.mark.parametrize("certainty", [0.5, 0.85])
+def test_a_teacher_that_is_certain_of_nothing_teaches_nothing(certainty: float) -> None:
     logits = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    loss = consistency_loss(logits, torch.full((2, 8, 8), 0.5), 0.85, dice_weight=1)
+    loss = consistency_loss(logits, torch.full((2, 8, 8), 0.5), certainty, dice_weight=1)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(0)
     assert logits.grad is not None

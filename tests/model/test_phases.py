@@ -196,3 +196,15 @@ def test_consistency_teaches_a_frozen_encoders_decoder() -> None:
 
     without, taught = train(0), train(1)
     assert not all(torch.equal(without[name], taught[name]) for name in without if not is_statistic(name))
+
+
+@pytest.mark.parametrize("empty_classes", [[], [1]])
+def test_cams_tell_a_teacher_of_objects_where_a_class_has_none(empty_classes: list[int]) -> None:
+    def train(gate: float) -> dict[str, Tensor]:
+        trainer = Trainer(settings(UNTRAINED, method="consistency", steps=3, certainty=0.5, cam_gate=gate), "cpu")
+        net = trainer.new_network(2, 0, empty_classes)
+        trainer.train_segmenter(net, Lesson(EXAMPLES[:2], (), UNLABELLED), 1, "test")
+        return weights(net)
+
+    closed, opened = train(0.01), train(1)
+    assert all(torch.equal(closed[name], opened[name]) for name in closed) == (not empty_classes)

@@ -59,14 +59,15 @@ def consistency_loss(logits: Tensor, taught: Tensor, certainty: float, dice_weig
     Args:
         logits: [batch, height, width], of the strong view.
         taught: [batch, height, width], 0 to 1: the teacher's foreground probability, of the weak view.
-        certainty: A pixel counts where the teacher's probability of one side is at least this, 0.5 to 1.
+        certainty: A pixel counts where the teacher's probability of one side is at least this, 0.5 to 1, and not 0.5.
         dice_weight: Weight of `dice_loss` over the same pixels, beside the cross-entropy.
 
     Returns:
         A scalar.
     """
     masks = (taught > 0.5).to(logits.dtype)  # noqa: PLR2004
-    certain = (torch.maximum(taught, 1 - taught) >= certainty).to(logits.dtype)
+    larger = torch.maximum(taught, 1 - taught)
+    certain = ((larger >= certainty) & (larger > 0.5)).to(logits.dtype)  # noqa: PLR2004
     known = masks, torch.ones(len(logits), device=logits.device), certain
     loss = mask_loss(logits, *known)
     return loss + dice_weight * dice_loss(logits, *known) if dice_weight else loss
