@@ -54,7 +54,20 @@ def path_of(location: Location) -> Path | None:
     return Path(url2pathname(slash + path))
 
 
-def open_place(location: Location) -> Place:
+def on_disk(location: Location) -> Path:
+    """Return the path that is meant, where nothing but a disk will do.
+
+    Raises:
+        DataError: It is the URL of something else than a file of this machine.
+    """
+    path = path_of(location)
+    if path is None:
+        scheme = printable(str(location)).partition("://")[0]
+        raise DataError(f"a {scheme}:// URL where only a file or folder on the disk can be; give a path")
+    return path
+
+
+def open_place(location: Location) -> Disk | Store:
     """Return a folder; nothing is looked at yet.
 
     Raises:
@@ -70,7 +83,7 @@ def open_store(url: str) -> Store:
     return Store(*_parse(url))
 
 
-def open_file(location: Location) -> tuple[Place, str]:
+def open_file(location: Location) -> tuple[Disk | Store, str]:
     """Return the folder of a file, and the file's name there; nothing is looked at yet, and errors are as above."""
     path = path_of(location)
     if path is not None:
