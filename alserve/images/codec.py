@@ -33,6 +33,9 @@ NO_MEMORY = "the image takes more memory to decode than an image of its size may
 _BYTES_PER_PIXEL, _SPARE_BYTES = 8, 1 << 26
 """The most that a file takes: 4 channels of 16 bits, and its metadata."""
 
+MAX_FILE_BYTES = _SPARE_BYTES + _BYTES_PER_PIXEL * MAX_PIXELS
+"""The most that is read of an image of `MAX_PIXELS`."""
+
 
 MOST_LABELS, LEAST_SOFT, MOST_FLAT = 4, 128, 1 / 3
 """What tells soft edges from labels, see `has_soft_edges`."""

@@ -75,7 +75,10 @@ def _text(lines: Iterable[bytes]) -> Iterator[str]:
     for line in lines:
         text = line.decode(encoding)
         encoding = "utf-8"
-        yield from StringIO(text, newline="") if "\r" in text else (text,)
+        if "\r" in text:
+            yield from StringIO(text, newline="")
+        elif text:
+            yield text
 
 
 def _check_titles(data: str, titles: Sequence[str]) -> None:

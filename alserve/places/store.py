@@ -104,15 +104,19 @@ class Store:
         with failing(self.path(name)):
             return bytes(self.client.get_range(self.key(name), start=0, length=size))
 
-    def lines(self, name: str) -> Iterator[bytes]:
-        """See `Place`."""
-        with failing(self.path(name)):
-            size = self.client.head(self.key(name))["size"]
-        rest = b""
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Read a file of any size part by part."""
+        size = self.version(name).bytes
         for start in range(0, size, _BLOCK):
             with failing(self.path(name)):
                 block = self.client.get_range(self.key(name), start=start, end=min(start + _BLOCK, size))
-            *lines, rest = (rest + bytes(block)).split(b"\n")
+            yield bytes(block)
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """See `Place`."""
+        rest = b""
+        for block in self.blocks(name):
+            *lines, rest = (rest + block).split(b"\n")
             yield from (line + b"\n" for line in lines)
             if len(rest) > MOST_LINE:
                 raise OSError(errno.EINVAL, LONG_LINE, self.path(name))
