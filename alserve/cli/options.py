@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 TRAIN = "Train (needs: pip install 'alserve\\[train]')"
 USE = "Use a model"
 
-Model = Annotated[
-    Path | None, typer.Option(help="Model file.", show_default="$ALSERVE_MODEL, else the one file in models/")
-]
 ModelPlace = Annotated[
     str | None,
     typer.Option(
