@@ -18,7 +18,10 @@ Location = str | Path
 SCHEMES = ("s3", "gs", "az", "abfss")
 """Of object stores."""
 
-KNOWN = "s3://, gs://, az://, abfss://, file:// or a path"
+ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az"}
+"""What Hadoop, Arrow and fsspec call some of them."""
+
+KNOWN = "s3://, gs://, az://, abfss://, file:// or a path, such as that of a folder where it is mounted"
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SECRET = re.compile(
@@ -102,6 +105,7 @@ def _parse(text: str) -> _Address:
     """Part the URL of an object store; what could be a secret is never repeated in a message."""
     scheme, rest = text.split("://", 1)
     scheme = scheme.lower()
+    scheme = "abfss" if scheme == "abfs" and "@" in rest.partition("/")[0] else ALIASES.get(scheme, scheme)
     bucket, _, key = rest.partition("/")
     user, at, host = bucket.rpartition("@")
     if at and (scheme != "abfss" or ":" in user):
