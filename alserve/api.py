@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alserve.errors import AlserveError
-from alserve.places.urls import Location, on_disk
 
 if TYPE_CHECKING:
     from alserve.modelfile import Precision
+    from alserve.places.urls import Location
     from training.export.run import Exported
     from training.run.result import RunResult
 
@@ -18,7 +18,7 @@ _TRAINING = Path(__file__).parent.parent / "training"
 
 
 def train(
-    data: Location,
+    data: "Location",
     *,
     out: str | Path,
     masks: str | Path | None = None,
@@ -99,6 +99,7 @@ def train(
     """
     arguments = locals()
     need_training()
+    from alserve.places.urls import on_disk  # noqa: PLC0415  slow to import
     from training.settings import Settings  # noqa: PLC0415  the extra may be missing
     from training.train import train_run  # noqa: PLC0415
 
@@ -122,7 +123,7 @@ def export(
     *,
     out: str | Path,
     precision: "Precision" = "fp32",
-    data: Location | None = None,
+    data: "Location | None" = None,
     force: bool = False,
     references: bool = True,
 ) -> "Exported":
@@ -149,6 +150,7 @@ def export(
         >>> alserve.export("runs/tissue", out="small.onnx", precision="int8").cost
     """
     need_training()
+    from alserve.places.urls import on_disk  # noqa: PLC0415  slow to import
     from training.export.run import export_run  # noqa: PLC0415  the extra may be missing
 
     return export_run(
