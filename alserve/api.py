@@ -9,6 +9,7 @@ from alserve.errors import AlserveError
 
 if TYPE_CHECKING:
     from alserve.modelfile import Precision
+    from alserve.places.urls import Location
     from training.export.run import Exported
     from training.run.result import RunResult
 
@@ -17,7 +18,7 @@ _TRAINING = Path(__file__).parent.parent / "training"
 
 
 def train(
-    data: str | Path,
+    data: "Location",
     *,
     out: str | Path,
     masks: str | Path | None = None,
@@ -51,7 +52,8 @@ def train(
     The same call again continues a run that was stopped, or that waits for a person's masks.
 
     Args:
-        data: A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split.
+        data: A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split. A CSV may be the URL
+            of an object store, see `alserve.evaluate`: then it and what it names are copied to the cache folder.
         out: Folder of the run.
         masks: Folder of masks, a mirror of the folders of `data`; non-zero pixels are foreground.
         oracle: Where masks come from: "data"; "browser" for a person who draws them on a page while the call waits;
@@ -97,15 +99,16 @@ def train(
     """
     arguments = locals()
     need_training()
+    from alserve.places.urls import on_disk  # noqa: PLC0415  slow to import
     from training.settings import Settings  # noqa: PLC0415  the extra may be missing
     from training.train import train_run  # noqa: PLC0415
 
     chosen = Settings.of(preset, {**Settings.among(arguments), **(settings or {})})
     return train_run(
-        Path(data),
-        Path(out),
+        data,
+        on_disk(out),
         chosen,
-        masks=None if masks is None else Path(masks),
+        masks=None if masks is None else on_disk(masks),
         oracle=oracle,
         device=device,
         devices=devices,
@@ -120,7 +123,7 @@ def export(
     *,
     out: str | Path,
     precision: "Precision" = "fp32",
-    data: str | Path | None = None,
+    data: "Location | None" = None,
     force: bool = False,
     references: bool = True,
 ) -> "Exported":
@@ -147,13 +150,14 @@ def export(
         >>> alserve.export("runs/tissue", out="small.onnx", precision="int8").cost
     """
     need_training()
+    from alserve.places.urls import on_disk  # noqa: PLC0415  slow to import
     from training.export.run import export_run  # noqa: PLC0415  the extra may be missing
 
     return export_run(
-        Path(run),
-        Path(out),
+        on_disk(run),
+        on_disk(out),
         precision,
-        data=None if data is None else Path(data),
+        data=data,
         force=force,
         references=references,
     )

@@ -65,6 +65,7 @@ class FaultyWay:
         refuse: Methods that are answered with 403.
         throttle: Number of requests, for each method and path, that are answered with 503 before one is passed on.
         page: Names in one answer to a listing, at most.
+        forgetful: Listings begin with the first name, whichever was asked for.
         gone_after: Number of requests after which none is answered any more.
         asked: How often each method was asked for.
     """
@@ -73,6 +74,7 @@ class FaultyWay:
         self.refuse: set[str] = set()
         self.throttle = 0
         self.page = 1000
+        self.forgetful = False
         self.gone_after: int | None = None
         self.asked: Counter[str] = Counter()
         self._seen: Counter[tuple[str, str]] = Counter()
@@ -97,6 +99,8 @@ class FaultyWay:
                     return
                 connection = HTTPConnection(host, timeout=60)
                 path = f"{self.path}&max-keys={way.page}" if "list-type=2" in self.path else self.path
+                if way.forgetful:
+                    path = path.replace("start-after=", "x-start=")
                 connection.request(self.command, path, body, dict(self.headers))
                 found = connection.getresponse()
                 self.reply(found.status, dict(found.getheaders()), found.read())

@@ -10,9 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 from alserve.errors import DataError
 from alserve.measure.dataset import Dataset, load_dataset
 from alserve.modelfile import ClassNames
+from alserve.places.urls import Location
 from alserve.terminal import say
 from training.annotate.oracle import Oracle
 from training.annotate.oracles import open_oracle
+from training.data.local_copy import local_copy
 from training.distributed.start import training_group
 from training.learning.algorithm import Record, learn
 from training.learning.data import read_images
@@ -26,7 +28,7 @@ from training.settings import Settings
 
 
 def train_run(
-    data: Path,
+    data: Location,
     out: Path,
     settings: Settings,
     *,
@@ -42,7 +44,7 @@ def train_run(
     """Learn from a data set, by rounds; a run that was stopped, or waits for a person's masks, continues.
 
     Args:
-        data: See `alserve.measure.dataset.load_dataset`.
+        data: See `alserve.measure.dataset.load_dataset`; of what is in an object store a copy is made here.
         out: Folder of the run.
         settings: What to learn with.
         masks: See `alserve.measure.dataset.load_dataset`.
@@ -83,7 +85,7 @@ def train_run(
 
 
 def _run(
-    data: Path,
+    data: Location,
     out: Path,
     trainer: Trainer,
     *,
@@ -97,13 +99,14 @@ def _run(
     """Run Algorithm 1; see `train_run`."""
     settings = trainer.settings
     source = open_oracle(oracle, out)
-    dataset = load_dataset(data, masks)
+    here = local_copy(data)
+    dataset = load_dataset(here, masks)
     check_budget(dataset, settings, source)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
     run = Run(
         out,
         settings,
-        source=data,
+        source=here,
         masks=masks,
         oracle=oracle,
         fingerprint=dataset.fingerprint(),

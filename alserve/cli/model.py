@@ -14,7 +14,11 @@ commands = typer.Typer()
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file; also s3://BUCKET/FILE.")],
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Folder with a subfolder per class, or CSV, as for 'train'.")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder with a subfolder per class, or CSV, as for 'train'; a CSV also s3://BUCKET/FILE.",
+        ),
     ],
     masks: Masks = None,
     split: Annotated[Literal["train", "valid", "test"], typer.Option(help="Which images.")] = "test",

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 TRAIN = "Train (needs: pip install 'alserve\\[train]')"
 USE = "Use a model"
 
-Model = Annotated[
-    Path | None, typer.Option(help="Model file.", show_default="$ALSERVE_MODEL, else the one file in models/")
-]
 ModelPlace = Annotated[
     str | None,
     typer.Option(
@@ -54,11 +51,28 @@ Seed = Annotated[int, typer.Option(help="Determines everything that is random: s
 TrainingDevice = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")]
 
 
+_SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]+):/[^/]")
+"""How a path begins that was a URL."""
+
+
 class Command(TyperCommand):
     """A command whose help is completed when it is shown, so that `alserve --help` imports nothing for it.
 
-    In help texts "{module:name}" stands for the names that are in a registry, a mapping or a literal type.
+    In help texts "{module:name}" stands for the names that are in a registry, a mapping or a literal type. Where a path
+    is wanted, a URL is refused: it would be the name of a folder such as "s3:".
     """
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  Typer's own types are private
+        """Run the command."""
+        params: list[Any] = self.params
+        for param in params:
+            value = ctx.params.get(param.name)
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path) and (scheme := _SCHEME.match(path.as_posix())):
+                    raise typer.BadParameter(
+                        f"{scheme[1]}:// cannot be given here, only a path on the disk", ctx=ctx, param=param
+                    )
+        return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  Typer's own types are private
         """Write the help."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from alserve.cli.options import USE, Command, Model, one_of
+from alserve.cli.options import USE, Command, ModelPlace, one_of
 
 commands = typer.Typer()
 
@@ -21,12 +21,13 @@ ALSERVE_WORKERS processes that answer (1: it uses all cores by itself; more shar
 memory, and when one dies the others go on, at the price of a model in memory each) · ALSERVE_DEVICE auto, cpu, cuda
 or cuda:N (auto) · ALSERVE_SELF_CHECK no: serve the model even if it gives other answers here than where it was
 trained (yes) · ALSERVE_LABEL_STUDIO_FILES the folder of Label Studio's local files (none) ·
-ALSERVE_LABEL_STUDIO_MEDIA the folder of its uploads (none) · ALSERVE_MODEL the model file."""
+ALSERVE_LABEL_STUDIO_MEDIA the folder of its uploads (none) · ALSERVE_MODEL the model
+file, or its address in an object store."""
 
 
 @commands.command(cls=Command, rich_help_panel=USE, epilog=SERVE_EPILOG)
 def serve(
-    model: Model = None,
+    model: ModelPlace = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
 ) -> None:

@@ -64,9 +64,11 @@ def data(
 @commands.command(cls=TrainingCommand, rich_help_panel=TRAIN)
 def train(
     data: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="DATA", help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split."
+            metavar="DATA",
+            help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split; a CSV also "
+            "s3://BUCKET/FILE, of which a copy is kept here.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")],
@@ -218,7 +220,12 @@ def export(
         ),
     ] = "fp32",
     data: Annotated[
-        Path | None, typer.Option(help="The run's data set.", show_default="where it was when the run began")
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="The run's data set; also s3://BUCKET/FILE.",
+            show_default="where it was when the run began",
+        ),
     ] = None,
     force: Annotated[
         bool,
@@ -250,7 +257,9 @@ def experiment(
         Path, typer.Argument(metavar="CONFIG", help="YAML file: data, preset, settings, methods, seeds.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for all runs; the same command again continues.")],
-    data: Annotated[Path | None, typer.Option(help="Folder or CSV, as for 'train'.", show_default="the file's")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Folder or CSV, as for 'train'.", show_default="the file's")
+    ] = None,
     masks: Masks = None,
     jobs: Annotated[
         int, typer.Option(min=1, help="Runs at once on each machine; they share the cores, and the GPUs in turn.")

@@ -20,8 +20,8 @@ from alserve.arrays import Float32, Image, Mask, UInt8
 from alserve.errors import ImageError, ImageLimitError, ImageSizeError
 from alserve.files import irregular
 from alserve.images.header import ANY_SIZE, DAMAGED, MAX_PIXELS, Header, read_header
-from alserve.places.disk import Disk
 from alserve.places.place import FileTooLargeError, Place
+from alserve.places.urls import Location, open_file, path_of
 
 cv2.setNumThreads(1)  # the callers bring the threads
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures reach the user as our own errors
@@ -32,6 +32,9 @@ NO_MEMORY = "the image takes more memory to decode than an image of its size may
 
 _BYTES_PER_PIXEL, _SPARE_BYTES = 8, 1 << 26
 """The most that a file takes: 4 channels of 16 bits, and its metadata."""
+
+MAX_FILE_BYTES = _SPARE_BYTES + _BYTES_PER_PIXEL * MAX_PIXELS
+"""The most that is read of an image of `MAX_PIXELS`."""
 
 
 MOST_LABELS, LEAST_SOFT, MOST_FLAT = 4, 128, 1 / 3
@@ -50,10 +53,15 @@ class Picture(NamedTuple):
     """What a user should know of how the image was read."""
 
 
-def peek_shape(path: Path) -> tuple[int, int] | None:
-    """Return (height, width) of an image file as it will be decoded, upright, from its header; None if it has none."""
+def peek_shape(image: Location) -> tuple[int, int] | None:
+    """Return (height, width) of an image file as it will be decoded, upright, from its header.
+
+    Returns:
+        None if it has none, or is not on the disk.
+    """
+    path = path_of(image)
     try:
-        if irregular(path):  # a pipe would wait for somebody to write
+        if path is None or irregular(path):  # a pipe would wait for somebody to write
             return None
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             return read_header(data, ANY_SIZE).upright
@@ -256,9 +264,9 @@ def read_image(path: Path) -> UInt8:
     return decode(read_bytes(path))
 
 
-def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
-    """Read the file of an image on the disk, see `read_file`."""
-    return read_file(Disk(path.parent), path.name, max_pixels)
+def read_bytes(path: Location, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Read the file of an image by its path or URL, see `read_file`."""
+    return read_file(*open_file(path), max_pixels)
 
 
 def read_file(place: Place, name: str, max_pixels: int = MAX_PIXELS) -> bytes:

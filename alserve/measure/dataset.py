@@ -1,16 +1,14 @@
 """A data set of images with a class each, and a mask for those that have one; checked whole before any work starts."""
 
-import csv
 import gc
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from unicodedata import category, normalize
 
 from alserve.arrays import Image, Mask
@@ -18,28 +16,16 @@ from alserve.errors import DataError, ImageError
 from alserve.images.codec import decode, decode_mask, read_bytes
 from alserve.images.header import SUFFIXES
 from alserve.measure.listing import Identity, Listing, describe_others, find_files
+from alserve.measure.rows import SPLITS, ListedImage, locate, look_up, read_rows
 from alserve.parallel import ordered_map
 from alserve.paths import printable
+from alserve.places.disk import Disk
+from alserve.places.store import Store
+from alserve.places.urls import Location, open_file, path_of
 from alserve.runtime.device import available_cores
 from alserve.terminal import say_once
 
-SPLITS = ("train", "valid", "test")
-
 Result = TypeVar("Result")
-
-COLUMNS = ("image", "label", "mask", "split")
-"""What a CSV may have; the first two it must."""
-
-
-class ListedImage(NamedTuple):
-    """One image as a folder or a line of a CSV names it."""
-
-    name: str
-    label: str
-    mask: str | None
-    split: str
-    line: int = 0
-    """Of the CSV, from 1."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +34,10 @@ class Sample:
 
     name: str
     """Path below the data set's folder, with forward slashes."""
-    image: Path
+    image: Location
     label: int
     """Index into the data set's classes."""
-    mask: Path | None
+    mask: Location | None
     split: str
 
     def read(self) -> tuple[Image, Mask | None]:
@@ -72,7 +58,7 @@ class Sample:
         return image, mask
 
 
-def read_mask(path: Path) -> Mask:
+def read_mask(path: Location) -> Mask:
     """Read a mask of any size: bool [height, width].
 
     Raises:
@@ -81,7 +67,7 @@ def read_mask(path: Path) -> Mask:
     return _decode(decode_mask, path)
 
 
-def _decode(decoder: Callable[[bytes], Result], path: Path) -> Result:
+def _decode(decoder: Callable[[bytes], Result], path: Location) -> Result:
     try:
         return decoder(read_bytes(path))
     except ImageError as error:
@@ -92,7 +78,7 @@ def _decode(decoder: Callable[[bytes], Result], path: Path) -> Result:
 class Dataset:
     """All images of a data set, sorted by name."""
 
-    source: Path
+    source: Location
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
 
@@ -136,12 +122,13 @@ def _keeping_all() -> Iterator[None]:
 
 
 @_keeping_all()
-def load_dataset(data: Path, masks: Path | None = None) -> Dataset:
+def load_dataset(data: Location, masks: Path | None = None) -> Dataset:
     """Find the images of a data set and check that classes, masks and splits fit together.
 
     Args:
         data: A folder with a subfolder per class (below train/, valid/ and test/ if it is split), or a CSV with
-            columns image, label and optionally mask and split, paths relative to the CSV.
+            columns image, label and optionally mask and split, paths relative to the CSV. A CSV may be in an object
+            store, with the images and masks that it names: then this is its URL.
         masks: A mirror of the images' folders that holds their masks, under the same names, of any image suffix.
 
     Returns:
@@ -150,25 +137,39 @@ def load_dataset(data: Path, masks: Path | None = None) -> Dataset:
     Raises:
         DataError: Something is missing, double, empty or unreadable; a mask is one of the images; or two classes differ
             by case, spaces or Unicode form only.
+        RunError: The extra for object stores is not installed.
     """
-    if data.is_dir():
-        rows = list(_folder_rows(data))
-    elif data.is_file():
-        rows = list(_csv_rows(data))
+    path = path_of(data)
+    if path is not None and path.is_dir():
+        root: Disk | Store = Disk(path)
+        rows = list(_folder_rows(path))
+    elif path is None or path.is_file():
+        root, name = open_file(data)
+        rows = list(read_rows(root, name))
     else:
         raise DataError(f"{data}: no such folder or CSV file")
     if not rows:
         raise DataError(f"{data}: no images found; expected a subfolder per class with images in it")
     if masks is not None:
         rows = _attach_masks(rows, masks)
-    root = data if data.is_dir() else data.parent
-    _check_files(data, root, rows)
+    _check_files(str(data), root, rows)
     numbers = check_classes(str(data), (row.label for row in rows))
     samples = tuple(
-        Sample(row.name, root / row.name, numbers[row.label], Path(row.mask) if row.mask else None, row.split)
+        Sample(
+            row.name,
+            _location(locate(root, row.name)),
+            numbers[row.label],
+            _location(row.mask) if row.mask else None,
+            row.split,
+        )
         for row in sorted(rows, key=attrgetter("name"))
     )
-    return Dataset(data, tuple(numbers), samples)
+    return Dataset(data if path is None else path, tuple(numbers), samples)
+
+
+def _location(found: str) -> Location:
+    """Return a URL as it is, and a path as such."""
+    return path_of(found) or found
 
 
 def check_classes(where: str, labels: Iterable[str]) -> dict[str, int]:
@@ -197,32 +198,30 @@ def check_classes(where: str, labels: Iterable[str]) -> dict[str, int]:
     return {label: number for number, label in enumerate(classes)}
 
 
-def _check_files(data: Path, root: Path, rows: Sequence[ListedImage]) -> None:
+def _check_files(data: str, root: Disk | Store, rows: Sequence[ListedImage]) -> None:
     """Check that images and masks are files, no image is there twice, and no mask is an image."""
     listing = Listing()
+    stored = look_up(data, root, rows) if isinstance(root, Store) else {}
 
-    def where(row: ListedImage) -> str:
-        return f"line {row.line}: " if row.line else ""
-
-    def identify(path: str, row: ListedImage) -> Identity:
-        found = listing.find(path)
+    def identify(path: str, row: ListedImage) -> Identity | str:
+        found = path if path in stored else listing.find(path)
         if found is None:
-            raise DataError(f"{data}: {where(row)}no such file, or no regular one: {path}")
+            raise DataError(f"{data}: {row.where}no such file, or no regular one: {path}")
         return found
 
-    images: dict[Identity, ListedImage] = {}
+    images: dict[Identity | str, ListedImage] = {}
     for row in rows:
-        found = identify(os.path.join(root, row.name), row)  # noqa: PTH118  plain strings: there may be a million
+        found = identify(locate(root, row.name), row)
         if (other := images.setdefault(found, row)) is not row:
             spelled = f", as {other.name} and as {row.name}" if other.name != row.name else ""
-            raise DataError(f"{data}: {where(row)}image {other.name} is listed twice{spelled}; keep one of the lines")
-    uses: dict[Identity, list[ListedImage]] = {}
+            raise DataError(f"{data}: {row.where}image {other.name} is listed twice{spelled}; keep one of the lines")
+    uses: dict[Identity | str, list[ListedImage]] = {}
     for row in rows:
         if row.mask:
             found = identify(row.mask, row)
             if image := images.get(found):
                 whose = "its own image" if image is row else f"image {image.name}"
-                raise DataError(f"{data}: {where(row)}the mask of {row.name} is {whose} ({row.mask}); name a mask")
+                raise DataError(f"{data}: {row.where}the mask of {row.name} is {whose} ({row.mask}); name a mask")
             uses.setdefault(found, []).append(row)
     if several := [users for users in uses.values() if len(users) > 1]:
         first, second, *_ = several[0]
@@ -283,41 +282,6 @@ def _images(folder: Path) -> list[Path]:
     """Find the images in a folder itself."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
     return sorted(path for path in files if not path.name.startswith("."))
-
-
-def _csv_rows(data: Path) -> Iterator[ListedImage]:
-    try:
-        with data.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file)
-            titles = next(lines, [])
-            _check_titles(data, titles)
-            columns = [titles.index(title) if title in titles else -1 for title in COLUMNS]
-            for number, line in enumerate(lines, start=2):
-                if line:
-                    cells = [*line, *[""] * (len(titles) - len(line)), ""]  # cells that are not there are empty
-                    yield _csv_row(data, number, [cells[column].strip() for column in columns])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise DataError(f"{data}: cannot be read as a CSV file in UTF-8") from None
-
-
-def _check_titles(data: Path, titles: Sequence[str]) -> None:
-    if missing := {"image", "label"} - set(titles):
-        raise DataError(
-            f"{data}: the CSV has no column {' and no column '.join(sorted(missing))}; it needs image and label"
-        )
-    if double := [title for title in COLUMNS if titles.count(title) > 1]:
-        raise DataError(f"{data}: the CSV has two columns {double[0]}; keep one")
-
-
-def _csv_row(data: Path, number: int, cells: Sequence[str]) -> ListedImage:
-    name, label, mask, split = cells
-    if not name or not label:
-        raise DataError(f"{data}: line {number}: {f'image {name} has no label' if name else 'no image is named'}")
-    if split and split not in SPLITS:
-        raise DataError(f"{data}: line {number}: unknown split '{split}'; use {', '.join(SPLITS)}")
-    if "\\" in name or "//" in name or "/." in f"/{name}":
-        name = Path(name).as_posix()
-    return ListedImage(name, label, os.path.join(data.parent, mask) if mask else None, split or "train", number)  # noqa: PTH118
 
 
 def _attach_masks(rows: list[ListedImage], masks: Path) -> list[ListedImage]:

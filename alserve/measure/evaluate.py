@@ -16,7 +16,8 @@ from alserve.measure.dataset import Dataset, Sample, load_dataset
 from alserve.measure.metrics import BinnedScores, area_under_roc, dice, iou, mean_interval, share_interval
 from alserve.parallel import ordered_map
 from alserve.paths import printable
-from alserve.places.urls import Location
+from alserve.places.store import AT_STORE
+from alserve.places.urls import Location, on_disk, path_of
 from alserve.predictor import Predictor, load
 from alserve.runtime.device import available_cores
 from alserve.terminal import progress, say
@@ -171,9 +172,10 @@ def measure(predictor: Predictor, samples: Sequence[Sample]) -> Figures:
         DataError: A file cannot be used, or an image and its mask differ in size.
     """
     rows: list[_Row] = []
+    workers = available_cores() * (1 if all(path_of(sample.image) for sample in samples) else AT_STORE)
     tallies = score, mask, cam = BinnedScores(), BinnedScores(), BinnedScores()
     with progress(len(samples), "measuring") as show:
-        for row, counted in ordered_map(lambda sample: _compare(predictor, sample), samples, available_cores()):
+        for row, counted in ordered_map(lambda sample: _compare(predictor, sample), samples, workers):
             rows.append(row)
             for tally, one in zip(tallies, counted, strict=True):
                 tally.add(one)
@@ -266,7 +268,7 @@ def draw_worst(predictor: Predictor, samples: Sequence[Sample], figures: Figures
 
 def evaluate(
     model: Location,
-    data: str | Path,
+    data: Location,
     *,
     masks: str | Path | None = None,
     split: str = "test",
@@ -277,7 +279,8 @@ def evaluate(
 
     Args:
         model: The model file, or its URL in an object store.
-        data: See `load_dataset`; classes are found by name, and may be some of the model's only.
+        data: See `load_dataset`; classes are found by name, and may be some of the model's only. What is in an object
+            store is read as it is measured, and not kept.
         masks: See `alserve.measure.dataset.load_dataset`.
         split: "train", "valid" or "test".
         worst: Where the contact sheet of the worst images is to be.
@@ -291,9 +294,9 @@ def evaluate(
         >>> alserve.evaluate("tissue.onnx", "tissue.csv").foreground_dice
     """
     predictor = load(model, threads=1, self_check=self_check)
-    dataset = load_dataset(Path(data), None if masks is None else Path(masks))
+    dataset = load_dataset(data, None if masks is None else on_disk(masks))
     samples = _samples(dataset, split, predictor.spec.classes)
-    picture = None if worst is None else Path(worst)
+    picture = None if worst is None else on_disk(worst)
     if picture is not None:
         if picture.suffix.lower() not in ENCODERS:
             raise DataError(f"{picture}: the picture of the worst images ends in one of {', '.join(ENCODERS)}")

@@ -17,7 +17,7 @@ from alserve.modelfile.protobuf import Budget, field, fields, needs_other_files
 from alserve.modelfile.references import Reference, read_references, write_references
 from alserve.modelfile.spec import FORMAT_VERSION, ModelSpec
 from alserve.places.place import FileTooLargeError
-from alserve.places.urls import Location, open_file
+from alserve.places.urls import Location, open_file, path_of
 
 METADATA_KEY = "alserve"
 REFERENCES_KEY = "alserve_references"
@@ -170,18 +170,18 @@ def read_model(path: Location) -> bytes:
         raise ModelError(f"{str(path)!r}: the model cannot be read: no such name can be") from None
 
 
-def default_model() -> Path:
+def default_model() -> Location:
     """Find the model to use where none was named.
 
     Returns:
-        `$ALSERVE_MODEL`; else the one `.onnx` file in `./models`; else the one that comes with the package: in a
-        container the packed model, elsewhere the demo model.
+        `$ALSERVE_MODEL`, a path or a URL of an object store; else the one `.onnx` file in `./models`; else the one that
+        comes with the package: in a container the packed model, elsewhere the demo model.
 
     Raises:
         ModelError: One of these folders holds several, or none is to be found.
     """
     if named := os.environ.get("ALSERVE_MODEL"):
-        return Path(named)
+        return path_of(named) or named
     package = Path(__file__).parents[1]
     for folder in (Path("models"), package / "models", package.parent / "models"):
         found = sorted(folder.glob("*.onnx"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alserve.files import irregular, locked, open_atomic, remove_unfinished, write_atomic
-from alserve.places.place import FileTooLargeError, SizeOf, Version
+from alserve.places.place import LONG_LINE, MOST_LINE, FileTooLargeError, SizeOf, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,10 @@ class Disk:
     def lines(self, name: str) -> Iterator[bytes]:
         """See `Place`."""
         with self._regular(name).open("rb") as file:
-            yield from file
+            while line := file.readline(MOST_LINE + 1):
+                if len(line) > MOST_LINE:
+                    raise OSError(errno.EINVAL, LONG_LINE, self.path(name))
+                yield line
 
     def write(self, name: str, data: bytes) -> None:
         """See `Place`."""

@@ -10,9 +10,11 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from errno import EIO
 from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 
+from alserve.paths import printable
 from alserve.places.client import FIRST, client_options, open_bucket, version_of
 from alserve.places.failures import failing
 from alserve.places.place import Version
@@ -64,6 +66,8 @@ def list_bucket(root: str, prefix: str, after: str | None = None) -> Iterator[Li
                         yield Listed(after[skip:], version_of(item))
         except InvalidPathError as error:
             refused = _key_of(str(error))
+            if after is not None and refused <= after:  # the store begins anew, and so it would for ever
+                raise OSError(EIO, f"this store does not list what follows '{printable(refused)}'; rename it") from None
         else:
             return
         try:
@@ -105,7 +109,9 @@ def _pages(root: str, prefix: str, after: str | None) -> tuple[str | None, list[
     while True:
         text = _request(root, prefix, after)
         for entry in _CONTENTS.findall(text):
-            after = unquote_plus(html.unescape(_tag(entry, "Key")))
+            before, after = after, unquote_plus(html.unescape(_tag(entry, "Key")))
+            if before is not None and after <= before:
+                raise ValueError(after)  # the page does not begin where it was asked to
             modified = datetime.fromisoformat(_tag(entry, "LastModified"))
             version = version_of({"size": int(_tag(entry, "Size")), "last_modified": modified})
             if _is_refused(after):

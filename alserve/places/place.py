@@ -6,6 +6,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
+MOST_LINE = 1 << 26
+"""Bytes of a line of a file that is read line by line."""
+
+LONG_LINE = f"a line has more than {MOST_LINE:,} bytes"
+
 SizeOf = Callable[[str], int | None]
 """Returns the bytes of a file, by its name in a place; None if it is not there."""
 
@@ -68,7 +73,11 @@ class Place(Protocol):
         """
 
     def lines(self, name: str) -> Iterator[bytes]:
-        """Read a file of any size line by line; each ends with a line break, but perhaps the last."""
+        """Read a file of any size line by line; each ends with a line break, but perhaps the last.
+
+        Raises:
+            OSError: It cannot be read, or a line has more than `MOST_LINE` bytes.
+        """
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file so that it is either whole or not there."""

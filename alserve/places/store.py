@@ -17,10 +17,13 @@ from alserve.places.compact import Table
 from alserve.places.failures import failing
 from alserve.places.listing import Listed, list_bucket
 from alserve.places.lock import StoreLock
-from alserve.places.place import FileTooLargeError, SizeOf, Version
+from alserve.places.place import LONG_LINE, MOST_LINE, FileTooLargeError, SizeOf, Version
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+AT_STORE = 4
+"""Images a core works on at once, where they come from or go to an object store."""
 
 MOST_KEY_BYTES = 1024
 """Length of a name, in UTF-8, which all stores take."""
@@ -79,10 +82,14 @@ class Store:
     def look(self, name: str) -> Version | None:
         """See `Place`."""
         try:
-            with failing(self.path(name)):
-                return version_of(self.client.head(self.key(name)))
+            return self.version(name)
         except OSError:
             return None
+
+    def version(self, name: str) -> Version:
+        """Look at a file without reading it, as `look` does; why that cannot be is an `OSError`."""
+        with failing(self.path(name)):
+            return version_of(self.client.head(self.key(name)))
 
     def read(self, name: str, most: int) -> bytes:
         """See `Place`."""
@@ -97,16 +104,22 @@ class Store:
         with failing(self.path(name)):
             return bytes(self.client.get_range(self.key(name), start=0, length=size))
 
-    def lines(self, name: str) -> Iterator[bytes]:
-        """See `Place`."""
-        with failing(self.path(name)):
-            size = self.client.head(self.key(name))["size"]
-        rest = b""
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Read a file of any size part by part."""
+        size = self.version(name).bytes
         for start in range(0, size, _BLOCK):
             with failing(self.path(name)):
                 block = self.client.get_range(self.key(name), start=start, end=min(start + _BLOCK, size))
-            *lines, rest = (rest + bytes(block)).split(b"\n")
+            yield bytes(block)
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """See `Place`."""
+        rest = b""
+        for block in self.blocks(name):
+            *lines, rest = (rest + block).split(b"\n")
             yield from (line + b"\n" for line in lines)
+            if len(rest) > MOST_LINE:
+                raise OSError(errno.EINVAL, LONG_LINE, self.path(name))
         if rest:
             yield rest
 

@@ -18,7 +18,10 @@ Location = str | Path
 SCHEMES = ("s3", "gs", "az", "abfss")
 """Of object stores."""
 
-KNOWN = "s3://, gs://, az://, abfss://, file:// or a path"
+ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az"}
+"""What Hadoop, Arrow and fsspec call some of them."""
+
+KNOWN = "s3://, gs://, az://, abfss://, file:// or a path, such as that of a folder where it is mounted"
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SECRET = re.compile(
@@ -54,7 +57,20 @@ def path_of(location: Location) -> Path | None:
     return Path(url2pathname(slash + path))
 
 
-def open_place(location: Location) -> Place:
+def on_disk(location: Location) -> Path:
+    """Return the path that is meant, where nothing but a disk will do.
+
+    Raises:
+        DataError: It is the URL of something else than a file of this machine.
+    """
+    path = path_of(location)
+    if path is None:
+        scheme = printable(str(location)).partition("://")[0]
+        raise DataError(f"a {scheme}:// URL where only a file or folder on the disk can be; give a path")
+    return path
+
+
+def open_place(location: Location) -> Disk | Store:
     """Return a folder; nothing is looked at yet.
 
     Raises:
@@ -70,7 +86,7 @@ def open_store(url: str) -> Store:
     return Store(*_parse(url))
 
 
-def open_file(location: Location) -> tuple[Place, str]:
+def open_file(location: Location) -> tuple[Disk | Store, str]:
     """Return the folder of a file, and the file's name there; nothing is looked at yet, and errors are as above."""
     path = path_of(location)
     if path is not None:
@@ -89,6 +105,7 @@ def _parse(text: str) -> _Address:
     """Part the URL of an object store; what could be a secret is never repeated in a message."""
     scheme, rest = text.split("://", 1)
     scheme = scheme.lower()
+    scheme = "abfss" if scheme == "abfs" and "@" in rest.partition("/")[0] else ALIASES.get(scheme, scheme)
     bucket, _, key = rest.partition("/")
     user, at, host = bucket.rpartition("@")
     if at and (scheme != "abfss" or ":" in user):

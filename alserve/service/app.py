@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from alserve.errors import DeviceError, ModelError
+from alserve.errors import DataError, DeviceError, ModelError, RunError
 from alserve.service.batch_memory import BatchMemory
 from alserve.service.bodies import Bodies
 from alserve.service.endpoints import ENDPOINTS
@@ -45,7 +45,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.batch_memory = BatchMemory(settings.body_bytes)
         end_within(settings.grace)
         app.state.pipeline = pipeline = await to_thread.run_sync(_load, settings)
-    except (ModelError, DeviceError) as error:
+    except (ModelError, DataError, RunError, DeviceError) as error:
         _log.critical("not ready: %s", error)
     else:
         MODEL.labels(pipeline.engine.sha256, pipeline.engine.device, pipeline.engine.device_reason).set(1)
@@ -65,7 +65,7 @@ def _load(settings: ServiceSettings) -> Pipeline:
         _log.warning("%s", engine.unchecked)
     if (settings.batch or engine.batch_size) > 1 or settings.cores == 1:
         return Pipeline(engine, settings)
-    return Pipeline(engine, settings, load_engine(engine.path, device=engine.device, threads=1, self_check=check))
+    return Pipeline(engine, settings, load_engine(engine.location, device=engine.device, threads=1, self_check=check))
 
 
 app = Starlette(

@@ -6,8 +6,9 @@ from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from alserve.errors import ModelError
-from alserve.modelfile import default_model
+from alserve.errors import AlserveError, ModelError
+from alserve.modelfile import default_model, read_model
+from alserve.places.urls import Location, open_file
 from alserve.runtime.engine import Engine
 
 _HASH = "ALSERVE_PINNED_SHA256"
@@ -32,20 +33,20 @@ def pin_model(folder: Path) -> None:
     try:
         with chdir(folder):
             model = default_model()
-            data = model.read_bytes()
-    except (ModelError, OSError):
+            data, name = read_model(model), open_file(model)[1]
+    except AlserveError:
         return  # the worker processes say why
     os.environ[_HASH] = hashlib.sha256(data).hexdigest()
     try:
         _kept.append(private := TemporaryDirectory(prefix="alserve-model-", ignore_cleanup_errors=True))
-        copy = Path(private.name) / model.name
+        copy = Path(private.name) / name
         copy.write_bytes(data)
     except OSError:
         return
     os.environ[_COPY] = str(copy)
 
 
-def pinned_model() -> Path:
+def pinned_model() -> Location:
     """Find the model file; `default_model`, where none was pinned.
 
     Raises:

@@ -2,35 +2,38 @@
 
 import os
 import socket
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import typer
 
 from alserve.errors import ServiceError
 from alserve.modelfile import default_model
+from alserve.places.urls import Location, open_file, path_of
 from alserve.service.loading import load_engine
 from alserve.service.settings import ServiceSettings
 
 
-def serve_model(model: Path | None, *, host: str, port: int) -> None:
+def serve_model(model: Location | None, *, host: str, port: int) -> None:
     """Serve a model until the process is told to stop (Ctrl-C, SIGTERM).
 
     Args:
-        model: The model file. Default: `alserve.modelfile.default_model`.
+        model: The model file, a path or a URL. Default: `alserve.modelfile.default_model`.
         host: Name or address to listen on.
         port: Port to listen on, 1 to 65535.
 
     Raises:
         ModelError: The file is missing, no model, or of a newer format, or does not work.
+        DataError: It is no URL of an object store.
         DeviceError: The device that `ALSERVE_DEVICE` asks for cannot be used.
         ServiceError: The host is unknown, or the port is in use or not allowed, or a setting cannot be used.
     """
-    path = (model or default_model()).absolute()
+    chosen = model or default_model()
+    if path := path_of(chosen):
+        chosen = path.absolute()
     settings = ServiceSettings.from_environment()
-    load_engine(path, device=settings.device, threads=1, self_check=settings.self_check)  # raises what stops a worker
+    load_engine(chosen, device=settings.device, threads=1, self_check=settings.self_check)  # raises what stops a worker
     address = _free_address(host, port)
-    os.environ["ALSERVE_MODEL"] = str(path)  # the worker process reads it, and the hosts
+    os.environ["ALSERVE_MODEL"] = str(chosen)  # the worker process reads it, and the hosts
     name = f"[{host}]" if ":" in host else host
     os.environ["ALSERVE_HOSTS"] = ",".join(filter(None, (os.environ.get("ALSERVE_HOSTS"), name)))
 
@@ -40,7 +43,7 @@ def serve_model(model: Path | None, *, host: str, port: int) -> None:
         from alserve.service.app import service  # noqa: PLC0415  slow to import
 
         url = f"http://{name}:{port}"
-        typer.echo(f"Serving {path.name} at {url} until Ctrl-C; try: curl -F image=@photo.jpg {url}/predict")
+        typer.echo(f"Serving {open_file(chosen)[1]} at {url} until Ctrl-C; try: curl -F image=@photo.jpg {url}/predict")
         service.serve_http(host=address, port=port)
 
 

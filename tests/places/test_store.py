@@ -114,6 +114,15 @@ def test_where_pages_cannot_be_read_the_listing_goes_on_behind_such_a_key(
     assert faults == {"c//d.png": HIDING, "e/../f.png": HIDING, "x\x01y.png": HIDING, "zz.png": ""}
 
 
+def test_where_a_listing_cannot_go_on_behind_such_a_key_it_ends(bucket: Bucket, faulty: FaultyWay) -> None:
+    faulty.page, faulty.forgetful = 3, True
+    for name in ("a.png", "c//d.png", "zz.png", *(f"e/{number}.png" for number in range(9))):
+        bucket[f"in/{name}"] = b"1"
+    listed = Store(bucket.url, "in").list()
+    with pytest.raises(OSError, match=r"this store does not list what follows 'in/c//d.png'; rename it"):
+        list(listed)
+
+
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [

@@ -25,6 +25,14 @@ pytest.importorskip("obstore", reason="needs alserve[cloud]")
         ("S3://bucket/", Store("s3://bucket"), "s3://bucket"),
         ("s3://bucket/a b/ü?#%41/", Store("s3://bucket", "a b/ü?#%41"), "s3://bucket/a b/ü?#%41"),
         ("gs://my.bucket/a", Store("gs://my.bucket", "a"), "gs://my.bucket/a"),
+        ("s3a://bucket/a", Store("s3://bucket", "a"), "s3://bucket/a"),
+        ("gcs://bucket/a", Store("gs://bucket", "a"), "gs://bucket/a"),
+        ("abfs://container/a", Store("az://container", "a"), "az://container/a"),
+        (
+            "abfs://c@a.dfs.core.windows.net/d",
+            Store("abfss://c@a.dfs.core.windows.net", "d"),
+            "abfss://c@a.dfs.core.windows.net/d",
+        ),
         ("abfss://c@a.dfs.core.windows.net/d", Store("abfss://c@a.dfs.core.windows.net", "d"), None),
     ],
 )

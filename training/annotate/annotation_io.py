@@ -10,6 +10,7 @@ from alserve.images.codec import encode_png, peek_shape, read_bytes, to_grey
 from alserve.measure.dataset import Dataset, find_pictures, load_dataset, read_mask, stem
 from alserve.measure.listing import Listing
 from alserve.paths import below
+from alserve.places.urls import Location
 from alserve.terminal import say
 from training.annotate.checks import check_mirrored, is_marked
 from training.annotate.formats import FORMATS, Annotation, Draft, Source, read_annotations, recognized, written_formats
@@ -77,7 +78,7 @@ def _place(annotation: Annotation, out: Path, known: "_Known | None", source: Pa
     return path
 
 
-def _check_size(name: str, mask: Mask, image: Path) -> None:
+def _check_size(name: str, mask: Mask, image: Location) -> None:
     shape = peek_shape(image)
     if mask.shape != shape:
         size = f"{shape[1]} x {shape[0]}" if shape else "no readable size"
@@ -116,7 +117,7 @@ class _Known:
             for path in find_pictures(source).values():
                 if self._listing.find(str(path)) in self._identities:
                     raise DataError(f"{path}: is an image of {self.source}, not a mask; name the folder of masks")
-        if self.source.is_dir() and out.resolve().is_relative_to(self.source.resolve()):
+        if Path(self.source).is_dir() and out.resolve().is_relative_to(Path(self.source).resolve()):
             raise DataError(f"{out}: lies in the data set, where masks would be taken for images; name another --out")
 
     def check_free(self, path: Path) -> None:

@@ -8,6 +8,7 @@ from alserve.arrays import Mask
 from alserve.errors import DataError, ImageError
 from alserve.images.codec import Levels, decode_levels, read_bytes
 from alserve.paths import check_name
+from alserve.places.urls import Location
 
 JPEG = b"\xff\xd8\xff"
 """How a JPEG file begins, whatever its name."""
@@ -89,7 +90,7 @@ def check_one_sided(path: Path, mask: Mask, masks: Path, name: str) -> None:
             )
 
 
-def check_mirrored(name: str, data: Path) -> None:
+def check_mirrored(name: str, data: Location) -> None:
     """Refuse a data set's image whose name cannot be used below another folder.
 
     Raises:

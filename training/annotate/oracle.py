@@ -194,7 +194,8 @@ class FolderOracle:
     def check(self, dataset: Dataset, settings: Settings) -> None:
         """Refuse methods that a person has no part in, a budget larger than the images, and names that clash."""
         check_person(dataset, settings)
-        if dataset.source.is_dir() and self.folder.resolve().is_relative_to(dataset.source.resolve()):
+        data = Path(dataset.source)
+        if data.is_dir() and self.folder.resolve().is_relative_to(data.resolve()):
             raise DataError(f"{self.folder}: lies in the data set, where it would be taken for a class; name another")
         seen: dict[str, str] = {}
         for sample in dataset.split("train"):

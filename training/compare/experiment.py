@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from alserve.errors import DataError, OptionError, RunError
 from alserve.measure.dataset import load_dataset
 from alserve.paths import below
+from alserve.places.urls import Location, path_of
 from alserve.registry import suggest
 from alserve.terminal import progress, say
 from training.annotate.oracle import SimulatedOracle
 from training.compare.cluster import run_on_cluster
 from training.compare.jobs import RunJob, run_jobs
+from training.data.local_copy import local_copy
 from training.learning.algorithm import describe
 from training.model.trainer import Trainer
 from training.model.weights import fingerprint as weights_fingerprint
@@ -42,8 +44,8 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: Path | None = None
-    """The data set, relative to the file; or given at the command line."""
+    data: Location | None = None
+    """The data set, a URL or relative to the file; or given at the command line."""
     masks: Path | None = None
     """Its folder of masks, relative to the file."""
     preset: str | None = None
@@ -124,7 +126,7 @@ def run_experiment(
     config: Path,
     out: Path,
     *,
-    data: Path | None = None,
+    data: Location | None = None,
     masks: Path | None = None,
     jobs: int = 1,
     device: str = "auto",
@@ -185,15 +187,17 @@ def run_experiment(
 
 
 def _plan(
-    config: Path, experiment: Experiment, out: Path, data: Path | None, masks: Path | None, device: str
+    config: Path, experiment: Experiment, out: Path, data: Location | None, masks: Path | None, device: str
 ) -> tuple[list[RunJob], str]:
     """Return all runs, whose data and settings fit together, and the fingerprint of the data."""
-    source = data or (config.parent / experiment.data if experiment.data else None)
+    source = data or experiment.data
+    if data is None and source is not None and (path := path_of(source)):
+        source = config.parent / path
     if source is None:
         raise DataError(f"{config}: names no data set; add 'data' to it, or give --data")
     if experiment.masks and data is None and masks is None:
         masks = config.parent / experiment.masks
-    dataset = load_dataset(source, masks)
+    dataset = load_dataset(local_copy(source), masks)
     for method in experiment.methods:
         settings = settings_of(experiment, method, experiment.seeds[0])
         check_budget(dataset, settings, SimulatedOracle())

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from alserve.places.urls import Location
 from alserve.runtime.device import available_cores
 from training.compare.process import Process, run_process
 from training.settings import Settings
@@ -22,7 +23,7 @@ class RunJob(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    data: Path
+    data: Location
     masks: Path | None
     out: Path
     settings: Settings

@@ -8,9 +8,11 @@ from alserve.errors import DataError, ModelError, RunError
 from alserve.files import write_atomic
 from alserve.measure.dataset import Dataset, load_dataset
 from alserve.modelfile import Cost, ModelSpec, Precision, Reference, write_metadata
+from alserve.places.urls import Location
 from alserve.runtime.device import advise_against_int8
 from alserve.runtime.engine import Engine
 from alserve.terminal import print_facts, say
+from training.data.local_copy import local_copy
 from training.run.records import read_config
 
 
@@ -29,7 +31,7 @@ def export_run(
     out: Path,
     precision: Precision = "fp32",
     *,
-    data: Path | None = None,
+    data: Location | None = None,
     force: bool = False,
     references: bool = True,
 ) -> Exported:
@@ -84,9 +86,9 @@ def export_run(
     return Exported(out, spec, None)
 
 
-def _dataset_of(run: Path, config: dict[str, Any], data: Path | None) -> Dataset:
+def _dataset_of(run: Path, config: dict[str, Any], data: Location | None) -> Dataset:
     masks = config.get("masks")
-    dataset = load_dataset(data or Path(config["source"]), Path(masks) if masks else None)
+    dataset = load_dataset(local_copy(data or config["source"]), Path(masks) if masks else None)
     if dataset.fingerprint() != config["fingerprint"]:
         raise DataError(
             f"{dataset.source}: is not the data that {run} learned from, or has changed; name it with --data"

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from alserve.errors import DataError
-from alserve.measure.dataset import SPLITS, Dataset, Sample, read_mask
+from alserve.measure.dataset import Dataset, Sample, read_mask
+from alserve.measure.rows import SPLITS
 from alserve.parallel import ordered_map
 from alserve.registry import suggest
 from alserve.runtime.device import available_cores

@@ -1,7 +1,6 @@
 """How good pseudo-masks are, where the data set has the true masks."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from alserve.arrays import Grey
 from alserve.geometry import resize_mask
@@ -29,7 +28,7 @@ def pseudo_dice(pseudo: Mapping[int, Grey], samples: Sequence[Sample]) -> float 
 
     def compare(index: int) -> float:
         levels = pseudo[index]
-        return dice(foreground(levels), resize_mask(read_mask(Path(samples[index].mask or "")), levels.shape))
+        return dice(foreground(levels), resize_mask(read_mask(samples[index].mask or ""), levels.shape))
 
     found = list(ordered_map(compare, known, available_cores()))
     return sum(found) / len(found) if found else None

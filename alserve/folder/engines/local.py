@@ -10,11 +10,9 @@ from alserve.folder.manifest import ManifestRow
 from alserve.folder.run import Options, segment_batch
 from alserve.images.decoders import Decoders
 from alserve.parallel import ordered_map
+from alserve.places.store import AT_STORE
 from alserve.predictor import Predictor
 from alserve.runtime.device import available_cores
-
-AT_STORE = 4
-"""Images a core works on at once, where they come from or go to an object store."""
 
 
 class LocalEngine:
