@@ -230,7 +230,7 @@ def test_an_actor_that_sees_other_files_says_so(tree: Path, tmp_path: Path, pred
     seen = image.look()
     assert seen
     (tmp_path / "out" / "folder").mkdir()
-    _assert_ends_run(replace(job, token="folder"), "out/folder: cannot be read here: Is a directory")  # noqa: S106
+    _assert_ends_run(replace(job, token="folder"), "out/folder: cannot be read here: it is a folder")  # noqa: S106
     changed = [(gone, seen), (image, seen._replace(bytes=seen.bytes + 1))]
     for witness in changed:
         _assert_ends_run(replace(job, witness=witness), "where all machines of the cluster see them")
