@@ -136,10 +136,9 @@ def _interruptible() -> Iterator[_Stop]:
     with interruptible() as asked:
         try:
             yield _Stop(asked)
-        except BaseException:
+        finally:
             if asked.is_set():
                 raise KeyboardInterrupt from None
-            raise
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from alserve import __version__
 from alserve.errors import AlserveError, DeviceError, ModelError, RunError
@@ -57,10 +56,10 @@ class Actor:
 
     Args:
         job: What all actors have in common.
-        model: Ray's reference to the bytes of the model file.
+        model: The bytes of the model file; a reference of Ray's to them stands for them.
     """
 
-    def __init__(self, job: Job, model: Any) -> None:  # noqa: ANN401  Ray's types are of an extra
+    def __init__(self, job: Job, model: bytes) -> None:
         self._job = job
         self._opened = ExitStack()  # ends with the process
         self._error: AlserveError | None = None

@@ -35,7 +35,7 @@ _WAIT_SECONDS = 0.2
 
 @dataclass
 class _Block:
-    """Work for an actor."""
+    """Work for an actor, and how many have been asked to do it."""
 
     batches: Sequence[Batch]
     tries: int = 0
@@ -94,7 +94,7 @@ class Pool:
                 heard = time.monotonic()
             elif time.monotonic() - heard > PATIENCE_SECONDS:
                 raise RunError(
-                    f"no machine of the cluster had room for {PATIENCE_SECONDS} s; the same command continues the run"
+                    f"no worker of the cluster has started for {PATIENCE_SECONDS} s; the same command continues the run"
                 )
             yield from self._collect()
 

@@ -237,6 +237,6 @@ def test_an_actor_that_sees_other_files_says_so(tree: Path, tmp_path: Path, pred
 
 
 def _assert_ends_run(job: Job, words: str) -> None:
-    found = Actor(job, None).do([])
+    found = Actor(job, b"").do([])
     assert isinstance(found, AlserveError)
     assert words in str(found)
