@@ -84,13 +84,15 @@ def _connect(address: str, where: str, opened: ExitStack) -> None:
             "_node_ip_address": "127.0.0.1",
             "_temp_dir": folder,
         }
+    opened.callback(ray.shutdown)  # what fails half-way is connected, too
     try:
         with _silent():
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **settings)
         opened.enter_context(redirect_stdout(cast("TextIO", _WithoutRay(sys.stdout))))
     except Exception as error:  # noqa: BLE001  Ray raises many unrelated types
-        raise DeviceError(f"{where}: Ray cannot be used: {first_words(error)}") from None
-    opened.callback(ray.shutdown)
+        words = first_words(error, 6)
+        hint = "; install the same on all machines" if words.startswith("Version mismatch") else ""
+        raise DeviceError(f"{where}: Ray cannot be used: {words}{hint}") from None
 
 
 def _knock(address: str, where: str) -> None:
@@ -131,7 +133,7 @@ class _WithoutRay:
         return getattr(self._stream, name)
 
 
-def first_words(error: Exception) -> str:
+def first_words(error: Exception, most: int = 3) -> str:
     """Return an error's first lines as one, of 300 characters at most: Ray's first often ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:300] or type(error).__name__
+    return " ".join(lines[:most])[:300] or type(error).__name__

@@ -176,7 +176,7 @@ def look(driver: int, rows: int, *, everything: bool) -> Sample:
             cpu += times.user + times.system
             if process.pid == driver:
                 own, memory["driver"] = times.user + times.system, process.memory_info().rss
-            elif "MapWorker" in " ".join(process.cmdline()):
+            elif "ray::Actor" in " ".join(process.cmdline()):
                 whole = sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
                 memory["actor"] = max(memory["actor"], whole)
     return Sample(time.perf_counter(), rows, cpu, own, memory)

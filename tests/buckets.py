@@ -1,8 +1,10 @@
 """Buckets of an S3 server on this machine, and a way to it that fails as a test wants."""
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +14,36 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote_plus, urlsplit
 from urllib.request import Request, urlopen
 
+import pytest
+
+from alserve.places.client import open_bucket
+
 AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server, which the environment names, with credentials, as long as it runs."""
+    pytest.importorskip("obstore", reason="needs alserve[cloud]")
+    server = pytest.importorskip("moto.server", reason="needs moto[server]")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    started.start()
+    host, port = started.get_host_and_port()
+    address = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("AWS_ACCESS_KEY_ID", "not-a-key"),
+            ("AWS_SECRET_ACCESS_KEY", "hunter2-is-secret"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_ENDPOINT_URL", address),
+        ):
+            patch.setenv(name, value)
+        open_bucket.cache_clear()
+        yield address
+    open_bucket.cache_clear()
+    started.stop()
 
 
 class Bucket(MutableMapping[str, bytes]):

@@ -16,7 +16,7 @@ _PACKAGE = Path(__file__).parents[1]
 _SETUP = "service/container.sh"
 """What the recipes run while the image is built."""
 
-EXTRAS = {"cloud": ("obstore>=0.12",), "openvino": ("openvino>=2026.0",), "ray": ("ray[data,default]>=2.60",)}
+EXTRAS = {"cloud": ("obstore>=0.12",), "openvino": ("openvino>=2026.0",), "ray": ("ray[default]>=2.60",)}
 """Packages of the extras that run models; kept in step with pyproject.toml by a test.
 
 A cluster needs Ray's default part as well: its dashboard takes jobs.

@@ -1,7 +1,9 @@
-"""Whole runs by two processes: the result of one process, of any launcher, and of a run whose processes are killed."""
+"""Whole runs by two processes: the result of one, of any launcher, of a run that is stopped, killed, or waits."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from safetensors.torch import load
+from tables import draw_without_masks
 from torch import Tensor
 
 from training.data.synthetic import draw_dataset
@@ -58,6 +61,7 @@ def python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        process_group=0,
     )
 
 
@@ -88,7 +92,11 @@ def test_two_processes_learn_what_one_does(table: Path, together: Path, tmp_path
 
     With batches of 6 the weights would be 1e-4 and 3e-4 apart; test_ranks.py is about single steps.
     """
-    finished(*words(table, tmp_path / "alone", 1))
+    out = tmp_path / "alone"
+    arguments = words(table, out, 1)
+    for there in ((out / "timings.jsonl").exists, (out / "state" / "theta0.safetensors").exists):  # before each phase
+        press_ctrl_c(arguments, there)
+    finished(*arguments)
     for name, bound in (("theta0", 1e-7), ("latest", 1e-4)):
         alone, found = weights(tmp_path / "alone", name), weights(together, name)
         assert found.keys() == alone.keys()
@@ -98,6 +106,21 @@ def test_two_processes_learn_what_one_does(table: Path, together: Path, tmp_path
     (alone_round,), (found_round,) = read_rounds(tmp_path / "alone"), read_rounds(together)
     assert found_round["asked"] == alone_round["asked"]
     assert found_round["test_dice"] == pytest.approx(alone_round["test_dice"], abs=0.02)
+
+
+def press_ctrl_c(arguments: Sequence[str], there: Callable[[], bool]) -> None:
+    """Start a training; press Ctrl-C, which all processes of a terminal get, when something is there."""
+    with python(*arguments) as process:
+        while not there():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        others = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert all(line.startswith("alserve: ") for line in said.splitlines()), said
+    assert said.splitlines()[-1] == "alserve: interrupted"
+    assert not any(other.is_running() and other.status() != psutil.STATUS_ZOMBIE for other in others)
 
 
 def others_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -129,7 +152,7 @@ def kill(arguments: Sequence[str], there: Callable[[], bool], *, first: bool) ->
 
 
 def test_a_run_goes_on_after_one_of_its_processes_was_killed(table: Path, together: Path, tmp_path: Path) -> None:
-    """The second before they have met, the first while they train."""
+    """The second before they have met, the first while they train; both are stopped then."""
     out = tmp_path / "killed"
     arguments = words(table, out, 2)
     last = kill(arguments, (out / "config.json").exists, first=False)
@@ -137,7 +160,37 @@ def test_a_run_goes_on_after_one_of_its_processes_was_killed(table: Path, togeth
     assert last.endswith("; the same command continues the run")
     last = kill(arguments, (out / "state" / "theta0.safetensors").exists, first=True)
     assert last == "alserve: the first process of the training was ended; the same command continues the run"
+    press_ctrl_c(arguments, (out / "state" / "latest.safetensors").exists)
     finished(*arguments)
     for name in RESULTS:
         assert (out / name).read_bytes() == (together / name).read_bytes(), name
     assert {path.name for path in (out / "state").iterdir()} == {path.name for path in (together / "state").iterdir()}
+
+
+def launched(arguments: Sequence[str]) -> list[int]:
+    """Exit codes of both processes of a training, as a launcher starts them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    places = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2} for rank in range(2)]
+    meeting = {"TORCHELASTIC_RUN_ID": "x", "GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [python(*arguments, **{name: str(v) for name, v in {**place, **meeting}.items()}) for place in places]
+    said = [process.communicate()[1] for process in processes]
+    assert not any("Traceback" in each for each in said), said
+    return [process.returncode for process in processes]
+
+
+def test_all_processes_end_where_a_person_has_to_draw_and_go_on_then(tmp_path: Path) -> None:
+    table, folder, run = draw_without_masks(tmp_path / "data"), tmp_path / "drawing", tmp_path / "run"
+    arguments = [*words(table, run, 2, steps=2), "--oracle", f"folder:{folder}"]
+    with python(*arguments) as process:
+        while not (others := others_of(process)):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        _, said = process.communicate()
+    assert process.returncode == 3, said
+    assert "Traceback" not in said
+    assert not any(other.is_running() for other in others)
+    assert launched(arguments) == [3, 3]
+    shutil.copytree(table.parent / "masks", folder / "masks" / "images", dirs_exist_ok=True)
+    assert launched(arguments) == [0, 0]
+    assert (run / "report.html").exists()

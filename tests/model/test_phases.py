@@ -1,5 +1,6 @@
 """The two phases: what is learned, what stays as it was, and that all of it follows from the seed."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from alserve.errors import DeviceError
 from training.data.examples import Example
 from training.learning.learner import weights_of
 from training.model.network import JointNet
+from training.model.progress import StepBar
 from training.model.trainer import Lesson, Trainer, another_cycle
 
 EXAMPLES = [example(seed) for seed in range(6)]
@@ -26,6 +28,17 @@ def test_devices() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="no CUDA device"):
             Trainer(settings(), "cuda")
+
+
+@pytest.mark.parametrize("moment", ["on_train_start", "on_train_end"])
+def test_ctrl_c_at_any_time_ends_a_training_as_anything_else(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last step, too; Lightning would end the process with 1, and ignore Ctrl-C from then on."""
+    earlier = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(StepBar, moment, lambda *_: signal.raise_signal(signal.SIGINT))
+    trainer = Trainer(settings(UNTRAINED), "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train_classifier(trainer.new_network(2, seed=0), EXAMPLES, seed=1)
+    assert signal.getsignal(signal.SIGINT) is earlier
 
 
 def weights(net: JointNet) -> dict[str, Tensor]:

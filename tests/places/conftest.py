@@ -1,12 +1,11 @@
 """An S3 server on this machine, and a faulty way to it."""
 
-import logging
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
-from buckets import Bucket, FaultyWay
+from buckets import Bucket, FaultyWay, s3_server
 from command import Cli
 from folders import SIZES, write_picture
 
@@ -22,26 +21,8 @@ _numbers = count(1)
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of an S3 server, which the environment names."""
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415  it may be missing
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("AWS_ACCESS_KEY_ID", "not-a-key"),
-            ("AWS_SECRET_ACCESS_KEY", "hunter2-is-secret"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ALLOW_HTTP", "true"),
-            ("AWS_ENDPOINT_URL", address),
-        ):
-            patch.setenv(name, value)
-        open_bucket.cache_clear()
+    with s3_server() as address:
         yield address
-    open_bucket.cache_clear()
-    server.stop()
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_the_packages_are_those_of_the_distribution() -> None:
     assert requirements([*cpu]) == requirements(project["dependencies"])
     assert gpu - cpu == {cuda.split(";")[0]}
     assert {line.split(">")[0] for line in cpu - gpu} == {"onnxruntime"}
-    extras = {name: [line.replace(",default]", "]") for line in packages] for name, packages in EXTRAS.items()}
+    extras = {name: [line.replace("[default]", "") for line in packages] for name, packages in EXTRAS.items()}
     assert extras == {name: project["optional-dependencies"][name] for name in EXTRAS}
 
 

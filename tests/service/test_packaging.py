@@ -202,7 +202,7 @@ def test_extras_are_installed_as_well(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "bentoml" / "bentos" / "tissue" / "more"
     requirements = (path / "env" / "python" / "requirements.txt").read_text()
     assert re.search(r"^obstore==", requirements, re.MULTILINE)
-    for package in ("ray", "pyarrow", "aiohttp-cors"):  # the last: of Ray's dashboard
+    for package in ("ray", "aiohttp-cors"):  # the last: of Ray's dashboard
         assert re.search(rf"^{package}(\[.+\])?==", requirements, re.MULTILINE), package
     assert "torch" not in requirements
     lines = containerfile(Bento("tissue:more", path, model, tmp_path))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from alserve.terminal import interruptible
 from training.data.augmentation import Crops
 from training.distributed.group import Group
 from training.distributed.ranks import Ranks
@@ -51,12 +53,16 @@ class Fit(Generic[AnyPhase]):
     precision: str
 
     def __call__(self, group: Group) -> AnyPhase:
-        """Train with the processes of a group; return the phase, as it is afterwards."""
+        """Train with the processes of a group; return the phase, as it is afterwards.
+
+        Raises:
+            KeyboardInterrupt: By Ctrl-C or SIGTERM: after the step that is being done, by a second Ctrl-C at once.
+        """
         phase = self.phase(self.net, self.settings)
         phase.ranks = group.ranks
         lightning.seed_everything(self.seed, workers=True, verbose=False)
         phase.to(memory_format=torch.channels_last)
-        with _quiet(), _threads_kept():
+        with _quiet(), _threads_kept(), _interruptible() as stop:
             loader = (
                 _loader(self.crops, group.ranks, self.accelerator)
                 if isinstance(self.crops, Crops)
@@ -83,7 +89,7 @@ class Fit(Generic[AnyPhase]):
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                callbacks=[StepBar(self.what)] if group.ranks.rank == 0 else [],
+                callbacks=[stop, *([StepBar(self.what)] if group.ranks.rank == 0 else [])],
             )
             trainer.fit(phase, loader)
         phase.net.eval().cpu()
@@ -103,6 +109,36 @@ def _loader(crops: Crops, ranks: Ranks, accelerator: str) -> DataLoader[dict[str
     return DataLoader(
         crops, batch_sampler=batches, num_workers=workers, pin_memory=on_gpu, multiprocessing_context=start
     )
+
+
+@dataclass
+class _Stop(lightning.Callback):
+    """Ends a training after a step.
+
+    Args:
+        asked: Set when it is to end.
+    """
+
+    asked: threading.Event
+
+    def on_train_batch_end(self, *_args: object) -> None:
+        """End it, if it is to end."""
+        if self.asked.is_set():
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Stop]:
+    """Yield what Ctrl-C ends a training by: Lightning and loaders are in no state to be interrupted at any time.
+
+    Lightning would end the process with 1, and a loader whose worker is interrupted tells of that instead.
+    """
+    with interruptible() as asked:
+        try:
+            yield _Stop(asked)
+        finally:
+            if asked.is_set():
+                raise KeyboardInterrupt from None
 
 
 @contextmanager

@@ -1,25 +1,19 @@
 """What runs on the machines of a Ray cluster: an actor with a model, its threads, and processes that decode images.
 
-An error that comes out of an actor would end Ray's whole job with a traceback of many lines. So none does: an error
-that is to end the run is returned in place of rows.
+Ray tells of an error that comes out of an actor by a traceback of many lines. So none does: an error that is to end the
+run is returned in place of rows.
 """
 
-import json
 import os
-import pickle
 import socket
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from alserve import errors
-from alserve.errors import AlserveError, ModelError, RunError
+from alserve import __version__
+from alserve.errors import AlserveError, DeviceError, ModelError, RunError
 from alserve.folder.engines import Batch
 from alserve.folder.manifest import ManifestRow
 from alserve.folder.planned import PlannedImage
@@ -29,17 +23,13 @@ from alserve.parallel import ordered_map
 from alserve.places.place import Place, Version
 from alserve.predictor import Predictor, load
 
-BATCHES, ROWS = "batches", "rows"
-"""Columns of what an actor takes and returns."""
-
-_ERROR = "error of the run"
-"""Key of an error that is to end the run; no row has it."""
-
 
 @dataclass(frozen=True)
 class Job:
     """What the actors of a run have in common."""
 
+    version: str
+    """Of the alserve that the run was started with."""
     model: str
     """Name of the model file."""
     sha256: str
@@ -66,77 +56,63 @@ class Actor:
 
     Args:
         job: What all actors have in common.
-        model: Ray's reference to the bytes of the model file.
+        model: The bytes of the model file; a reference of Ray's to them stands for them.
     """
 
-    def __init__(self, job: Job, model: Any) -> None:  # noqa: ANN401  Ray's types are of an extra
-        import ray  # noqa: PLC0415  an extra
-
+    def __init__(self, job: Job, model: bytes) -> None:
         self._job = job
         self._opened = ExitStack()  # ends with the process
-        self._error: bytes | None = None
+        self._error: AlserveError | None = None
         try:
             with suppress(OSError):  # the token tells
                 os.chdir(job.cwd)
+            _check_version(job)
             _check_storage(job)
             self._decoders = self._opened.enter_context(Decoders(job.threads, job.decode_timeout))
-            self._predictor = _load(job, ray.get(model))
+            self._predictor = _load(job, model)
         except Exception as error:  # noqa: BLE001  see the module
-            self._error = _dump_error(error)
+            self._error = _here(error)
 
-    def __call__(self, block: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def do(self, block: Sequence[Batch]) -> list[ManifestRow] | AlserveError:
         """Do the batches of a block, and return their rows, or an error that is to end the run."""
-        found: list[bytes] = []
+        found: list[ManifestRow] = []
         try:
-            batches = (batch for data in block[BATCHES] for batch in load_batches(data))
             if self._error is None:
-                for rows in ordered_map(self._do, batches, self._job.threads):
-                    found += [json.dumps(row).encode() for row in rows]
+                for rows in ordered_map(self._do, block, self._job.threads):
+                    found += rows
         except Exception as error:  # noqa: BLE001  see the module
-            self._error = _dump_error(error)
-        return {ROWS: np.array(found if self._error is None else [self._error], object)}
+            self._error = _here(error)
+        return self._error or found
 
     def _do(self, batch: Batch) -> list[ManifestRow]:
         return segment_batch(self._predictor, self._decoders, batch, self._job.options)
 
 
-def dump_batches(batches: Sequence[Batch]) -> bytes:
-    """Return batches as bytes; they come from this program, and go to it."""
-    return pickle.dumps(batches, pickle.HIGHEST_PROTOCOL)
-
-
-def load_batches(data: bytes) -> Sequence[Batch]:
-    """Return the batches of `dump_batches`."""
-    return pickle.loads(data)  # type: ignore[no-any-return]  # noqa: S301  what this program has made
-
-
-def load_row(data: bytes) -> ManifestRow:
-    """Return a row that an actor has made.
-
-    Raises:
-        AlserveError: It is an error that is to end the run.
-    """
-    row: ManifestRow = json.loads(data)
-    if _ERROR in row:
-        raise getattr(errors, row[_ERROR])(row["text"])
-    return row
-
-
-def _dump_error(error: Exception) -> bytes:
+def _here(error: Exception) -> AlserveError:
+    """Return an error as one that names this machine."""
+    where = f"on machine {socket.gethostname()}"
     if isinstance(error, AlserveError):
-        kind, text = type(error).__name__, str(error)
-    else:  # a fault of this program, or of a library
-        words = (str(error).splitlines() or [""])[0]
-        kind, text = RunError.__name__, f"{type(error).__name__} in the run: {words}"
-    return json.dumps({_ERROR: kind, "text": f"on machine {socket.gethostname()}: {text}"}).encode()
+        return type(error)(f"{where}: {error}")
+    words = (str(error).splitlines() or [""])[0]  # a fault of this program, or of a library
+    return RunError(f"{where}: {type(error).__name__} in the run: {words}")
+
+
+def _check_version(job: Job) -> None:
+    """Check the alserve of a machine, which may have joined after the run was started."""
+    if __version__ != job.version:
+        raise DeviceError(
+            f"alserve {__version__} is installed, {job.version} where the run was started; install the same"
+        )
 
 
 def _check_storage(job: Job) -> None:
     """Check that this machine sees the same input and output as the one that the run was started on."""
     try:
         same = job.out.read(job.token, len(job.secret)) == job.secret
-    except OSError:
+    except FileNotFoundError:
         same = False
+    except OSError as error:  # a store that this machine has no credentials for
+        raise RunError(f"{_whole(job.out, job.token)}: cannot be read here: {error.strerror}") from None
     if not same:
         raise RunError(
             f"{_whole(job.out)} is another folder here than where the run was started; give an --out that all machines "

@@ -1,6 +1,5 @@
 """What a folder run has of a Ray cluster, checked before anything is done."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,14 +27,20 @@ class Cluster:
     gpus: int
     """GPUs that an actor takes."""
     actors: int
-    """Actors that the cluster has room for."""
+    """Actors that the cluster had room for when the run was started."""
     machines: int
-    """Machines on which there is room."""
+    """Machines on which there was room."""
 
     def describe(self) -> str:
         """Say in a few words what runs where."""
         machines = f"{self.machines} machine{'' if self.machines == 1 else 's'}"
         return f"{self.actors * self.threads} at once on {machines}"
+
+    def room(self) -> int:
+        """Return the number of actors that the cluster has room for now; machines join and are lost."""
+        import ray  # noqa: PLC0415  an extra
+
+        return sum(_room(node, self.threads, self.gpus) for node in ray.nodes())
 
 
 @contextmanager
@@ -50,11 +55,6 @@ def connected(setup: Setup) -> Iterator[Cluster]:
         DeviceError: The cluster cannot be reached, has another Python or another alserve, or no place for an actor.
     """
     with connected_to_ray(setup.address) as where:
-        import ray.data  # noqa: PLC0415  an extra
-
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         yield _check(setup, where)
 
 

@@ -5,22 +5,26 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from buckets import Bucket, s3_server
 from command import Cli, assert_refused
 from folders import COMMAND, contents, manifest, needs_posix, rows, write_picture
+from pictures import encoded, picture
 
-from alserve import Predictor
-from alserve.errors import DeviceError, RunError
+from alserve import Predictor, __version__
+from alserve.errors import AlserveError, DeviceError
 from alserve.folder.engines import ray_cluster
-from alserve.folder.engines.ray_actor import BATCHES, ROWS, Actor, Job, load_row
+from alserve.folder.engines.ray_actor import Actor, Job
 from alserve.folder.manifest import MANIFEST
 from alserve.folder.planned import PlannedImage
 from alserve.folder.run import Options
 from alserve.folder.segment import segment
+from alserve.folder.shards import merge
 from alserve.places.disk import Disk
 
 pytestmark = [
@@ -35,7 +39,14 @@ Run = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def store() -> Iterator[Bucket]:
+    """A bucket that all machines of the cluster see."""
+    with s3_server() as server:
+        yield Bucket(server, "bucket")
+
+
+@pytest.fixture(scope="module")
+def cluster(store: Bucket) -> Iterator[Any]:  # noqa: ARG001  the machines have its address and credentials
     """A cluster of a head, on which nothing runs, and two machines of one core; all of them processes of this one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -104,12 +115,33 @@ def test_results_are_those_of_the_local_engine(cluster: Any, run: Run, tree: Pat
     assert contents(tmp_path / "spread") == contents(tmp_path / "local")
 
 
-def test_a_lost_machine_loses_and_doubles_nothing(cluster: Any, run: Run, tmp_path: Path) -> None:
+def test_a_shard_from_and_into_a_store_is_that_of_the_local_engine(cluster: Any, run: Run, store: Bucket) -> None:
+    drawn = [encoded(picture(60, 80, seed)) for seed in range(8)]
+    for index in range(40):
+        store[f"in/{index:04}.png"] = drawn[index % 8]
+    store["in/damaged.png"] = drawn[0][:300]
+    words = [f"{store.url}/in", "--save", "mask,polygons", "--out"]
+    spread = [f"{store.url}/spread", "--shard"]
+    on_cluster = ["--engine", "ray", "--address", cluster.address]
+
+    runs = [run(*words, f"{store.url}/local"), run(*words, *spread, "1/2", *on_cluster), run(*words, *spread, "2/2")]
+    said = [process.communicate(timeout=200) for process in runs]
+    assert {process.returncode for process in runs} <= {0, 1}, said
+    assert "hunter2" not in str(said)
+    assert merge([f"{store.url}/spread"])[1:] == (41, 1)
+
+    found = store.below("spread")
+    assert {name: data for name, data in found.items() if "-of-" not in name} == store.below("local")
+
+
+def test_lost_machines_lose_and_double_nothing_and_others_may_join(cluster: Any, run: Run, tmp_path: Path) -> None:
     draw(tmp_path / "in", 200)
     process = run("in", "--out", "out", "--save", "mask", "--engine", "ray", "--address", cluster.address)
     wait_for_rows(tmp_path / "out", 30, process)
 
-    cluster.remove_node(cluster.machines.pop(), allow_graceful=False)
+    while cluster.machines:
+        cluster.remove_node(cluster.machines.pop(), allow_graceful=False)
+    cluster.machines = [cluster.add_node(num_cpus=1, object_store_memory=STORE)]
 
     said = process.communicate(timeout=200)
     assert process.returncode == 0, said
@@ -154,6 +186,22 @@ def test_a_cluster_without_room_is_one_line(
         segment(tree, device="cuda:1", **options)
 
 
+def test_a_cluster_with_other_software_is_one_line(
+    cluster: Any, tree: Path, tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray  # noqa: PLC0415
+
+    options = {"model": predictor, "out": tmp_path / "out", "engine": "ray", "address": cluster.address}
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_cluster, "__version__", "0.1")
+        with pytest.raises(DeviceError, match=f"has alserve {__version__}, this one alserve 0.1; install the same"):
+            segment(tree, **options)
+    monkeypatch.setattr(ray, "__version__", "2.1.0")
+    with pytest.raises(DeviceError, match=r"Version mismatch: .* Ray: 2\.1\.0 Python: \S+; install the same"):
+        segment(tree, **options)
+    assert not ray.is_initialized()
+
+
 def test_a_cluster_that_is_not_there_is_one_line(run: Run, tree: Path) -> None:
     started = time.monotonic()
     process = run(tree, "--out", "out", "--engine", "ray", "--address", "127.0.0.1:1")
@@ -173,21 +221,22 @@ def test_wrong_options_are_refused(cli: Cli, tree: Path, tmp_path: Path) -> None
 
 
 def test_an_actor_that_sees_other_files_says_so(tree: Path, tmp_path: Path, predictor: Predictor) -> None:
-    out, options, cwd = Disk(tmp_path / "out"), Options(("mask",)), str(Path.cwd())
-    job = Job("m.onnx", predictor.engine.sha256, "cpu", 1, 60, True, options, cwd, out, ".token", b"x", None)  # noqa: FBT003
+    out, cwd, sha256, check = Disk(tmp_path / "out"), str(Path.cwd()), predictor.engine.sha256, True
+    job = Job(__version__, "m.onnx", sha256, "cpu", 1, 60, check, Options(("mask",)), cwd, out, ".token", b"x", None)
+    _assert_ends_run(replace(job, version="0.1"), f"alserve {__version__} is installed, 0.1 where the run was started")
     _assert_ends_run(job, "give an --out that all machines of the cluster share")
     out.write(".token", b"x")
     image, gone = (PlannedImage(Disk(tree), name, name, out, ("mask",)) for name in ("b.png", "gone.png"))
     seen = image.look()
     assert seen
+    (tmp_path / "out" / "folder").mkdir()
+    _assert_ends_run(replace(job, token="folder"), "out/folder: cannot be read here: it is a folder")  # noqa: S106
     changed = [(gone, seen), (image, seen._replace(bytes=seen.bytes + 1))]
     for witness in changed:
-        _assert_ends_run(Job(**{**vars(job), "witness": witness}), "where all machines of the cluster see them")
+        _assert_ends_run(replace(job, witness=witness), "where all machines of the cluster see them")
 
 
 def _assert_ends_run(job: Job, words: str) -> None:
-    import numpy as np  # noqa: PLC0415
-
-    (row,) = Actor(job, None)({BATCHES: np.array([b""], object)})[ROWS]
-    with pytest.raises(RunError, match=words):
-        load_row(row)
+    found = Actor(job, b"").do([])
+    assert isinstance(found, AlserveError)
+    assert words in str(found)
