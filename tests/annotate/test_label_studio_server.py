@@ -26,9 +26,12 @@ from alserve.measure.dataset import load_dataset
 from alserve.predictor import Predictor
 from training.annotate.label_studio import CONFIRMING_SETUP, NAME
 from training.annotate.label_studio_api import KEY, URL
+from training.annotate.oracle import NoMask
+from training.annotate.oracles import open_oracle
 from training.report.cases import asked_rounds
 from training.run.records import read_rounds
 from training.run.result import RunResult
+from training.settings import Settings
 from training.train import train_run
 
 pytestmark = pytest.mark.xdist_group("label-studio")
@@ -229,6 +232,50 @@ def test_a_run_with_label_studio_is_that_with_a_folder(
     assert [one["asked"] for one in read_rounds(run)] == [one["asked"] for one in read_rounds(other)]
     for name in ("rounds.jsonl", "model.onnx", "state/latest.safetensors"):
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_the_consensus_of_several_people(
+    studio: Studio, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each person's last mask is a vote of each pixel, who skips has none, and without agreement people are asked."""
+    monkeypatch.setenv(URL, studio.url)
+    monkeypatch.setenv(KEY, studio.client.headers["Authorization"].removeprefix("Token "))
+    project = studio.new_project("several", CONFIRMING_SETUP)
+    latest, together = (open_oracle(f"label-studio:{project}{rule}", tmp_path) for rule in ("", ":consensus"))
+    dataset = load_dataset(table)
+    samples = dataset.split("train")[:3]
+    for oracle in (latest, together):
+        oracle.check(dataset, Settings.of(None, TWO_ROUNDS))
+    assert not together.request(samples, None)
+    three, two, skipped = studio.tasks(project)
+    people = [studio.new_person(name) for name in ("one", "two", "three")]
+    shape = samples[0].read()[0].shape[:2]
+    rows = [np.zeros(shape, np.bool_) for _ in range(4)]
+    for number, mask in enumerate(rows):
+        mask[10 * number + 4 : 10 * number + 24, 5:40] = True
+
+    def submit(task: dict[str, Any], person: int, mask: np.ndarray, **more: Any) -> None:
+        studio.submit(task["id"], painted(mask), completed_by=people[person], **more)
+
+    submit(three, 0, rows[3])  # which is not their last word
+    for person in (2, 1, 0):
+        submit(three, person, rows[person])
+    submit(three, 1, rows[3], was_cancelled=True)
+    submit(two, 0, rows[0])
+    submit(two, 1, rows[1])
+    for person in (0, 1):
+        submit(skipped, person, rows[0], was_cancelled=True)
+    found = together.ask(samples)
+    np.testing.assert_array_equal(found[0], (rows[0] & rows[1]) | (rows[1] & rows[2]) | (rows[0] & rows[2]))
+    np.testing.assert_array_equal(found[1], rows[0] & rows[1])
+    assert found[2] is NoMask.EVER
+    np.testing.assert_array_equal(latest.ask(samples)[0], rows[0])
+    said = capsys.readouterr().err
+    assert f"({samples[0].name}): was submitted 4 times; what most of 3 people painted counts" in said
+    assert f"({samples[0].name}): was submitted 4 times; the latest counts" in said
+    submit(two, 1, rows[3])
+    with pytest.raises(DataError, match="no pixel is painted by most of 2 people; let them agree"):
+        together.ask(samples)
 
 
 def test_a_project_that_does_not_fit_is_refused(
