@@ -75,7 +75,7 @@ def segment(
         typer.Option(
             min=1,
             help="Refuse images of more pixels before decoding them.",
-            show_default="50 million, with tiles 1 billion",
+            show_default="67 million, with tiles 1 billion",
         ),
     ] = None,
     decode_timeout: Annotated[

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from alserve.errors import ImageError, ImageKindError, ImageSizeError
 from alserve.images.tiff import CutShortError, Data, Directory, read_directory
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 8192 * 8192
 """An image of more pixels is refused before it is decoded, unless the caller allows more."""
 
 HEAD = 512
