@@ -42,7 +42,7 @@ def segment(
         str | None,
         typer.Option(
             parser=number_or("auto"),
-            metavar="NUMBER",
+            metavar="NUMBER|auto",
             help="Side of a pixel in micrometres, to measure objects in them, too; auto: what the file states.",
             show_default="pixels only",
         ),

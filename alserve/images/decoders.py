@@ -195,14 +195,8 @@ class _Decoder:
             with self._killed_after(seconds):
                 self._send(HEAD.pack(len(data), max_pixels, short_side, math.ceil(seconds) + _GRACE), data)
                 return self._receive(max_pixels)
-        except (
-            EOFError,
-            ValueError,
-            KeyError,
-            TypeError,
-            _IdleEndError,
-        ) as error:  # it is gone, or what it says makes no sense
-            self.close()
+        except (EOFError, ValueError, KeyError, TypeError, _IdleEndError) as error:
+            self.close()  # it is gone, or what it says makes no sense
             if self._late:
                 raise ImageTimeoutError(f"the image was not decoded within {seconds:.3g} s") from None
             if isinstance(error, _IdleEndError):
