@@ -58,7 +58,7 @@ def train(
         masks: Folder of masks, a mirror of the folders of `data`; non-zero pixels are foreground.
         oracle: Where masks come from: "data"; "browser" for a person who draws them on a page while the call waits;
             "folder:DIR" for a person who draws them there; or "label-studio:PROJECT" for one who draws them in this
-            project of Label Studio.
+            project of Label Studio, "label-studio:PROJECT:consensus" for several.
         preset: Settings for a kind of data, see `training.settings.PRESETS`; what is passed here replaces its values.
         method: What is learned from, see `training.settings.METHODS`. Default of this and the following: the preset's,
             else that of `training.settings.Settings`.

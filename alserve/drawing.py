@@ -12,6 +12,7 @@ import numpy as np
 from alserve.arrays import Float32, Image, Mask
 from alserve.geometry import resize
 from alserve.images.codec import to_grey
+from alserve.images.header import MAX_PIXELS
 
 Colour = tuple[int, int, int]
 
@@ -25,7 +26,7 @@ TINT = 0.2
 HEAT = 0.6
 """Share of the heat colour in a heat map, 0 to 1; the rest is the image in grey."""
 
-MAX_DRAWN = 50_000_000
+MAX_DRAWN = MAX_PIXELS
 """Pixels of the largest overlay."""
 
 _CASING: Colour = (24, 24, 32)

@@ -165,7 +165,9 @@ def _borders(pixels: UInt8, left: int = 0, top: int = 0) -> list[_Borders]:
 def _connected(mask: Mask) -> Iterator[_Borders]:
     """Yield the borders of each connected part of a mask, in reading order of their first pixels."""
     found = _borders(mask.astype(np.uint8))
-    yield from sorted(found, key=lambda borders: borders[0][0, ::-1].tolist())  # an outer one begins at that pixel
+    found.sort(key=lambda borders: borders[0][0, ::-1].tolist(), reverse=True)  # an outer one begins at that pixel
+    while found:
+        yield found.pop()  # what is measured takes its memory
 
 
 def _parted(numbers: Numbers) -> Iterator[_Borders]:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -12,6 +12,9 @@ from alserve.errors import OptionError
 
 MOST_SMOOTH = 20.0
 """Largest standard deviation, in pixels, by which edges can be smoothed: more takes seconds on large images."""
+
+STATED = "auto"
+"""In place of micrometres: what the image's file states."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class PostProcessing:
     split_touching: float = 0.0
     """Part objects of this width at least, in pixels, where they touch (`alserve.touching`); the mask stays the same.
     0: objects that touch are one."""
-    um_per_pixel: float | None = None
-    """Side of a pixel in micrometres, to measure objects in them, too. None: in pixels only."""
+    um_per_pixel: float | Literal["auto"] | None = None
+    """Side of a pixel in micrometres, to measure objects in them, too; "auto": what the image's file states, see
+    `alserve.images.resolution`. None: in pixels only."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -45,8 +49,9 @@ class PostProcessing:
             raise OptionError(f"min_area {self.min_area}: give 0 pixels or more")
         if not 0 <= self.split_touching < math.inf:
             raise OptionError(f"split_touching {self.split_touching}: give 0 pixels or more")
-        if self.um_per_pixel is not None and not 0 < self.um_per_pixel < math.inf:
-            raise OptionError(f"um_per_pixel {self.um_per_pixel}: give more than 0 micrometres")
+        side = self.um_per_pixel
+        if side not in {None, STATED} and (isinstance(side, str) or not 0 < side < math.inf):
+            raise OptionError(f"um_per_pixel {side}: give more than 0 micrometres, or {STATED}")
 
     def describe(self) -> dict[str, Any]:
         """Return what differs from leaving the model's mask as it is, by name."""

@@ -16,12 +16,12 @@ from alserve.errors import ImageError, OptionError
 from alserve.files import write_atomic
 from alserve.geometry import enlarged, resize
 from alserve.images.codec import encode_png, to_grey
-from alserve.images.inputs import ImageInput, path_of, pixels_of
+from alserve.images.inputs import ImageInput, path_of, pixels_of, stated_um_per_pixel_of
 from alserve.modelfile import ModelSpec
 from alserve.outputs import OUTPUTS, Case, output_of
 from alserve.outputs.rle import encode_rle
 from alserve.paths import printable
-from alserve.postprocessing import UNCHANGED, PostProcessing
+from alserve.postprocessing import STATED, UNCHANGED, PostProcessing
 from alserve.registry import suggest
 
 _THUMBNAIL_SIDE, _THUMBNAIL_LEAST = 320, 160
@@ -139,7 +139,9 @@ class Prediction:
         if path.suffix.lower() != chosen.suffix:
             raise OptionError(f"{path}: output '{name}' is written as {chosen.suffix}; give the file that suffix")
         image = self._image() if chosen.draws_on_image else np.zeros((1, 1, 3), np.uint8)
-        case = Case(image, self, post, *([] if self.path is None else [self.path.as_posix()]))
+        name = "image" if self.path is None else self.path.as_posix()
+        stated = stated_um_per_pixel_of(self.source) if post.um_per_pixel == STATED else None
+        case = Case(image, self, post, name, stated)
         write_atomic(path, chosen.encode(case))
         return path
 

@@ -12,7 +12,7 @@ from alserve.errors import ImageError
 from alserve.images.header import read_header
 
 SIDE = 7000
-"""Pixels; 49 million in all are just allowed."""
+"""Pixels; 49 million in all are allowed."""
 
 CHUNKS = 50_000
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,3 +24,12 @@ def encoded(pixels: npt.NDArray[Any] | Image.Image, kind: str = "PNG", **options
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def imagej_tiff(pixels: Pixels, um_per_pixel: float) -> bytes:
+    """Encode as ImageJ does, with the size of a pixel."""
+    tags = ImageFileDirectory_v2()
+    tags[270] = b"ImageJ=1.54f\nimages=1\nunit=micron\n"
+    tags[282] = tags[283] = 1 / um_per_pixel
+    tags[296] = 1
+    return encoded(pixels, "TIFF", tiffinfo=tags)

@@ -61,6 +61,10 @@ class Studio:
         """Submit an annotation as a person does; return its number."""
         return int(self.call("POST", f"tasks/{task}/annotations/", json={"result": list(regions), **more})["id"])
 
+    def new_person(self, name: str) -> int:
+        """Add somebody else who annotates; return their number."""
+        return int(self.call("POST", "users/", json={"email": f"{name}@example.org", "username": name})["id"])
+
     def correct(self, annotation: int, *regions: dict[str, Any]) -> None:
         """Change what was submitted."""
         self.call("PATCH", f"annotations/{annotation}/", json={"result": list(regions)})

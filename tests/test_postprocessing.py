@@ -1,5 +1,7 @@
 """What is done to masks: laws of each step, and that all outputs show the same."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -78,8 +80,9 @@ def test_all_that_is_said_is_noted() -> None:
         ({"split_touching": float("nan")}, "split_touching nan"),
         ({"um_per_pixel": 0}, "um_per_pixel 0: give more than 0 micrometres"),
         ({"um_per_pixel": float("inf")}, "um_per_pixel inf"),
+        ({"um_per_pixel": "automatic"}, "um_per_pixel automatic: give more than 0 micrometres, or auto"),
     ],
 )
-def test_what_cannot_be_is_refused(values: dict[str, float], fault: str) -> None:
+def test_what_cannot_be_is_refused(values: dict[str, Any], fault: str) -> None:
     with pytest.raises(OptionError, match=fault):
-        PostProcessing(**values)  # type: ignore[arg-type]
+        PostProcessing(**values)

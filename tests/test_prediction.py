@@ -1,6 +1,7 @@
 """What a prediction says and shows: sizes, ranges, files, pictures."""
 
 import base64
+import csv
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encoded, picture
+from pictures import encoded, imagej_tiff, picture
 from pycocotools.mask import decode as decode_rle
 
 from alserve import Prediction, Predictor
@@ -17,6 +18,7 @@ from alserve.drawing import overlay
 from alserve.errors import ImageError, OptionError
 from alserve.images.codec import decode
 from alserve.outputs import OUTPUTS
+from alserve.postprocessing import PostProcessing
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +148,16 @@ def test_every_output_can_be_saved(prediction: Prediction, tmp_path: Path) -> No
 def test_a_suffix_names_an_output(prediction: Prediction, tmp_path: Path, name: str, output: str) -> None:
     written = prediction.save(tmp_path / name).read_bytes()
     assert written == prediction.save(tmp_path / f"other-{name}", output=output).read_bytes()
+
+
+def test_objects_are_measured_by_what_the_file_states(predictor: Predictor, tmp_path: Path) -> None:
+    post = PostProcessing(threshold=0.4, um_per_pixel="auto")
+    data = imagej_tiff(picture(90, 120), 0.25)
+    (tmp_path / "a.tif").write_bytes(data)
+    for source, side in ((tmp_path / "a.tif", 0.25), (data, 0.25), (picture(90, 120), None)):
+        path = predictor.predict(source).save(tmp_path / "objects.csv", post=post)
+        (_, row, *_) = csv.reader(path.read_text().splitlines())
+        assert row[-3] == ("" if side is None else f"{int(row[3]) * side**2:.6g}")
 
 
 def test_as_plain_types(of_a_file: Prediction) -> None:

@@ -124,6 +124,18 @@ def one_of(place: str) -> Callable[[str], str]:
     return parse
 
 
+def number_or(word: str) -> Callable[[str], float | str]:
+    """Return a parser of an option that is a number or this word."""
+
+    def parse(text: str) -> float | str:
+        try:
+            return text if text == word else float(text)
+        except ValueError:
+            raise typer.BadParameter(f"'{text}' is no number; give one, or {word}") from None
+
+    return parse
+
+
 def _listed(place: str) -> str:
     try:
         *rest, last = names_in(place)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from alserve.cli.options import USE, Address, Command, ModelPlace, NoSelfCheck, Overwrite
+from alserve.cli.options import USE, Address, Command, ModelPlace, NoSelfCheck, Overwrite, number_or
 
 commands = typer.Typer()
 
@@ -39,9 +39,12 @@ def segment(
         typer.Option(min=0, help="Part objects of this width at least, in pixels, where they touch; not in the mask."),
     ] = 0.0,
     um_per_pixel: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="Side of a pixel in micrometres: objects are measured in them, too.", show_default="pixels only"
+            parser=number_or("auto"),
+            metavar="NUMBER|auto",
+            help="Side of a pixel in micrometres, to measure objects in them, too; auto: what the file states.",
+            show_default="pixels only",
         ),
     ] = None,
     batch_size: Annotated[
@@ -72,7 +75,7 @@ def segment(
         typer.Option(
             min=1,
             help="Refuse images of more pixels before decoding them.",
-            show_default="50 million, with tiles 1 billion",
+            show_default="67 million, with tiles 1 billion",
         ),
     ] = None,
     decode_timeout: Annotated[
@@ -124,7 +127,7 @@ def segment(
         fill_holes=fill_holes,
         min_area=min_area,
         split_touching=split_touching,
-        um_per_pixel=um_per_pixel,
+        um_per_pixel=um_per_pixel,  # type: ignore[arg-type]
         batch_size=batch_size,
         tile=tile,
         overlap=overlap,

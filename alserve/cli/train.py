@@ -76,10 +76,11 @@ def train(
     oracle: Annotated[
         str,
         typer.Option(
-            metavar="data|browser|folder:DIR|label-studio:PROJECT",
+            metavar="data|browser|folder:DIR|label-studio:PROJECT[:consensus]",
             help="Where masks come from: the data set; a person who draws them on a page in the browser; a person who "
             "finds in DIR what to draw and saves it there; or one who draws in a project of Label Studio, by its "
-            "number, at LABEL_STUDIO_URL, with the token LABEL_STUDIO_API_KEY.",
+            "number, at LABEL_STUDIO_URL, with the token LABEL_STUDIO_API_KEY; of several people's masks of an image "
+            "the latest counts, or the consensus.",
         ),
     ] = "data",
     preset: Annotated[

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alserve.arrays import Image
 from alserve.errors import ImageError, ImageSizeError, RunError
 from alserve.folder.manifest import Manifest, ManifestRow
 from alserve.folder.parts import PartsManifest
@@ -26,7 +25,7 @@ from alserve.folder.progress import show_progress
 from alserve.folder.result import SegmentResult
 from alserve.geometry import working_shape
 from alserve.images.codec import read_file
-from alserve.images.decoders import Decoders
+from alserve.images.decoders import Decoded, Decoders
 from alserve.images.header import MAX_PIXELS
 from alserve.outputs import OUTPUTS, Case
 from alserve.places.place import Place, Version
@@ -174,25 +173,26 @@ def segment_batch(
         DeviceError: The device gave up, most often for want of memory.
         RunError: A file cannot be written for a reason that would stop the others too.
     """
-    pixels = dict[int, Image]()
+    images = dict[int, Decoded]()
     rows: list[ManifestRow] = []
     for index, image in enumerate(batch):
         row = _new_row(image, image.look())
         try:
             data = read_file(image.place, image.source, options.max_pixels)
             row["sha256"] = hashlib.sha256(data).hexdigest()
-            pixels[index], row["warning"], *_ = decoders.decode(data, options.max_pixels)
+            images[index] = decoders.decode(data, options.max_pixels)
         except ImageSizeError as error:
             cut = "--tile to cut it, which allows more, or " if options.tiling is None else ""
             row = _failed_row(image, row, f"{error}; use {cut}--max-pixels to allow more")
         except ImageError as error:
             row = _failed_row(image, row, str(error))
         rows.append(row)
-    predictions = predictor.predict(list(pixels.values()), tiling=options.tiling)
-    for index, prediction in zip(list(pixels), predictions, strict=True):
-        image = batch[index]
-        case = Case(pixels.pop(index), prediction, options.post, image.path)
-        rows[index] = _write_outputs(image, rows[index], case, prediction)
+    predictions = predictor.predict([decoded.pixels for decoded in images.values()], tiling=options.tiling)
+    for index, prediction in zip(list(images), predictions, strict=True):
+        image, decoded = batch[index], images.pop(index)
+        case = Case(decoded.pixels, prediction, options.post, image.path, decoded.um_per_pixel)
+        row = {**rows[index], "warning": "; ".join(filter(None, (decoded.warning, case.warning))) or None}
+        rows[index] = _write_outputs(image, row, case, prediction)
     return rows
 
 
@@ -211,6 +211,7 @@ def _write_outputs(image: PlannedImage, row: ManifestRow, case: Case, prediction
         "scores": prediction.scores,
         "foreground": np.count_nonzero(case.mask) / case.mask.size,
         "objects": case.count_objects(),
+        "um_per_pixel": case.um_per_pixel,
         "width": prediction.width,
         "height": prediction.height,
         "output_bytes": sizes,
@@ -220,7 +221,7 @@ def _write_outputs(image: PlannedImage, row: ManifestRow, case: Case, prediction
 
 def _new_row(image: PlannedImage, version: Version | None) -> ManifestRow:
     """Return the manifest row of an image before anything is known of it; every row has all keys."""
-    found = ("label", "scores", "foreground", "objects", "width", "height", "output_bytes")
+    found = ("label", "scores", "foreground", "objects", "um_per_pixel", "width", "height", "output_bytes")
     unknown = dict.fromkeys(("error", "warning", *found))
     size, mtime_ns, sha256 = version or (None, None, None)
     return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alserve.errors import DataError, OptionError
 from alserve.folder.engines import ENGINES, LOCAL, Setup
@@ -41,7 +41,7 @@ def segment(
     fill_holes: bool = False,
     min_area: int = 0,
     split_touching: float = 0.0,
-    um_per_pixel: float | None = None,
+    um_per_pixel: float | Literal["auto"] | None = None,
     tile: str | int | None = None,
     overlap: int | None = None,
     max_pixels: int | None = None,
@@ -75,7 +75,8 @@ def segment(
         fill_holes: Fill the holes of the mask.
         min_area: Remove objects of the mask of fewer pixels.
         split_touching: Part objects of this width at least, in pixels, where they touch; the mask stays the same.
-        um_per_pixel: Side of a pixel in micrometres: objects are measured in them, too.
+        um_per_pixel: Side of a pixel in micrometres, to measure objects in them, too; "auto": what each image's file
+            states, see `alserve.images.resolution`.
         tile: "auto", for tiles as large as the training images were, or their side in pixels. Default: large images
             are not cut.
         overlap: Pixels that tiles share. Default: a quarter of a tile.

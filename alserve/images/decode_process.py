@@ -18,6 +18,7 @@ from alserve.errors import ImageError
 from alserve.geometry import resize, working_shape
 from alserve.images.codec import decode_picture
 from alserve.images.header import read_header
+from alserve.images.resolution import stated_um_per_pixel
 
 HEAD = struct.Struct("<QQII")
 """Bytes of the file, pixels that are allowed, short side that is wanted (0: as it is), seconds after which it ends."""
@@ -73,7 +74,8 @@ def _decode(data: bytes, max_pixels: int, short_side: int) -> tuple[dict[str, An
         return {"error": type(error).__name__, "text": str(error)}, None
     finally:
         _limit_memory(None)
-    return {"size": (height, width), "shape": pixels.shape[:2], "warning": warning}, pixels
+    found = {"size": (height, width), "warning": warning, "um_per_pixel": stated_um_per_pixel(data, header)}
+    return {**found, "shape": pixels.shape[:2]}, pixels
 
 
 def _limit_memory(more: int | None) -> None:

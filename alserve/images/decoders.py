@@ -73,6 +73,8 @@ class Decoded(NamedTuple):
     """Rows of the image itself."""
     width: int
     """Columns of the image itself."""
+    um_per_pixel: float | None
+    """Side of a pixel of the image itself in micrometres, see `alserve.images.resolution`."""
 
 
 class Decoders:
@@ -193,8 +195,8 @@ class _Decoder:
             with self._killed_after(seconds):
                 self._send(HEAD.pack(len(data), max_pixels, short_side, math.ceil(seconds) + _GRACE), data)
                 return self._receive(max_pixels)
-        except (EOFError, ValueError, KeyError, _IdleEndError) as error:  # it is gone, or what it says makes no sense
-            self.close()
+        except (EOFError, ValueError, KeyError, TypeError, _IdleEndError) as error:
+            self.close()  # it is gone, or what it says makes no sense
             if self._late:
                 raise ImageTimeoutError(f"the image was not decoded within {seconds:.3g} s") from None
             if isinstance(error, _IdleEndError):
@@ -250,7 +252,8 @@ class _Decoder:
         pixels = np.empty((rows, columns, 3), np.uint8)
         if self._output.readinto(pixels.data) < pixels.nbytes:
             raise EOFError
-        return Decoded(pixels, answer["warning"], height, width)
+        side = answer["um_per_pixel"]
+        return Decoded(pixels, answer["warning"], height, width, None if side is None else float(side))
 
     def _read(self, count: int) -> bytes:
         data = self._output.read(count)

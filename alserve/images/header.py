@@ -10,18 +10,13 @@ import math
 import re
 import struct
 import sys
-from collections.abc import Callable, Collection, Iterator
-from mmap import mmap
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from alserve.errors import ImageError, ImageKindError, ImageSizeError
+from alserve.images.tiff import CutShortError, Data, Directory, read_directory
 
-Data = bytes | mmap
-"""The bytes of a file, whole or mapped."""
-
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 8192 * 8192
 """An image of more pixels is refused before it is decoded, unless the caller allows more."""
 
 HEAD = 512
@@ -114,11 +109,9 @@ class _File(NamedTuple):
     def orientation(self, exif: bytes) -> int:
         """Return the EXIF orientation; 1 where there is none that makes sense."""
         try:
-            tags, _ = _directory(exif.removeprefix(b"Exif\0\0"))
-        except (struct.error, KeyError, ValueError, ImageError):
+            return _orientation(read_directory(exif.removeprefix(b"Exif\0\0")))
+        except (struct.error, LookupError, ValueError):
             return 1
-        found = tags.get(_ORIENTATION, 1)
-        return found if 1 <= found <= 8 else 1  # noqa: PLR2004
 
 
 def _parts() -> Iterator[None]:
@@ -282,56 +275,21 @@ _BYTES_PER_PIXEL = 3
 
 
 def _read_tiff(file: _File) -> Header:
-    tags, following = _directory(file.data, sums={_STRIP_BYTES, _TILE_BYTES})
-    size = file.size(tags[_HEIGHT], tags[_WIDTH])
-    if max(tags.get(_STRIP_BYTES, 0), tags.get(_TILE_BYTES, 0)) > len(file.data) + _BYTES_PER_PIXEL * math.prod(size):
+    try:
+        tags = read_directory(file.data)
+        size = file.size(tags.number(_HEIGHT), tags.number(_WIDTH))
+        longest = max(tags.total(_STRIP_BYTES), tags.total(_TILE_BYTES))
+    except CutShortError:
+        raise ImageError(DAMAGED) from None
+    if longest > len(file.data) + _BYTES_PER_PIXEL * math.prod(size):
         raise ImageError(DAMAGED)
-    orientation = tags.get(_ORIENTATION, 1)
-    return Header(file.kind, *size, orientation if 1 <= orientation <= 8 else 1, following > 0)  # noqa: PLR2004
+    return Header(file.kind, *size, _orientation(tags), tags.following > 0)
 
 
-def _directory(data: Data, sums: Collection[int] = ()) -> tuple[dict[int, int], int]:
-    """Return the whole numbers of a TIFF's first directory by their tag, and where the next one begins, or 0.
-
-    Args:
-        data: The file.
-        sums: Tags that have many numbers, which are added up.
-    """
-    order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
-    (version,) = struct.unpack_from(f"{order}H", data, 2)
-    match version:
-        case 42:  # 32-bit offsets
-            place, number, entry, short = 4, "I", 12, "H"
-        case 43:  # 64-bit offsets: BigTIFF
-            place, number, entry, short = 8, "Q", 20, "Q"
-        case _:
-            raise ValueError("no TIFF")
-    (at,) = struct.unpack_from(order + number, data, place)
-    (count,) = struct.unpack_from(order + short, data, at)
-    at += struct.calcsize(f"{order}{short}")
-    if at + count * entry > len(data):
-        raise ImageError(DAMAGED)
-    forms = {3: f"{order}H", 4: f"{order}I", 16: f"{order}Q"}
-    tags: dict[int, int] = {}
-    for start in range(at, at + min(count, MAX_PARTS) * entry, entry):
-        tag, kind, values = struct.unpack_from(f"{order}HH{number}", data, start)
-        if kind in forms and tag not in tags:
-            place = start + entry - struct.calcsize(number)
-            (tags[tag],) = struct.unpack_from(forms[kind], data, place)
-            if tag in sums:
-                tags[tag] = _sum(data, forms[kind], values, place, order + number)
-    following = data[at + count * entry :][: struct.calcsize(number)]
-    return tags, int.from_bytes(following, "little" if order == "<" else "big")
-
-
-def _sum(data: Data, form: str, count: int, at: int, pointer: str) -> int:
-    """Add up the numbers of an entry; they stand at `at` if there is room for them, else where a pointer there says."""
-    width = struct.calcsize(form)
-    if count * width > struct.calcsize(pointer):
-        (at,) = struct.unpack_from(pointer, data, at)
-    if at + count * width > len(data):
-        raise ImageError(DAMAGED)
-    return int(np.frombuffer(data, f"{form[0]}u{width}", count, at).sum(dtype=np.float64))
+def _orientation(tags: Directory) -> int:
+    """Return the EXIF orientation; 1 where there is none that makes sense."""
+    found = tags.number(_ORIENTATION, 1)
+    return found if 1 <= found <= 8 else 1  # noqa: PLR2004
 
 
 _NUMBERS = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,10})(?:\s|#[^\n]*\n)+(\d{1,10})\s")

@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from alserve.arrays import Image
 from alserve.errors import ImageError
-from alserve.images.codec import decode, read_image
+from alserve.images.codec import decode, read_bytes, read_image
+from alserve.images.header import read_header
+from alserve.images.resolution import stated_um_per_pixel
 from alserve.paths import printable
 
 if TYPE_CHECKING:
@@ -69,6 +71,28 @@ def pixels_of(image: ImageInput) -> Image:
     if not hasattr(image, "__array__"):
         raise ImageError(f"{type(image).__name__} is no image; {WANTED}")
     return _from_array(np.asarray(image))
+
+
+def stated_um_per_pixel_of(image: ImageInput | None) -> float | None:
+    """Return the side of a pixel in micrometres as the file of an image states it.
+
+    Args:
+        image: As a user passes it.
+
+    Returns:
+        None where the file states none, or is gone, or there is none, see `alserve.images.resolution`.
+    """
+    path = path_of(image)
+    try:
+        if path is not None:
+            data = read_bytes(path)
+        elif isinstance(image, bytes | bytearray | memoryview):
+            data = bytes(image)
+        else:
+            return None
+        return stated_um_per_pixel(data, read_header(data))
+    except ImageError:
+        return None
 
 
 def _is_pillow(value: object) -> TypeGuard["PillowImage"]:

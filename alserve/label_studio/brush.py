@@ -16,6 +16,9 @@ CHANNELS = 4
 LENGTH_BITS = (3, 4, 8, 16)
 VALUE_BITS = 8
 
+_AT_ONCE = 8192
+"""Runs that are written at once: their bits, a character each, are few."""
+
 MOST_RUNS = 5_000_000
 """A mask of more is refused: half a minute of work at most, and more than a hand can paint."""
 
@@ -23,16 +26,19 @@ MOST_RUNS = 5_000_000
 def encode_brush(mask: Mask) -> list[int]:
     """Encode a mask, bool [height, width], as Label Studio's brush does: bytes, 0 to 255."""
     flat = mask.ravel()
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    bounds = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
     sizes = "".join(f"{bits - 1:04b}" for bits in LENGTH_BITS)
-    head = f"{CHANNELS * flat.size:032b}{VALUE_BITS - 1:05b}{sizes}"
-    runs = "".join(
-        _run(CHANNELS * (end - start), 255 * int(flat[start]))
-        for start, end in pairwise([0, *edges.tolist(), flat.size])
-    )
-    bits = head + runs
-    size = -(-len(bits) // 8)
-    return list(int(bits.ljust(8 * size, "0"), 2).to_bytes(size, "big"))
+    bits = f"{CHANNELS * flat.size:032b}{VALUE_BITS - 1:05b}{sizes}"
+    rle = bytearray()
+    for first in range(0, len(bounds) - 1, _AT_ONCE):
+        some = bounds[first : first + _AT_ONCE + 1].tolist()
+        bits += "".join(_run(CHANNELS * (end - start), 255 * int(flat[start])) for start, end in pairwise(some))
+        size = len(bits) // 8
+        rle += int(bits[: 8 * size], 2).to_bytes(size, "big")
+        bits = bits[8 * size :]
+    if bits:
+        rle.append(int(bits.ljust(8, "0"), 2))
+    return list(rle)
 
 
 def _run(length: int, value: int) -> str:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from alserve.arrays import Float32, Grey, Image, Mask
 from alserve.objects import MaskObject, count_objects, find_objects
-from alserve.postprocessing import UNCHANGED, PostProcessing
+from alserve.postprocessing import STATED, UNCHANGED, PostProcessing
 from alserve.registry import Registry
 
 MOST_COUNTED = 2**27
@@ -56,6 +56,20 @@ class Case:
     """What is done to the mask, and how its objects are measured."""
     name: str = "image"
     """What files that speak of the image call it."""
+    stated_um_per_pixel: float | None = None
+    """Side of a pixel in micrometres, as the image's file states it, see `alserve.images.resolution`."""
+
+    @property
+    def um_per_pixel(self) -> float | None:
+        """Side of a pixel in micrometres, by which objects are measured; None: in pixels only."""
+        side = self.post.um_per_pixel
+        return self.stated_um_per_pixel if isinstance(side, str) else side
+
+    @property
+    def warning(self) -> str | None:
+        """What a user should know of how objects are measured."""
+        missing = self.post.um_per_pixel == STATED and self.stated_um_per_pixel is None
+        return "the file states no usable size of a pixel: measured in pixels only" if missing else None
 
     @property
     def threshold(self) -> float:

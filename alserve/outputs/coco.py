@@ -10,7 +10,7 @@ from itertools import count
 
 from alserve.objects import means_and_maxima, some_at_once
 from alserve.outputs import OUTPUTS, Case, Joined, Output
-from alserve.outputs.polygons import ring_texts
+from alserve.outputs.polygons import ring_texts, write_list
 from alserve.outputs.rle import encode_rle
 
 _IMAGES, _CATEGORIES = b'],"images":[', b'],"categories":['
@@ -25,14 +25,15 @@ def _encode(case: Case) -> bytes:
     classes = list(prediction.scores)
     category = classes.index(prediction.label) + 1
     measured = means_and_maxima(case.objects, prediction.probability())
-    annotations = ",".join(
+    annotations = (
         f'{{"id":{item.number},"image_id":1,"category_id":{category},"segmentation":{segmentation},'
-        f'"area":{item.area},"bbox":{list(item.box)},"iscrowd":0,"score":{mean:.4g}}}'
+        f'"area":{item.area},"bbox":{list(item.box)},"iscrowd":0,"score":{mean:.4g}}}'.encode()
         for item, segmentation, (mean, _) in zip(case.objects, _segmentations(case), measured, strict=True)
     )
     image = json.dumps({"id": 1, "file_name": case.name, "width": width, "height": height})
     categories = json.dumps([{"id": number, "name": name} for number, name in enumerate(classes, start=1)])
-    return b"".join([_HEAD, annotations.encode(), _IMAGES, image.encode(), _CATEGORIES, categories[1:].encode(), b"}"])
+    end = b"".join([_IMAGES, image.encode(), _CATEGORIES, categories[1:].encode(), b"}"])
+    return write_list(_HEAD, annotations, end)
 
 
 def _segmentations(case: Case) -> Iterator[str]:

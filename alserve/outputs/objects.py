@@ -28,7 +28,7 @@ COLUMNS = (
 """Lengths in pixels, areas in square pixels, probabilities and solidity from 0 to 1; see `alserve.objects`."""
 
 IN_MICROMETRES = ("area_um2", "perimeter_um", "equivalent_diameter_um")
-"""Where the size of a pixel is known: the same in micrometres and square micrometres."""
+"""Where these are asked for: the same in micrometres and square micrometres, or nothing for want of a pixel's size."""
 
 
 def _text(values: Iterable[float]) -> list[str]:
@@ -38,15 +38,20 @@ def _text(values: Iterable[float]) -> list[str]:
 def _encode(case: Case) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    side = case.post.um_per_pixel
-    rows.writerow(COLUMNS if side is None else COLUMNS + IN_MICROMETRES)
+    side = case.um_per_pixel
+    asked = case.post.um_per_pixel is not None
+    rows.writerow(COLUMNS + IN_MICROMETRES if asked else COLUMNS)
     label = case.prediction.label
     measured = means_and_maxima(case.objects, case.prediction.probability())
     for item, (mean, most) in zip(case.objects, measured, strict=True):
         lengths = (item.perimeter, *item.centroid, *item.box, mean, most, item.equivalent_diameter, item.solidity)
-        scaled = () if side is None else (item.area * side**2, item.perimeter * side, item.equivalent_diameter * side)
         known = (case.name, item.number, label, item.area)
-        rows.writerow([*known, *_text(lengths), int(item.touches_border), *_text(scaled)])
+        row = [*known, *_text(lengths), int(item.touches_border)]
+        if side is not None:
+            row += _text((item.area * side**2, item.perimeter * side, item.equivalent_diameter * side))
+        elif asked:
+            row += [""] * len(IN_MICROMETRES)
+        rows.writerow(row)
     return text.getvalue().encode(errors="backslashreplace")
 
 

@@ -1,7 +1,8 @@
 """The objects of the mask as polygons: GeoJSON (RFC 7946) in pixels, with what QuPath wants to know of them."""
 
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -12,7 +13,20 @@ from alserve.outputs import OUTPUTS, Case, Output
 
 
 def _encode(case: Case) -> bytes:
-    return b'{"type":"FeatureCollection","features":[%b]}' % b",".join(features(case.objects, case.prediction.label))
+    return write_list(b'{"type":"FeatureCollection","features":[', features(case.objects, case.prediction.label), b"]}")
+
+
+def write_list(begin: bytes, items: Iterable[bytes], end: bytes) -> bytes:
+    """Return items with commas between them, in one buffer that grows: there may be 100,000 of them."""
+    text = io.BytesIO()
+    text.write(begin)
+    between = b""
+    for item in items:
+        text.write(between)
+        text.write(item)
+        between = b","
+    text.write(end)
+    return text.getvalue()
 
 
 def features(items: Sequence[MaskObject], label: str) -> Iterator[bytes]:

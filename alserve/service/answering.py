@@ -82,6 +82,6 @@ async def answer_output(request: Request, output: Output, post: PostProcessing) 
     """Answer with the file of one output; see `answer_image`."""
 
     def encode(decoded: Decoded, prediction: Prediction) -> bytes:
-        return output.encode(Case(decoded.pixels, prediction, post))
+        return output.encode(Case(decoded.pixels, prediction, post, stated_um_per_pixel=decoded.um_per_pixel))
 
     return await answer_file(request, encode, output.media_type, whole=output.draws_on_image)

@@ -39,7 +39,7 @@ MEANING = {
     401: "The service wants a token.",
     403: "The host or the origin of the request is not known; see ALSERVE_HOSTS.",
     408: "The request took too long to arrive.",
-    413: "The body is larger than 32 MiB, the image than 50 million pixels, or the batch than the queue.",
+    413: "The body is larger than 32 MiB, the image than 67 million pixels, or the batch than the queue.",
     415: "The file is no image, or of a kind that is not read.",
     422: "An option is unknown or out of range.",
     429: "Too many images are waiting, or too much is being uploaded; see Retry-After.",

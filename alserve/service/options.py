@@ -67,11 +67,9 @@ class ObjectOptions(MaskOptions):
         allow_inf_nan=False,
         description="Part objects of this width at least, in pixels, where they touch; the mask stays the same.",
     )
-    um_per_pixel: float | None = Field(
+    um_per_pixel: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"] | None = Field(
         None,
-        gt=0,
-        allow_inf_nan=False,
-        description="Side of a pixel in micrometres: objects are measured in them, too.",
+        description="Side of a pixel in micrometres, to measure objects in them, too; auto: what the file states.",
     )
 
 

@@ -133,7 +133,7 @@ def prediction_json(decoded: Decoded, prediction: Prediction, options: PredictOp
     Returns:
         The fields of the response, ready for JSON.
     """
-    case = Case(decoded.pixels, prediction, options.post)
+    case = Case(decoded.pixels, prediction, options.post, stated_um_per_pixel=decoded.um_per_pixel)
     return {
         "label": prediction.label,
         "scores": prediction.scores,
@@ -141,7 +141,7 @@ def prediction_json(decoded: Decoded, prediction: Prediction, options: PredictOp
         "height": prediction.height,
         "threshold": case.threshold,
         "foreground": np.count_nonzero(case.mask) / case.mask.size,
-        "warning": decoded.warning,
+        "warning": "; ".join(filter(None, (decoded.warning, case.warning))) or None,
         **{name: _output_json(name, case, options) for name in options.include},
     }
 

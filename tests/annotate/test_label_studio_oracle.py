@@ -1,16 +1,22 @@
 """The oracle of Label Studio without a Label Studio: what is wrong is said in one line, before a run begins."""
 
 from pathlib import Path
+from random import Random
 
 import httpx
+import numpy as np
 import pytest
 from command import Cli, assert_refused
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from pictures import encoded, picture
 
+from alserve.arrays import Mask
 from alserve.files import write_atomic
 from alserve.label_studio.config import read_config
 from training.annotate.formats.label_studio import SETUP
-from training.annotate.label_studio import CONFIRMING_SETUP
+from training.annotate.label_studio import CONFIRMING_SETUP, consensus
 from training.annotate.label_studio_api import KEY, URL
 
 
@@ -32,6 +38,14 @@ CLOSED = "http://127.0.0.1:9"
     [
         ("three", CLOSED, SECRET, ["--oracle label-studio:three", "give the project's number"]),
         ("-3", CLOSED, SECRET, ["give the project's number"]),
+        (
+            "3:consent",
+            CLOSED,
+            SECRET,
+            ["label-studio:3:consent", "the latest mask counts", "give label-studio:3:consensus"],
+        ),
+        ("3:", CLOSED, SECRET, ["give label-studio:3:consensus"]),
+        ("3:consensus", CLOSED, SECRET, ["Label Studio cannot be reached"]),
         ("3", "", SECRET, [f"needs the variable {URL}"]),
         ("3", "localhost:8080", SECRET, [f"needs the variable {URL}"]),
         ("3", "file:///etc", SECRET, [f"needs the variable {URL}"]),
@@ -62,6 +76,18 @@ def test_another_server_is_not_taken_for_label_studio(
     out = data.parent / "run"
     result = cli("train", data, "--out", out, "--oracle", "label-studio:3", "--initial", 1, "--rounds", 1)
     assert_refused(result, "has no project 3")
+
+
+@given(st.lists(hnp.arrays(np.bool_, (4, 5)), min_size=1, max_size=7), st.randoms())
+def test_a_consensus_is_of_most_people_in_any_order(masks: list[Mask], random: Random) -> None:
+    votes = np.sum(masks, axis=0)
+    expected = votes > len(masks) / 2
+    random.shuffle(masks)
+    if not expected.any() and sum(mask.any() for mask in masks) >= len(masks) / 2:
+        with pytest.raises(ValueError, match=f"most of {len(masks)} people"):
+            consensus(masks)
+    else:
+        np.testing.assert_array_equal(consensus(masks), expected)
 
 
 def test_the_configuration_that_is_set_draws_what_files_draw() -> None:

@@ -26,6 +26,8 @@ from alserve.measure.dataset import load_dataset
 from alserve.predictor import Predictor
 from training.annotate.label_studio import CONFIRMING_SETUP, NAME
 from training.annotate.label_studio_api import KEY, URL
+from training.annotate.oracle import NoMask
+from training.annotate.oracles import open_oracle
 from training.report.cases import asked_rounds
 from training.run.records import read_rounds
 from training.run.result import RunResult
@@ -229,6 +231,53 @@ def test_a_run_with_label_studio_is_that_with_a_folder(
     assert [one["asked"] for one in read_rounds(run)] == [one["asked"] for one in read_rounds(other)]
     for name in ("rounds.jsonl", "model.onnx", "state/latest.safetensors"):
         assert (run / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_the_consensus_of_several_people(
+    studio: Studio, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each person's last mask is a vote of each pixel, who skips has none, and without agreement people are asked."""
+    monkeypatch.setenv(URL, studio.url)
+    monkeypatch.setenv(KEY, studio.client.headers["Authorization"].removeprefix("Token "))
+    project = studio.new_project("several", CONFIRMING_SETUP)
+    latest, together = (open_oracle(f"label-studio:{project}{rule}", tmp_path) for rule in ("", ":consensus"))
+    dataset = load_dataset(table)
+    samples = dataset.split("train")[:3]
+    for oracle in (latest, together):
+        oracle.check(dataset, TWO_ROUNDS)
+    assert not together.request(samples, None)
+    three, two, skipped = studio.tasks(project)
+    people = [studio.new_person(name) for name in ("one", "two", "three")]
+
+    def band(place: int, first: int) -> np.ndarray:
+        mask = np.zeros(samples[place].read()[0].shape[:2], np.bool_)
+        mask[first : first + 20, 5:40] = True
+        return mask
+
+    def submit(task: dict[str, Any], person: int, first: int, **more: Any) -> None:
+        region = painted(band([three, two, skipped].index(task), first))
+        studio.submit(task["id"], region, completed_by=people[person], **more)
+
+    submit(three, 0, 60)  # which is not their last word
+    for person, first in ((2, 24), (1, 14), (0, 4)):
+        submit(three, person, first)
+    submit(three, 1, 60, was_cancelled=True)
+    submit(two, 0, 4)
+    submit(two, 1, 14)
+    for person in (0, 1):
+        submit(skipped, person, 4, was_cancelled=True)
+    found = together.ask(samples)
+    assert not isinstance(found[0], NoMask)
+    assert np.flatnonzero(found[0][:, 20]).tolist() == list(range(14, 34))  # each row in two of three
+    np.testing.assert_array_equal(found[1], band(1, 4) & band(1, 14))
+    assert found[2] is NoMask.EVER
+    np.testing.assert_array_equal(latest.ask(samples)[0], band(0, 4))
+    said = capsys.readouterr().err
+    assert f"({samples[0].name}): was submitted 4 times; what most of 3 people painted counts" in said
+    assert f"({samples[0].name}): was submitted 4 times; the latest counts" in said
+    submit(two, 1, 60)
+    with pytest.raises(DataError, match="no pixel is painted by most of 2 people; let them agree"):
+        together.ask(samples)
 
 
 def test_a_project_that_does_not_fit_is_refused(

@@ -1,5 +1,7 @@
 """Folder runs: the same structure out as in, one row an image, and a bad image stops no other."""
 
+import csv
+import io
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from command import Cli
 from folders import SIZES, SUMMARY, files, manifest, needs_posix, rows, write_picture
-from pictures import encoded, picture
+from pictures import encoded, imagej_tiff, picture
 from PIL import Image
 
 from alserve import Predictor
@@ -163,6 +165,31 @@ def test_postprocessing_is_in_all_outputs_and_noted(tree: Path, predictor: Predi
         segment(tree, out=out, model=predictor, save=save)
     with pytest.raises(OptionError, match="min_area -1"):
         segment(tree, out=out, model=predictor, min_area=-1)
+
+
+def test_objects_are_measured_by_what_each_file_states(
+    tree: Path, predictor: Predictor, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tree.parent / "out"
+    (tree / "stated.tif").write_bytes(imagej_tiff(picture(90, 120), 0.25))
+    auto = {"save": ("mask", "objects"), "threshold": 0.4, "um_per_pixel": "auto"}
+    segment(tree, out=out, model=predictor, **auto)  # type: ignore[arg-type]
+    missing = "the file states no usable size of a pixel: measured in pixels only"
+    for row in manifest(out):
+        stated = row["path"].endswith("stated.tif")
+        assert row["um_per_pixel"] == (0.25 if stated else None)
+        assert (row["warning"] or "").endswith(missing) == (not stated)
+        assert row["options"]["um_per_pixel"] == "auto"
+        table = (out / "objects" / Path(row["name"]).with_suffix(".csv")).read_text()
+        for item in csv.DictReader(io.StringIO(table)):
+            assert item["area_um2"] == (f"{int(item['area']) / 16:.6g}" if stated else "")
+            assert float(item["perimeter"]) > 0
+    assert missing in capfd.readouterr().err
+    (tree / "stated.tif").write_bytes(imagej_tiff(picture(90, 120), 0.5))
+    assert segment(tree, out=out, model=predictor, **auto).images == 1  # type: ignore[arg-type]
+    assert {row["name"]: row["um_per_pixel"] for row in manifest(out)}["stated.png"] == 0.5
+    with pytest.raises(RunError, match="other options"):
+        segment(tree, out=out, model=predictor, **(auto | {"um_per_pixel": 0.5}))  # type: ignore[arg-type]
 
 
 def test_save_words() -> None:

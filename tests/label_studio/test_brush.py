@@ -61,3 +61,8 @@ def test_a_brush_of_a_large_image_is_decoded() -> None:
         bits += f"011{len(part) - 1:016b}" + "".join(np.char.mod("%d", np.unpackbits(part)).tolist())
     data = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
     np.testing.assert_array_equal(decode_brush(data, (400, 600)), alpha)
+
+
+def test_a_brush_mask_of_many_runs_comes_back() -> None:
+    mask = np.random.default_rng(0).random((200, 300)) > 0.5
+    np.testing.assert_array_equal(decode_brush(bytes(encode_brush(mask)), (200, 300)), mask)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,3 +133,19 @@ def test_nothing_found(case: Case) -> None:
     assert OUTPUTS["objects"].encode(nothing).decode().splitlines()[1:] == []
     assert json.loads(OUTPUTS["coco"].encode(nothing))["annotations"] == []
     assert json.loads(OUTPUTS["label-studio"].encode(nothing))["predictions"][0]["result"] == []
+
+
+@pytest.mark.parametrize("name", ["polygons", "coco"])
+def test_many_objects_are_written_into_one_buffer(case: Case, name: str) -> None:
+    disc = np.zeros((12, 12), np.float32)
+    cv2.circle(disc, (6, 6), 4, 0.9, -1)
+    discs = np.tile(disc, (110, 110))
+    prediction = replace(prediction_of(case), working_probability=discs, height=len(discs), width=len(discs))
+    many = Case(case.image, prediction)
+    assert len(many.objects) == 110**2
+    tracemalloc.start()
+    size = len(OUTPUTS[name].encode(many))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    probabilities = discs.nbytes if name == "coco" else 0
+    assert peak < 1.5 * size + probabilities + 2**21

@@ -1,5 +1,6 @@
 """The service as its users meet it: a real process, real requests, compared with the Predictor in here."""
 
+import csv
 import io
 import json
 import re
@@ -13,6 +14,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from pictures import imagej_tiff
 from PIL import Image
 from pycocotools import mask as coco
 from server import serving
@@ -110,6 +112,16 @@ def test_masks_are_postprocessed_alike_everywhere(client: httpx.Client, predicto
     answer = client.post("/predict", content=PNG, params=params).raise_for_status().json()
     assert answer["objects"]["csv"].encode() == OUTPUTS["objects"].encode(Case(IMAGE, prediction, post))
     np.testing.assert_array_equal(picture(answer["mask"]), expected * 255)
+    params["um_per_pixel"] = "auto"
+    for content, side in ((imagej_tiff(IMAGE, 0.25), 0.25), (PNG, None)):
+        found = client.post("/predict", content=content, params=params).raise_for_status().json()
+        (_, row, *_) = csv.reader(found["objects"]["csv"].splitlines())
+        assert row[-3] == ("" if side is None else f"{int(row[3]) * side**2:.6g}")
+        assert found["warning"] == (
+            None if side else "the file states no usable size of a pixel: measured in pixels only"
+        )
+        table = client.post("/segment", content=content, params={"format": "objects", "um_per_pixel": "auto"})
+        assert "area_um2" in table.raise_for_status().text
 
 
 @pytest.mark.parametrize(

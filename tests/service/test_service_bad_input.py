@@ -106,7 +106,7 @@ def flipped(data: bytes) -> bytes:
 BROKEN = {
     "float tiff": (encoded(GREY.astype(np.float32), "TIFF"), 400, "32 bits"),
     "tiff of nan": (encoded(np.full((20, 30), np.nan, np.float32), "TIFF"), 400, "32 bits"),
-    "jpeg that claims 16000 x 16000": (claiming_jpeg(16_000), 413, "50,000,000"),
+    "jpeg that claims 16000 x 16000": (claiming_jpeg(16_000), 413, "67,108,864"),
     "a flipped byte": (flipped(PNG), 400, "damaged"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>", 415, "not an image"),
     "tga": (encoded(IMAGE, "TGA"), 415, "not an image"),

@@ -37,7 +37,7 @@ BAD_IMAGES = {
     "url": (b"http://127.0.0.1:9/photo.png", 415, "not an image"),
     "truncated jpeg": (encoded(IMAGE, ".jpg")[:-700], 400, "ends too early"),
     "truncated png": (PNG[:-900], 400, "ends too early"),
-    "too many pixels": (claiming_png(16_000, 16_000), 413, "50,000,000"),
+    "too many pixels": (claiming_png(16_000, 16_000), 413, "67,108,864"),
     "gif": (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", 415, "not an image"),
 }
 

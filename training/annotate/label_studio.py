@@ -27,6 +27,9 @@ from training.settings import Settings
 NAME, DIGEST = "alserve_image", "alserve_sha256"
 """Where a task's data says which image it is, and of which bytes: names may come again with other images."""
 
+CONSENSUS = "consensus"
+"""What stands behind the project's number where the masks of several people count together."""
+
 EMPTY, FULL = "empty", "full"
 """What a person chooses to confirm a mask without foreground, and one that is foreground all along the border."""
 
@@ -49,24 +52,31 @@ class LabelStudioOracle:
     """A person, or several, who draw masks in a project of Label Studio.
 
     What they submitted is only ever read: a run adds tasks to the project, with the present model's masks to correct,
-    and changes and removes none. An image's mask is the annotation that was submitted last; an image that was skipped,
-    and never submitted, has none.
+    and changes and removes none. An image's mask is the annotation that was submitted last, or the `consensus` of each
+    person's last one; who skipped an image has no part in it, and one that all skipped has no mask.
 
     Args:
-        number: The project's, as in the address of its page; server and token are in the variables
-            `training.annotate.label_studio_api.URL` and `KEY`.
+        place: The project's number, as in the address of its page, and ":consensus" behind it where that is to count;
+            server and token are in the variables `training.annotate.label_studio_api.URL` and `KEY`.
 
     Raises:
-        DataError: It is no number.
+        DataError: It is no number, or something else stands behind it.
     """
 
-    def __init__(self, number: str) -> None:
+    def __init__(self, place: str) -> None:
+        number, colon, rule = place.partition(":")
         if not number.isascii() or not number.isdigit():
             raise DataError(
-                f"--oracle label-studio:{number}: give the project's number, as in the address /projects/3/data: "
+                f"--oracle label-studio:{place}: give the project's number, as in the address /projects/3/data: "
                 "label-studio:3"
             )
+        if colon and rule != CONSENSUS:
+            raise DataError(
+                f"--oracle label-studio:{place}: of an image that several people submitted the latest mask counts; for "
+                f"that of the majority of them, give label-studio:{number}:{CONSENSUS}"
+            )
         self._number = int(number)
+        self._by_consensus = bool(colon)
         self._tasks: dict[str, list[Listed]] | None = None
         self._classes: tuple[str, ...] = ()
 
@@ -158,7 +168,7 @@ class LabelStudioOracle:
         return [task for task in tasks if task.data.get(DIGEST) == digest]
 
     def _answer(self, sample: Sample) -> Mask | NoMask:
-        """Return the mask that was submitted last.
+        """Return the mask that was submitted last, or that of all who submitted one.
 
         Raises:
             DataError: It cannot be used; says which task it is.
@@ -167,19 +177,20 @@ class LabelStudioOracle:
         if not listed:
             return NoMask.YET
         tasks = [self._project.task(task.id) for task in listed]
-        found = [
-            (one.submitted_at, place.id, one)
-            for place, task in zip(listed, tasks, strict=True)
-            for one in task.submitted
-        ]
+        found = sorted(
+            ((place.id, one) for place, task in zip(listed, tasks, strict=True) for one in task.submitted),
+            key=lambda each: (each[1].submitted_at, each[0]),
+        )
         if not found:
             return NoMask.EVER if any(task.annotations for task in tasks) else NoMask.YET
-        _, number, last = max(found, key=lambda each: each[:2])
+        number, last = found[-1]
         place = f"{self._project.page}?task={number} ({sample.name})"
+        latest = {str(one.completed_by): one for _, one in found}.values() if self._by_consensus else [last]
         if len(found) > 1:
-            say_once(f"{place}: was submitted {len(found)} times; the latest counts")
+            counts = f"what most of {len(latest)} people painted" if self._by_consensus else "the latest"
+            say_once(f"{place}: was submitted {len(found)} times; {counts} counts")
         try:
-            return self._checked(last, sample)
+            return consensus([self._checked(one, sample) for one in latest])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{place}: {error}") from None
 
@@ -214,3 +225,21 @@ class LabelStudioOracle:
                 f"was; correct it, or if that is right, choose '{FULL}'"
             )
         return mask
+
+
+def consensus(masks: Sequence[Mask]) -> Mask:
+    """Return which pixels are foreground in more than half of some masks; a tie is background.
+
+    Args:
+        masks: bool [height, width], one or more, of one size.
+
+    Raises:
+        ValueError: No pixel is, though at least half of them have foreground.
+    """
+    votes = np.zeros(masks[0].shape, np.uint16)
+    for mask in masks:
+        votes += mask
+    agreed: Mask = 2 * votes > len(masks)
+    if not agreed.any() and sum(mask.any() for mask in masks) * 2 >= len(masks):
+        raise ValueError(f"no pixel is painted by most of {len(masks)} people; let them agree")
+    return agreed

@@ -24,7 +24,7 @@ def open_oracle(name: str, run: Path) -> Oracle:
     Args:
         name: "data", the data set's own masks; "browser", a person who draws them on a page while the run waits;
             "folder:DIR", a person who draws them in this folder; or "label-studio:PROJECT", one who draws them in this
-            project of Label Studio.
+            project of Label Studio, or "label-studio:PROJECT:consensus" for several, see `LabelStudioOracle`.
         run: Folder of the run.
 
     Raises:

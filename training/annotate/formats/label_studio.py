@@ -49,6 +49,8 @@ class Submitted(Fields):
     result: list[_Result]
     was_cancelled: bool | None = None
     updated_at: str | None = None
+    completed_by: Any = None
+    """The person: a number, or all that is known of them."""
 
     def mask(self) -> Mask | None:
         """Decode and join its regions; None where nothing was painted.
