@@ -108,19 +108,19 @@ def test_two_processes_learn_what_one_does(table: Path, together: Path, tmp_path
     assert found_round["test_dice"] == pytest.approx(alone_round["test_dice"], abs=0.02)
 
 
-def press_ctrl_c(arguments: Sequence[str], there: Callable[[], bool]) -> None:
-    """Start a training; press Ctrl-C, which all processes of a terminal get, when something is there."""
+def press_ctrl_c(arguments: Sequence[str], there: Callable[[], bool], others: int = 0) -> None:
+    """Start a training; press Ctrl-C, which all processes of a terminal get, when others and something are there."""
     with python(*arguments) as process:
-        while not there():
+        while len(others_of(process)) < others or not there():
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
-        others = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate()
     assert process.returncode == 130, said
     assert all(line.startswith("alserve: ") for line in said.splitlines()), said
     assert said.splitlines()[-1] == "alserve: interrupted"
-    assert not any(other.is_running() and other.status() != psutil.STATUS_ZOMBIE for other in others)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
 
 
 def others_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -160,7 +160,7 @@ def test_a_run_goes_on_after_one_of_its_processes_was_killed(table: Path, togeth
     assert last.endswith("; the same command continues the run")
     last = kill(arguments, (out / "state" / "theta0.safetensors").exists, first=True)
     assert last == "alserve: the first process of the training was ended; the same command continues the run"
-    press_ctrl_c(arguments, (out / "state" / "latest.safetensors").exists)
+    press_ctrl_c(arguments, (out / "state" / "latest.safetensors").exists, others=1)
     finished(*arguments)
     for name in RESULTS:
         assert (out / name).read_bytes() == (together / name).read_bytes(), name

@@ -32,6 +32,8 @@ RUN_ELSEWHERE = (
     "export LABEL_STUDIO_",
     "export AWS_",
     "alserve segment s3://",
+    "alserve evaluate s3://",
+    "alserve train s3://",
     "alserve segment slides --out results --engine ray",
     "ALSERVE_LABEL_STUDIO_FILES=",
     "curl ",
