@@ -141,7 +141,8 @@ class Settings(BaseModel):
     certainty: float = Field(0.85, ge=0.5, le=1)
     """The teacher's probability, of either side, from which on a pixel teaches."""
     cam_gate: float = Field(0.4, gt=0, le=1)
-    """With empty classes: height of an image's CAM over which the teacher's background teaches nothing; 1: no gate."""
+    """With empty classes: height of a CAM over which the background of a teacher that finds too little teaches nothing,
+    see `training.model.consistency`; 1: no gate."""
     teacher_momentum: float = Field(0.95, ge=0, lt=1)
     """Share of the teacher's weights that stays in each step, once more than 1 / (1 - momentum) steps are done."""
     cut_mix: float = Field(0.5, ge=0, le=1)

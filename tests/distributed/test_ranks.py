@@ -45,7 +45,7 @@ def masks(count: int, seed: int = 0) -> Tensor:
 def batch(count: int, *, seed: int = 0, weak: bool = False) -> dict[str, Tensor]:
     return {
         "image": pixels(count, 3, SIDE, SIDE, seed=seed),
-        **({"weak": pixels(count, 3, SIDE, SIDE, seed=seed)} if weak else {}),
+        **({"weak": pixels(count, 3, SIDE, SIDE, seed=seed), "least": torch.ones(count)} if weak else {}),
         "label": torch.arange(count) % 2,
         "mask": masks(count, seed),
         "pixel_weights": masks(count, seed + 1),

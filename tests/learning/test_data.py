@@ -61,6 +61,17 @@ def test_images_in_a_file_are_those_in_memory(
     assert len(read_images(dataset, 64, path)) == 6
 
 
+def test_the_smallest_mask_of_a_class_tells_how_much_its_images_have_at_least(dataset: Dataset) -> None:
+    data = TrainingData(dataset, read_images(dataset, 64), settings())
+    masks = {index: np.zeros(data.shape(index), np.bool_) for index in range(3)}  # of the first class
+    masks[1][:32] = masks[2][:16] = True
+    assert [data.labels[index] for index in masks] == [0, 0, 0]
+    found = data.with_classes(masks)
+    assert {(example.label, example.least) for example in found} == {(0, 0.25), (1, 0.0)}
+    assert {example.least for example in data.with_classes()} == {0.0}
+    assert all(example.mask is None for example in found)
+
+
 @pytest.mark.usefixtures("no_memory")
 def test_a_damaged_file_is_written_again(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "file.pixels"

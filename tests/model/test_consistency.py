@@ -81,10 +81,12 @@ def test_a_class_tells_what_its_teacher_may_say() -> None:
     torch.testing.assert_close(told, torch.tensor([sees, [[0.5, 0.5]], [[0.0, 0.0]], [[0.0, 0.0]]]))
 
 
-def test_under_a_high_cam_the_background_teaches_nothing() -> None:
+def test_under_a_high_cam_the_background_of_a_teacher_that_finds_too_little_teaches_nothing() -> None:
     found = torch.tensor([[[0.9, 0.1, 0.0, 0.1]]])
     heights = torch.tensor([[[1.0, 0.5, 0.4, 0.0]]])
-    torch.testing.assert_close(open_under_cams(found, heights, 0.4), torch.tensor([[[0.9, 0.5, 0.0, 0.1]]]))
-    assert torch.equal(open_under_cams(found, heights, 1), found)
+    more = torch.tensor([0.28])
+    torch.testing.assert_close(open_under_cams(found, more, heights, 0.4), torch.tensor([[[0.9, 0.5, 0.0, 0.1]]]))
+    assert torch.equal(open_under_cams(found, more, heights, 1), found)
+    assert torch.equal(open_under_cams(found, torch.tensor([0.27]), heights, 0.4), found)  # 0.275 is enough
     coarse = torch.tensor([[[1.0, 0.0]]])
-    assert torch.equal(open_under_cams(found, coarse, 0.4) > found, torch.tensor([[[False, True, False, False]]]))
+    assert torch.equal(open_under_cams(found, more, coarse, 0.4) > found, torch.tensor([[[False, True, False, False]]]))

@@ -143,7 +143,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
 
     Each is a dict: image uint8 [3, crop, crop]; label int64; mask and pixel_weights float32 [crop, crop], 0 to 1;
     weight float32, 0 where there is no mask; and if `views`, weak, uint8 [3, crop, crop]: the same field of view in its
-    own colours, while `image` is strong.
+    own colours, while `image` is strong; and least, float32, see `Example`.
 
     Args:
         groups: Examples, and the number of slots of every batch that they fill. Each group's classes come in turn, so
@@ -193,7 +193,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         weight = 0.0 if example.mask is None else example.weight
         return {
             "image": image.as_subclass(Tensor),
-            **({"weak": weak.as_subclass(Tensor)} if self.views else {}),
+            **({"weak": weak.as_subclass(Tensor), "least": torch.tensor(example.least)} if self.views else {}),
             "label": torch.tensor(example.label),
             "mask": mask,
             "pixel_weights": pixel_weights,

@@ -22,6 +22,8 @@ class Example:
     """Weight of the mask's loss: 1 for an expert's, lambda for a pseudo-mask."""
     pixel_weights: Grey | None = None
     """Weight of each of its pixels: uint8 [height, width], in 255ths; None where all count alike."""
+    least: float = 0.0
+    """Least share of foreground in an image of its class that has some, 0 to 1, by the masks so far; 0: not known."""
 
     def layers(self) -> Grey:
         """Return mask and pixel_weights, in 255ths: uint8 [2, height, width]."""

@@ -161,9 +161,18 @@ class TrainingData:
         """Return images of L with their masks, and all images known to be empty with theirs, by rising index."""
         return self._examples({*indices, *self.known_empty}, partial(self._with_mask, masks))
 
-    def with_classes(self) -> Examples:
-        """Return all images of D, with their class alone."""
-        return self.with_pseudo({}, range(len(self)))
+    def with_classes(self, masks: Mapping[int, Mask] | None = None) -> Examples:
+        """Return all images of D with their class alone, and the least share of foreground in a mask of their class."""
+        least: dict[int, float] = {}
+        for index, mask in (masks or {}).items():
+            if mask.any():
+                label, share = self.labels[index], float(mask.mean())
+                least[label] = min(share, least.get(label, share))
+        return self._examples(range(len(self)), partial(self._with_class, least))
+
+    def _with_class(self, least: Mapping[int, float], index: int) -> Example:
+        label = self.labels[index]
+        return Example(self.images[index], label, least=least.get(label, 0.0))
 
     def _examples(self, indices: Iterable[int], make: Callable[[int], Example]) -> Examples:
         return Examples([(index, self.labels[index]) for index in sorted(indices)], make)

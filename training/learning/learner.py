@@ -225,7 +225,7 @@ class Learner:
         with_masks, with_seeds = self.data.with_masks, self.data.with_seeds
         from_cams = self.settings.learns_from_cams
         known = with_seeds(state.pseudo) if from_cams else with_masks(state.masks, pool.labelled)
-        lesson = Lesson(known, self.data.with_pseudo(state.pseudo, pseudo), self.data.with_classes())
+        lesson = Lesson(known, self.data.with_pseudo(state.pseudo, pseudo), self.data.with_classes(state.masks))
         seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
 
         def train() -> Weights:

@@ -33,23 +33,25 @@ def mean_teacher(net: JointNet, momentum: float) -> AveragedModel:
     return teacher.eval().requires_grad_(requires_grad=False)
 
 
-def open_under_cams(found: Tensor, heights: Tensor, gate: float) -> Tensor:
-    """Return a teacher's masks, without the background that it sees where a class activation map is high.
+def open_under_cams(found: Tensor, least: Tensor, heights: Tensor, gate: float) -> Tensor:
+    """Return a teacher's masks; where one has too little, without its background under a high class activation map.
 
     With few masks a teacher sees a part of an object, or none of it, and its background would teach to see no more. A
-    CAM does not tell where the edges are: that an object may be there is all that is taken from it.
+    CAM is coarse, and does not tell where edges are: that there may be more of an object is all that is taken from it,
+    and only in images in which the teacher finds less than the smallest mask of their class has.
 
     Args:
         found: [batch, height, width], 0 to 1: the teacher's foreground probability.
+        least: [batch], 0 to 1: least share of foreground in an image of the same class.
         heights: [batch, h, w], 0 to 1, see `training.model.object_cams.heights`.
         gate: Height of a CAM over which a pixel's background teaches nothing, 0 to 1.
 
     Returns:
         [batch, height, width]: the same, or one half where the CAM is high and the teacher sees background.
     """
-    size = found.shape[1:]
-    high = functional.interpolate(heights[:, None], size=size, mode="bilinear")[:, 0] > gate
-    return torch.where(high, found.clamp(min=0.5), found)
+    high = functional.interpolate(heights[:, None], size=found.shape[1:], mode="bilinear")[:, 0] > gate
+    too_little = found.mean(dim=(1, 2)) < least
+    return torch.where(high & too_little[:, None, None], found.clamp(min=0.5), found)
 
 
 def told_by_class(found: Tensor, has_foreground: Tensor, certainty: float) -> Tensor:

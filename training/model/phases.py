@@ -188,7 +188,7 @@ class SegmenterPhase(Phase):
         found, labels, empty_classes = mask.float().sigmoid(), batch["label"], self.net.empty_classes
         if empty_classes:
             height = heights(object_cams(cams.float(), labels, empty_classes))
-            found = open_under_cams(found, height, self.settings.cam_gate)
+            found = open_under_cams(found, batch["least"], height, self.settings.cam_gate)
         return told_by_class(found, self.net.has_foreground(labels), self.settings.certainty)
 
     def on_train_batch_end(self, *_args: object) -> None:
