@@ -151,4 +151,4 @@ def test_a_picture_of_400_million_pixels_fits_in_four_gibibytes(tmp_path: Path) 
     assert (row["status"], row["height"], row["width"]) == ("ok", side, side)
     shapes = [peek_shape(tmp_path / "out" / folder / "slide.png") for folder in ("masks", "cams", "overlays")]
     assert shapes[:2] == [(side, side)] * 2
-    assert shapes[2] == (7071, 7071)  # drawn smaller
+    assert shapes[2] == (8192, 8192)  # drawn smaller

@@ -76,7 +76,7 @@ def test_a_job_is_passed_on_whatever_its_paths_are(tmp_path: Path) -> None:
     job = RunJob(name="a-0", data=place, masks=None, out=place, settings=Settings(), device="cpu", cache=place)
     text = job.as_json()
     assert text.isascii()
-    assert RunJob.from_json(text) == job
+    assert RunJob.from_json(text) == job.model_copy(update={"data": str(place)})
 
 
 def test_a_device_that_is_not_there(folder: Path, tmp_path: Path, cli: Cli) -> None:
