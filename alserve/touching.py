@@ -5,6 +5,8 @@ watershed). Two basins stay parted only where the neck between them is clearly n
 a bend or an oval parts nothing.
 """
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +40,23 @@ def part(mask: Mask, narrowest: float) -> Numbers:
     pixels = mask.astype(np.uint8)
     distance = np.asarray(cv2.distanceTransform(pixels, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
     distance = np.sqrt(np.rint(distance * distance))  # its last bit differs from call to call
-    basins, heights = _basins(distance)
-    widths = (2 * heights - 1).tolist()
-    parents = list(range(len(heights)))
+    return part_basins(distance, lambda width, neck: width < narrowest or neck > NECK * width)
+
+
+def part_basins(distance: Float32, are_one: Callable[[float, float], bool]) -> Numbers:
+    """Part what has a distance above 0 into basins, and join those that are one object.
+
+    Args:
+        distance: float32 [height, width], to the background, in pixels; or other heights, 0 in the background.
+        are_one: Tells it of two basins that touch, by the width of the narrower and that of the neck between them:
+            twice the distance of its summit, or of the highest way between, less 1.
+
+    Returns:
+        See `Numbers`.
+    """
+    basins, summits = _basins(distance)
+    widths = (2 * summits - 1).tolist()
+    parents = list(range(len(summits)))
 
     def root(basin: int) -> int:
         while parents[basin] != basin:
@@ -50,7 +66,7 @@ def part(mask: Mask, narrowest: float) -> Numbers:
 
     for one, other, neck in _necks(basins, distance):
         lower, higher = sorted((root(one), root(other)), key=lambda basin: (widths[basin], -basin))
-        if widths[lower] < narrowest or neck > NECK * widths[lower]:
+        if are_one(widths[lower], neck):
             parents[lower] = higher
     roots = np.array([root(basin) for basin in range(len(parents))])
     _, numbers = np.unique(roots, return_inverse=True)

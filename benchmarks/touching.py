@@ -21,7 +21,7 @@ from common import GLAS_SHAPE, RESULTS, machine, options, table, write_report
 from alserve import load
 from alserve.arrays import Float32, Mask
 from alserve.modelfile import default_model
-from alserve.touching import Numbers, _basins, _necks
+from alserve.touching import Numbers, part_basins
 
 NECKS = (0.5, 0.75, 0.9, 0.97)
 LEAST_AREA = 30
@@ -100,21 +100,8 @@ def numbered(mask: Mask) -> Numbers:
 
 
 def part(heights: Float32, least: float, neck: float) -> Numbers:
-    """Part what is above 0, see `alserve.touching.part`, by any heights."""
-    basins, summits = _basins(heights)
-    parents = list(range(len(summits)))
-
-    def root(basin: int) -> int:
-        while parents[basin] != basin:
-            basin = parents[basin]
-        return basin
-
-    for one, other, width in _necks(basins, heights):
-        lower, higher = sorted((root(one), root(other)), key=lambda basin: (summits[basin], -basin))
-        saddle = (width + 1) / 2
-        if summits[lower] < least or saddle > neck * summits[lower]:
-            parents[lower] = higher
-    return np.array([root(basin) for basin in range(len(parents))], np.int32)[basins]
+    """Part what is above 0 by any heights, at saddles that are low beside the lower summit, if that is high enough."""
+    return part_basins(heights, lambda width, saddle: width < 2 * least - 1 or saddle + 1 > neck * (width + 1))
 
 
 def score(truth: Numbers, found: Numbers) -> tuple[int, int, int]:

@@ -191,7 +191,7 @@ def segment_batch(
     for index, prediction in zip(list(images), predictions, strict=True):
         image, decoded = batch[index], images.pop(index)
         case = Case(decoded.pixels, prediction, options.post, image.path, decoded.um_per_pixel)
-        row = {**rows[index], "warning": "; ".join(filter(None, (decoded.warning, case.warning))) or None}
+        row = {**rows[index], "warning": case.warning(decoded.warning)}
         rows[index] = _write_outputs(image, row, case, prediction)
     return rows
 

@@ -65,11 +65,11 @@ class Case:
         side = self.post.um_per_pixel
         return self.stated_um_per_pixel if isinstance(side, str) else side
 
-    @property
-    def warning(self) -> str | None:
-        """What a user should know of how objects are measured."""
+    def warning(self, of_image: str | None) -> str | None:
+        """Return what a user should know: what the decoder said of the image, and how objects are measured."""
         missing = self.post.um_per_pixel == STATED and self.stated_um_per_pixel is None
-        return "the file states no usable size of a pixel: measured in pixels only" if missing else None
+        measured = "the file states no usable size of a pixel: measured in pixels only" if missing else None
+        return "; ".join(filter(None, (of_image, measured))) or None
 
     @property
     def threshold(self) -> float:

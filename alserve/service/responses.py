@@ -141,7 +141,7 @@ def prediction_json(decoded: Decoded, prediction: Prediction, options: PredictOp
         "height": prediction.height,
         "threshold": case.threshold,
         "foreground": np.count_nonzero(case.mask) / case.mask.size,
-        "warning": "; ".join(filter(None, (decoded.warning, case.warning))) or None,
+        "warning": case.warning(decoded.warning),
         **{name: _output_json(name, case, options) for name in options.include},
     }
 

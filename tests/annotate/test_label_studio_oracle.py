@@ -15,7 +15,7 @@ from pictures import encoded, picture
 from alserve.arrays import Mask
 from alserve.files import write_atomic
 from alserve.label_studio.config import read_config
-from training.annotate.formats.label_studio import SETUP
+from training.annotate.formats.label_studio import SETUP, Submitted
 from training.annotate.label_studio import CONFIRMING_SETUP, consensus
 from training.annotate.label_studio_api import KEY, URL
 
@@ -66,6 +66,13 @@ def test_what_is_missing_is_said(
     assert_refused(result, *words)
     assert SECRET not in result[2]
     assert not out.exists()
+
+
+def test_a_person_is_known_by_number_whatever_else_is_told() -> None:
+    told = [3, {"id": 3, "email": "a@b.c"}, {"id": 3, "last_activity": "now"}, 4, None]
+    people = [Submitted.model_validate({"result": [], "completed_by": each}).person for each in told]
+    assert people[0] == people[1] == people[2]
+    assert len(set(people)) == 3
 
 
 def test_another_server_is_not_taken_for_label_studio(

@@ -185,7 +185,7 @@ class LabelStudioOracle:
             return NoMask.EVER if any(task.annotations for task in tasks) else NoMask.YET
         number, last = found[-1]
         place = f"{self._project.page}?task={number} ({sample.name})"
-        latest = {str(one.completed_by): one for _, one in found}.values() if self._by_consensus else [last]
+        latest = {one.person: one for _, one in found}.values() if self._by_consensus else [last]
         if len(found) > 1:
             counts = f"what most of {len(latest)} people painted" if self._by_consensus else "the latest"
             say_once(f"{place}: was submitted {len(found)} times; {counts} counts")

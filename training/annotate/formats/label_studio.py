@@ -50,7 +50,13 @@ class Submitted(Fields):
     was_cancelled: bool | None = None
     updated_at: str | None = None
     completed_by: Any = None
-    """The person: a number, or all that is known of them."""
+    """The person: a number, or all that is known of them, with it; see `person`."""
+
+    @property
+    def person(self) -> str:
+        """Who submitted it; what else is known of a person may differ from one answer to the next."""
+        known = self.completed_by
+        return str(known.get("id") if isinstance(known, dict) else known)
 
     def mask(self) -> Mask | None:
         """Decode and join its regions; None where nothing was painted.
