@@ -27,6 +27,9 @@ from training.settings import Settings
 
 AnyPhase = TypeVar("AnyPhase", ClassifierPhase, SegmenterPhase)
 
+LOADERS = 8
+"""Processes at most that cut and colour the crops of one sequence for a GPU; no more than this run has cores."""
+
 
 @dataclass(frozen=True)
 class Fit(Generic[AnyPhase]):
@@ -104,7 +107,7 @@ def _loader(crops: Crops, ranks: Ranks, accelerator: str) -> DataLoader[dict[str
     """
     on_gpu, part = accelerator == "gpu", crops.batch // ranks.size
     batches = [list(range(start, start + part)) for start in range(ranks.rank * part, len(crops), crops.batch)]
-    workers = 8 if on_gpu else int(ranks.size == 1)
+    workers = min(LOADERS, torch.get_num_threads()) if on_gpu else int(ranks.size == 1)
     start = "forkserver" if on_gpu and ranks.size > 1 else None
     return DataLoader(
         crops, batch_sampler=batches, num_workers=workers, pin_memory=on_gpu, multiprocessing_context=start
