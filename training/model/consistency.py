@@ -4,6 +4,8 @@ The teacher is the mean of the network's weights over the last steps (Tarvainen 
 2017), the scheme FixMatch (Sohn et al., NeurIPS 2020) with CutMix (Yun et al., ICCV 2019).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,11 +27,12 @@ def mean_teacher(net: JointNet, momentum: float) -> AveragedModel:
         momentum: 0 to 1.
     """
 
-    def follow(mean: Tensor, now: Tensor, updates: Tensor | int) -> Tensor:
-        share = min(1 - 1 / (int(updates) + 1), momentum)
-        return torch.lerp(now, mean, share)  # what does not change stays as it is, to the bit
+    def follow(means: Sequence[Tensor], nows: Sequence[Tensor], updates: Tensor | int) -> None:
+        share = min(1 - 1 / (int(updates) + 1), momentum)  # a GPU is waited for here, once in a step
+        for mean, now in zip(means, nows, strict=True):
+            mean.copy_(torch.lerp(now, mean, share))  # what does not change stays as it is, to the bit
 
-    teacher = AveragedModel(net, avg_fn=follow)
+    teacher = AveragedModel(net, multi_avg_fn=follow)
     return teacher.eval().requires_grad_(requires_grad=False)
 
 
