@@ -216,7 +216,7 @@ def _check_parity(
     with os.fdopen(handle, "wb") as file:
         file.write(write_metadata(model.SerializeToString(deterministic=True), spec))
     try:
-        engine = Engine(Path(name), device="cpu", self_check=False)
+        engine = Engine(Path(name), device="cpu", threads=torch.get_num_threads(), self_check=False)
     finally:
         Path(name).unlink()
     figures = []

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alserve.measure.tables import describe_failures
 from alserve.modelfile import ModelSpec
 from alserve.predictor import load
@@ -89,7 +91,7 @@ def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
         title: Heading. Default: the run's name.
     """
     run = RunResult.read(folder)
-    predictor = load(run.model, device="cpu")
+    predictor = load(run.model, device="cpu", threads=torch.get_num_threads())  # other runs may have the other cores
     dataset = open_dataset(run, predictor.spec.classes)
     write_report(
         path,

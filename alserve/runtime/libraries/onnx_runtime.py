@@ -4,8 +4,8 @@ import ctypes
 import os
 import platform
 import time
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from threading import Timer
@@ -49,7 +49,8 @@ class OnnxRuntime:
             cuda = {"device_id": str(model.number), "cudnn_conv_algo_search": "HEURISTIC"}
             providers.insert(0, (CUDA, cuda))
         try:
-            self._session = ort.InferenceSession(model.data, options, providers=providers)
+            with _without_warnings() if provider == CUDA else nullcontext():
+                self._session = ort.InferenceSession(model.data, options, providers=providers)
         except Exception as error:  # noqa: BLE001  ONNX Runtime raises a dozen unrelated types
             reason = first_line(error)
             if provider == CUDA and "CUDA" in str(error):
@@ -75,6 +76,19 @@ class OnnxRuntime:
             if timer:
                 timer.cancel()
         return arrays
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep ONNX Runtime from telling users of a GPU that no plugin for CUDA is registered: none is needed."""
+    import onnxruntime as ort  # noqa: PLC0415
+
+    errors, warnings = 3, 2
+    ort.set_default_logger_severity(errors)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(warnings)  # its default
 
 
 def _stop_later(options: Any, deadline: float) -> Timer:  # noqa: ANN401  ONNX Runtime has no types
