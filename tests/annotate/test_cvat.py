@@ -63,7 +63,7 @@ def test_masks_are_written_as_cvat_describes_them() -> None:
     assert (image.attrib["name"], image.attrib["width"], image.attrib["height"]) == ("a.png", "6", "4")
     assert [found.attrib[key] for key in ("left", "top", "width", "height")] == ["2", "1", "3", "2"]
     assert found.attrib["rle"] == "0, 2, 2, 2"
-    assert found.attrib["label"] == "foreground"
+    assert found.attrib["label"] == root.findtext("meta/task/labels/label/name") == "foreground"
 
 
 def test_names_that_xml_cannot_hold_are_not_written() -> None:

@@ -211,13 +211,22 @@ def read_cvat(source: Source) -> Iterator[Annotation]:
             raise DataError(f"{source.path}: is no XML file, or ends too early ({error}); export it again") from None
 
 
+_HEAD = f"""<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta>
+    <task><labels><label><name>{FOREGROUND}</name><type>mask</type><attributes/></label></labels></task>
+  </meta>"""
+"""Datumaro, with which CVAT reads other programs' files, takes none that has no <meta>."""
+
+
 def cvat_file(drafts: Sequence[Draft]) -> bytes:
     """Return CVAT's XML: all images, and a mask for each draft that is not empty.
 
     Raises:
         DataError: XML cannot hold an image's name.
     """
-    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "  <version>1.1</version>"]
+    lines = [_HEAD]
     for number, draft in enumerate(drafts):
         if _NO_TEXT.search(draft.name):
             raise DataError(f"{draft.name!r}: XML cannot hold this name; give the image another")
