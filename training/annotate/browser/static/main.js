@@ -2,7 +2,8 @@
 
 import { describeKeys, listen } from "./keys.js";
 import { ImageList } from "./list.js";
-import { fillAll, Mask } from "./mask.js";
+import { Mask } from "./mask.js";
+import { loadWhole, Picture } from "./picture.js";
 import { askEmpty, askFull, askWhichToKeep } from "./questions.js";
 import { Saver } from "./saver.js";
 import * as service from "./service.js";
@@ -139,7 +140,7 @@ async function open(key) {
   find("name").textContent = image(key).name;
   note("Loading …");
   try {
-    const [start, blob] = await Promise.all([service.getMask(key), isSame ? null : service.getPicture(key)]);
+    const [start, whole] = await Promise.all([service.getMask(key), isSame ? null : loadWhole(key)]);
     if (chosen !== key) return;
     const mask = new Mask(start.width, start.height, start.bits);
     kind = start.kind;
@@ -148,11 +149,7 @@ async function open(key) {
       view.mask = mask;
       view.redraw();
     } else {
-      const bitmap = await createImageBitmap(blob).catch(() => {
-        throw new Error("This browser cannot show an image of this size; draw it with another program, or skip it.");
-      });
-      if (chosen !== key) return;
-      await view.show(bitmap, mask);
+      view.show(new Picture(key, whole, start.width, start.height, () => view.redrawPicture()), mask);
       view.resize();
     }
     document.querySelector(`[data-key="${key}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -190,12 +187,11 @@ function fillDesk() {
   find("all-done").hidden = !allDone;
   find("done").classList.toggle("primary", !allDone);
   find("finish").textContent = status.learns ? "Learn from these masks" : "Finish";
-  const draft = mask?.isEmpty() ? "The model finds nothing here." : "This is the model's draft: correct it, or accept it with Enter.";
   const notes = {
     drawn: "Done. A stroke takes it back.",
     "nothing here": "Nothing here: the mask is empty.",
     skipped: "Skipped: another image may be asked for in its place.",
-    "to draw": kind === "draft" ? draft : "",
+    "to draw": one.state === "to draw" && kind === "draft" ? draft() : "",
   };
   if (one.problem) note(one.problem, true);
   else if (!tools.isDrawing && Date.now() > alarmedUntil) note(notes[one.state] ?? "");
@@ -217,7 +213,7 @@ function change(how) {
   if (tools.locked || !view.mask || busy) return;
   const { mask } = view;
   tools.reset();
-  if (how === "undo" ? mask.undo() : how === "redo" ? mask.redo() : (fillAll(mask, how), mask.commit())) {
+  if (how === "undo" ? mask.undo() : how === "redo" ? mask.redo() : mask.changeAll(how)) {
     view.redraw();
     onChange();
   }

@@ -71,7 +71,8 @@ export class Settings {
       find(`${id}-value`).textContent = `${Math.round(100 * find(id).valueAsNumber)} %`;
       return find(id).valueAsNumber;
     });
-    find("picture").style.filter = `brightness(${brightness}) contrast(${contrast})`;
+    const isPlain = brightness === 1 && contrast === 1; // a filter costs time in every frame
+    find("picture").style.filter = isPlain ? "" : `brightness(${brightness}) contrast(${contrast})`;
     this.#view.opacity = opacity;
     this.#view.redraw();
   }
