@@ -1,6 +1,6 @@
 """A folder of images to draw, a real server of the drawing page on it, and what a person's hand does there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -51,8 +51,15 @@ def laid_out(folder: Path, *, draft: Mask | None = None) -> Iterator[Desk]:
         write_atomic(folder / "images" / name, encoded(picture(HEIGHT, WIDTH, seed), kind))
     if draft is not None:
         write_atomic(folder / "drafts" / "a" / "1.png", encoded(draft.astype(np.uint8) * 255))
+    with asking(folder, NAMES) as desk:
+        yield desk
+
+
+@contextmanager
+def asking(folder: Path, names: Sequence[str]) -> Iterator[Desk]:
+    """Ask for the masks of images that lie in the folder."""
     session = Session(learns=False)
-    session.ask([Drawing(folder, name) for name in NAMES])
+    session.ask([Drawing(folder, name) for name in names])
     with serving(folder, session, opens=False) as address:
         yield Desk(folder, session, address)
 

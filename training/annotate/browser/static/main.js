@@ -18,7 +18,7 @@ const ALARM = 6000;
 const [SIZE_STEP, ZOOM_STEP] = [1.25, 1.4];
 const find = (id) => document.getElementById(id);
 const view = new View(find("stage"), find("picture"), find("overlay"));
-const tools = new Tools(find("stage"), view, { changed: onChange, refuse: (message) => note(message, true) });
+const tools = new Tools(find("stage"), view, { changed: onChange, cornered: fillUndo, refuse: (message) => note(message, true) });
 const settings = new Settings(tools, view);
 const saver = new Saver(showSaving, keepOurs);
 const list = new ImageList(find("list"), choose);
@@ -151,6 +151,7 @@ async function open(key) {
     } else {
       view.show(new Picture(key, whole, start.width, start.height, () => view.redrawPicture()), mask);
       view.resize();
+      settings.fitSize(Math.max(start.width, start.height));
     }
     document.querySelector(`[data-key="${key}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
     showSaving("saved");
@@ -179,10 +180,7 @@ function fillDesk() {
   find("reopen").hidden = !one.done;
   find("empty").disabled = one.state === "nothing here";
   find("skip").disabled = one.state === "skipped";
-  const { mask } = view;
-  find("undo").disabled = one.locked || !mask?.done.length;
-  find("redo").disabled = one.locked || !mask?.undone.length;
-  find("clear").disabled = one.locked;
+  fillUndo();
   const allDone = status.images.every((other) => other.done);
   find("all-done").hidden = !allDone;
   find("done").classList.toggle("primary", !allDone);
@@ -191,11 +189,24 @@ function fillDesk() {
     drawn: "Done. A stroke takes it back.",
     "nothing here": "Nothing here: the mask is empty.",
     skipped: "Skipped: another image may be asked for in its place.",
-    "to draw": one.state === "to draw" && kind === "draft" ? draft() : "",
+    "to draw": one.state === "to draw" ? describeTask() : "",
   };
   if (one.problem) note(one.problem, true);
   else if (!tools.isDrawing && Date.now() > alarmedUntil) note(notes[one.state] ?? "");
   tools.refresh();
+}
+
+/** Returns what is to be done with an image that nobody has drawn on yet. */
+function describeTask() {
+  if (kind !== "draft") return "Paint all that the model is to find, then press Done.";
+  return view.mask.isEmpty() ? "The model finds nothing here." : "This is the model's draft: correct it, or accept it with Done.";
+}
+
+function fillUndo() {
+  const { mask } = view;
+  find("undo").disabled = tools.locked || !(mask?.done.length || tools.corners.length);
+  find("redo").disabled = tools.locked || !mask?.undone.length;
+  find("clear").disabled = tools.locked;
 }
 
 /** The mask was changed by a stroke, or by undoing one. */
@@ -211,6 +222,10 @@ function onChange() {
 
 function change(how) {
   if (tools.locked || !view.mask || busy) return;
+  if (how === "undo" && tools.corners.length) {
+    tools.dropCorner();
+    return;
+  }
   const { mask } = view;
   tools.reset();
   if (how === "undo" ? mask.undo() : how === "redo" ? mask.redo() : mask.changeAll(how)) {

@@ -14,6 +14,7 @@ export class Tools {
   #stage;
   #view;
   #changed;
+  #cornered;
   #refuse;
   #pointers = new Map();
   #mode = null;
@@ -29,11 +30,11 @@ export class Tools {
   /**
    * @param {HTMLElement} stage
    * @param {import("./view.js").View} view
-   * @param {{changed: () => void, refuse: (message: string) => void}} tell  the mask was changed by a whole stroke; or it was
-   *   not, and why
+   * @param {{changed: () => void, cornered: () => void, refuse: (message: string) => void}} tell  the mask was changed by a
+   *   whole stroke; the polygon that is drawn has more corners, or fewer; the mask was not changed, and why
    */
-  constructor(stage, view, { changed, refuse }) {
-    [this.#stage, this.#view, this.#changed, this.#refuse] = [stage, view, changed, refuse];
+  constructor(stage, view, { changed, cornered, refuse }) {
+    [this.#stage, this.#view, this.#changed, this.#cornered, this.#refuse] = [stage, view, changed, cornered, refuse];
     Object.assign(this, { tool: "brush", size: 1, locked: true, corners: [], at: null, space: false });
     const handlers = {
       pointerdown: this.#down,
@@ -197,6 +198,7 @@ export class Tools {
       const last = this.corners.at(-1);
       if (!last || last[0] !== corner[0] || last[1] !== corner[1]) this.corners.push(corner);
       this.#guide(point);
+      this.#cornered();
     }
   }
 
@@ -204,6 +206,7 @@ export class Tools {
   closePolygon() {
     if (this.corners.length > 2) {
       fillPolygon(this.#view.mask, this.corners, this.#erases ? 0 : 1);
+      this.#view.redraw();
       this.#commit();
     }
     this.dropPolygon();
@@ -211,12 +214,14 @@ export class Tools {
 
   dropPolygon() {
     this.corners = [];
-    this.#view.redraw();
+    this.#guide(this.at);
+    this.#cornered();
   }
 
   dropCorner() {
     this.corners.pop();
     this.#guide(this.at);
+    this.#cornered();
   }
 
   /* ---- keys ---- */
