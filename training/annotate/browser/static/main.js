@@ -77,12 +77,13 @@ async function look() {
     const isNew = changes === saver.changes && version === saver.version && !busy;
     if (isNew) take(news); // else it is older than what was done here meanwhile
   } catch (error) {
-    find("lost").hidden = false;
-    if (error instanceof service.Refused) find("lost").textContent = error.message;
-    else if (status.phase === "ended") find("lost").hidden = true;
-    else find("lost").textContent = "The command has stopped. Start the same command again: this page then goes on.";
+    if (!(error instanceof service.Refused || error instanceof service.Unreachable)) throw error;
+    find("lost").hidden = status.phase === "ended";
+    find("lost").textContent =
+      error instanceof service.Refused ? error.message : "The command has stopped. Start the same command again: this page then goes on.";
+  } finally {
+    setTimeout(look, LOOK);
   }
-  setTimeout(look, LOOK);
 }
 
 /** Asks something of the command and shows what comes of it; returns whether it was done. */
@@ -199,7 +200,7 @@ function fillDesk() {
 /** Returns what is to be done with an image that nobody has drawn on yet. */
 function describeTask() {
   if (kind !== "draft") return "Paint all that the model is to find, then press Done.";
-  return view.mask.isEmpty() ? "The model finds nothing here." : "This is the model's draft: correct it, or accept it with Done.";
+  return view.mask.isEmpty() ? "The model finds nothing here. Paint all that it is to find, then press Done." : "This is the model's draft: correct it, or accept it with Done.";
 }
 
 function fillUndo() {
@@ -309,8 +310,9 @@ function showEnd() {
   if (reportShown) return;
   reportShown = true;
   find("ended-title").textContent = status.learns ? "The run is finished" : "All is drawn";
+  const [, folder, file] = /^(.*)[/\\](.*)$/.exec(status.report ?? "/");
   find("ended-text").textContent = status.report
-    ? `The model and this report are in ${status.report.replace(/[^/\\]*$/, "")}. You may close this page.`
+    ? `The model, model.onnx, and this report, ${file}, are in ${folder}. The end of the report says how to use the model. You may close this page.`
     : "The masks are saved, and the command has ended. Go on with the same training command as before; you may close this page.";
   find("report").hidden = !status.report;
   if (status.report) find("report").src = service.reportAddress();
