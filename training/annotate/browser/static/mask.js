@@ -8,12 +8,16 @@ const MOST_BYTES = 128 * 2 ** 20;
 /**
  * One change: what some spans of the mask's bytes held before, and what they hold after.
  * @typedef {object} Edit
- * @property {Int32Array} spans  of each the first byte in the mask, and how many
+ * @property {{start: number, end: number}[]} spans  of each the first byte in the mask, and the first behind it
  * @property {Uint8Array} before  these bytes, one span after the other
  * @property {Uint8Array} after
  */
 
 export class Mask {
+  #before;
+  #first;
+  #last;
+
   /**
    * @param {number} width
    * @param {number} height
@@ -22,8 +26,10 @@ export class Mask {
   constructor(width, height, bits) {
     Object.assign(this, { width, height, stride: (width + 7) >> 3 });
     this.#take(bits?.length ? bits : new Uint8Array(this.stride * height));
-    /** Rows that were changed since the last `commit`: what they held, and the first and the last byte that may differ. */
-    this.touched = new Map();
+    /** The bits at the last `commit`, while they are being changed; of each row the first and the last byte that may differ. */
+    this.#before = null;
+    this.#first = new Int32Array(height).fill(this.stride);
+    this.#last = new Int32Array(height).fill(-1);
     this.undone = [];
     this.done = [];
   }
@@ -46,14 +52,20 @@ export class Mask {
   /** Returns the first pixel of a row, from `x` on, that has another value; the row's end if none has. */
   endOfRun(x, y, value) {
     const { bits, words } = this;
-    const [row, byte, word] = [y * this.stride, value ? 0xff : 0, value ? 0xffffffff : 0];
+    const [row, end] = [y * this.stride, (y + 1) * this.stride];
+    const [byte, word] = value ? [0xff, 0xffffffff] : [0, 0];
     let at = x;
     while (at < this.width) {
-      const place = row + (at >> 3);
+      let place = row + (at >> 3);
       if (at & 7 || bits[place] !== byte) {
         if (((bits[place] >> (7 - (at & 7))) & 1) !== value) return at;
         at += 1;
-      } else at += place & 3 || words[place >> 2] !== word ? 8 : 32;
+      } else {
+        do place += 1;
+        while (place & 3 && place < end && bits[place] === byte);
+        while (place + 3 < end && words[place >> 2] === word) place += 4; // once it lies on a whole word
+        at = 8 * (place - row);
+      }
     }
     return this.width;
   }
@@ -94,9 +106,9 @@ export class Mask {
   }
 
   #touch(y, first, last) {
-    const row = this.touched.get(y);
-    if (!row) this.touched.set(y, { before: this.bits.slice(y * this.stride, (y + 1) * this.stride), first, last });
-    else [row.first, row.last] = [Math.min(row.first, first), Math.max(row.last, last)];
+    this.#before ??= this.bits.slice();
+    if (first < this.#first[y]) this.#first[y] = first;
+    if (last > this.#last[y]) this.#last[y] = last;
   }
 
   /** Sets all pixels to 0, or turns each round, as a change of its own. */
@@ -111,18 +123,23 @@ export class Mask {
       for (let last = stride - 1; last < after.length; last += stride) after[last] &= rest;
     }
     if (how === "clear" && this.isEmpty()) return false;
-    this.#keep({ spans: Int32Array.of(0, bits.length), before: bits, after });
+    this.#keep({ spans: [{ start: 0, end: bits.length }], before: bits, after });
     this.#take(after.slice());
     return true;
   }
 
   /** Ends a change, so that it can be undone; returns whether it changed anything. */
   commit() {
-    const edit = this.#changes();
-    this.touched.clear();
-    if (!edit) return false;
-    this.#keep(edit);
-    return true;
+    const edit = this.#before && this.#changes();
+    this.#forget();
+    if (edit) this.#keep(edit);
+    return Boolean(edit);
+  }
+
+  #forget() {
+    this.#before = null;
+    this.#first.fill(this.stride);
+    this.#last.fill(-1);
   }
 
   #keep(edit) {
@@ -134,35 +151,40 @@ export class Mask {
 
   /** Takes back what was changed since the last `commit`. */
   cancel() {
-    for (const [y, { before }] of this.touched) this.bits.set(before, y * this.stride);
-    this.touched.clear();
+    if (this.#before) this.bits.set(this.#before);
+    this.#forget();
   }
 
   /** @returns {?Edit} */
   #changes() {
-    const { bits, stride } = this;
-    const spans = [];
-    let bytes = 0;
-    for (const [y, row] of this.touched) {
-      const place = y * stride;
-      let { first, last } = row;
-      while (first <= last && row.before[first] === bits[place + first]) first += 1;
-      if (first > last) continue;
-      while (row.before[last] === bits[place + last]) last -= 1;
-      spans.push(place + first, last - first + 1);
-      bytes += last - first + 1;
-    }
+    const spans = this.#differences();
+    const bytes = spans.reduce((sum, { start, end }) => sum + end - start, 0);
     if (!bytes) return null;
-    const edit = { spans: Int32Array.from(spans), before: new Uint8Array(bytes), after: new Uint8Array(bytes) };
+    const edit = { spans, before: new Uint8Array(bytes), after: new Uint8Array(bytes) };
     let at = 0;
-    for (let span = 0; span < spans.length; span += 2) {
-      const [start, count] = [spans[span], spans[span + 1]];
-      const y = Math.floor(start / stride);
-      edit.before.set(this.touched.get(y).before.subarray(start - y * stride, start - y * stride + count), at);
-      edit.after.set(bits.subarray(start, start + count), at);
-      at += count;
+    for (const { start, end } of spans) {
+      edit.before.set(this.#before.subarray(start, end), at);
+      edit.after.set(this.bits.subarray(start, end), at);
+      at += end - start;
     }
     return edit;
+  }
+
+  /** Returns where bytes differ from those before: one span a row, or one of rows that differ over all their width. */
+  #differences() {
+    const { bits, stride } = this;
+    const before = this.#before;
+    const spans = [];
+    for (let y = 0; y < this.height; y += 1) {
+      let start = y * stride + this.#first[y];
+      let end = y * stride + this.#last[y] + 1;
+      while (start < end && before[start] === bits[start]) start += 1;
+      while (start < end && before[end - 1] === bits[end - 1]) end -= 1;
+      if (start >= end) continue;
+      if (spans.at(-1)?.end === start) spans.at(-1).end = end;
+      else spans.push({ start, end });
+    }
+    return spans;
   }
 
   /** @returns {boolean} whether there was a change to take back */
@@ -177,11 +199,10 @@ export class Mask {
   #swap(from, to, which) {
     const edit = from.pop();
     if (!edit) return false;
-    const { spans } = edit;
     let at = 0;
-    for (let span = 0; span < spans.length; span += 2) {
-      this.bits.set(edit[which].subarray(at, at + spans[span + 1]), spans[span]);
-      at += spans[span + 1];
+    for (const { start, end } of edit.spans) {
+      this.bits.set(edit[which].subarray(at, at + end - start), start);
+      at += end - start;
     }
     to.push(edit);
     return true;
@@ -268,10 +289,9 @@ export function fillPolygon(mask, corners, value) {
 export function fillArea(mask, x, y, value) {
   const sides = { left: false, top: false, right: false, bottom: false };
   const open = 1 - value;
-  const starts = [x, y];
+  const starts = [{ place: x, row: y, from: { row: -1, left: 0, right: 0 } }]; // `from` is filled: nothing is to be found there
   while (starts.length) {
-    const row = starts.pop();
-    const place = starts.pop();
+    const { place, row, from } = starts.pop();
     if (mask.get(place, row) === value) continue;
     const left = mask.startOfRun(place, row, open);
     const right = mask.endOfRun(place, row, open);
@@ -282,8 +302,13 @@ export function fillArea(mask, x, y, value) {
     sides.bottom ||= row === mask.height - 1;
     for (const next of [row - 1, row + 1]) {
       if (next < 0 || next >= mask.height) continue;
-      for (let px = mask.endOfRun(left, next, value); px < right; px = mask.endOfRun(mask.endOfRun(px, next, open), next, value)) {
-        starts.push(px, next);
+      const parts = next === from.row ? [[left, from.left], [from.right, right]] : [[left, right]];
+      for (const [start, end] of parts) {
+        let px = start < end ? mask.endOfRun(start, next, value) : end;
+        while (px < end) {
+          starts.push({ place: px, row: next, from: { row, left, right } });
+          px = mask.endOfRun(mask.endOfRun(px, next, open), next, value);
+        }
       }
     }
   }
