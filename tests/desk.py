@@ -22,6 +22,17 @@ HEIGHT, WIDTH = 96, 131
 NAMES = ("a/1.jpg", "a/2.jpg", "b/3.tif")
 
 
+STILL = """async () => {
+  for (let still = 0, before = 0; still < 5; still += 1) {
+    await new Promise((done) => setTimeout(done, 100));
+    const now = performance.getEntriesByType("resource").length;
+    if (now !== before) still = 0;
+    before = now;
+  }
+}"""
+"""Waits until nothing was loaded for half a second."""
+
+
 class Desk(NamedTuple):
     """A folder with images to draw, and the page that is open on it."""
 
@@ -73,6 +84,11 @@ def ready(page: Page, name: str) -> None:
     """Wait until an image can be drawn on."""
     expect(page.locator("#name")).to_have_text(name)
     expect(page.locator("#note")).not_to_have_text("Loading …")
+
+
+def settled(page: Page) -> None:
+    """Wait until all that is seen of the image is there."""
+    page.evaluate(STILL)
 
 
 def at(page: Page, x: float, y: float) -> tuple[float, float]:

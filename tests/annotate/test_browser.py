@@ -297,9 +297,9 @@ def test_the_keyboard_draws_and_reaches_everything(page: Page, desk: Desk) -> No
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1600])
-def test_no_window_needs_sideways_scrolling(browser: Browser, desk: Desk, width: int, scheme: str) -> None:
-    with opened(browser, desk.address, viewport={"width": width, "height": 740}, color_scheme=scheme) as page:
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (780, 360), (1600, 740)])
+def test_no_window_needs_sideways_scrolling(browser: Browser, desk: Desk, width: int, height: int, scheme: str) -> None:
+    with opened(browser, desk.address, viewport={"width": width, "height": height}, color_scheme=scheme) as page:
         ready(page, NAMES[0])
         assert page.evaluate("document.documentElement.scrollWidth") == width
         expect(page.locator("#done")).to_be_in_viewport()

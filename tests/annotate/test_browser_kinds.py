@@ -1,4 +1,4 @@
-"""Images of every kind and shape on the drawing page: what is drawn on a thing lies on that thing's pixels as a run reads them."""
+"""Images of every kind and shape on the drawing page: what is drawn on lies where a run reads it."""
 
 import base64
 from pathlib import Path
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from chromium import needs_chromium, opened
-from desk import asking, ready
+from desk import asking, ready, settled
 from pictures import encoded
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
@@ -90,8 +90,7 @@ def test_what_is_drawn_lies_on_what_is_seen(browser: Browser, tmp_path: Path, na
             page.keyboard.press("1")
             for _ in range(3):
                 page.keyboard.press("+")
-            page.wait_for_load_state("networkidle")
-        page.wait_for_timeout(500)
+        settled(page)
         left, top, right, bottom = seen(page)
         page.keyboard.press("p")
         for corner in ((left, top), (right, top), (right, bottom), (left, bottom)):

@@ -1,4 +1,4 @@
-"""Images larger than a tile on the drawing page: what is seen of them, and how fast the page stays, in a real browser."""
+"""Images larger than a tile on the drawing page: what is seen of them, and what is done to all of their mask at once."""
 
 import base64
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from chromium import needs_chromium, opened
-from desk import Desk, api, asking, ready
+from desk import Desk, api, asking, ready, settled
 from playwright.sync_api import Browser, Page, expect
 from web import Pixels, decoded
 
@@ -21,19 +21,10 @@ pytestmark = needs_chromium
 HEIGHT, WIDTH = 1501, 2603
 NAME = "large.jpg"
 
-VIEW = """async () => {
+VIEW = """() => {
   const canvas = document.querySelector("#picture");
   const data = canvas.toDataURL("image/png");
   return data.slice(data.indexOf(",") + 1);
-}"""
-
-STILL = """async () => {
-  for (let still = 0, before = 0; still < 5; still += 1) {
-    await new Promise((done) => setTimeout(done, 100));
-    const now = performance.getEntriesByType("resource").length;
-    if (now !== before) still = 0;
-    before = now;
-  }
 }"""
 
 FILLS = """async ([width, height, before, x, y, value]) => {
@@ -73,7 +64,7 @@ def page(browser: Browser, desk: Desk) -> Iterator[Page]:
 
 def seen(page: Page) -> Pixels:
     """The picture's layer, RGB, once all tiles are there; without what lies outside of the image."""
-    page.evaluate(STILL)
+    settled(page)
     layer = decoded(base64.b64decode(page.evaluate(VIEW)))
     rows, columns = np.nonzero(layer[..., 3])
     part = layer[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
@@ -103,7 +94,7 @@ def test_a_large_image_is_whole_and_then_as_sharp_as_it_is(page: Page, image: Pi
     assert abs(top + height / 2 - HEIGHT / 2) <= 2
 
 
-def test_a_page_without_its_command_shows_what_it_has(page: Page, desk: Desk) -> None:
+def test_a_page_without_its_command_shows_what_it_has(page: Page) -> None:
     page.route("**/tiles/**", lambda route: route.fulfill(status=404))
     page.keyboard.press("1")
     assert seen(page).shape[0] > 100

@@ -136,7 +136,7 @@ def test_two_fingers_zoom_with_every_tool(page: Page, desk: Desk, hand: Hand) ->
 
 
 @pytest.mark.parametrize("palm_is_first", [False, True])
-def test_a_palm_beside_the_pen_does_nothing(page: Page, desk: Desk, hand: Hand, palm_is_first: bool) -> None:
+def test_a_palm_beside_the_pen_does_nothing(page: Page, desk: Desk, hand: Hand, *, palm_is_first: bool) -> None:
     if palm_is_first:
         hand.finger("Start", 1, 90, 80)
         hand.finger("Move", 1, 92, 82)

@@ -3,7 +3,7 @@
 import gzip
 import hmac
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np

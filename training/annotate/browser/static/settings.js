@@ -30,7 +30,7 @@ export class Settings {
     for (const button of buttons()) button.addEventListener("click", () => this.setTool(button.dataset.tool));
     find("size").addEventListener("input", ({ target }) => this.#chooseSize(SIZES[1] ** target.valueAsNumber));
     for (const id of ["opacity", "brightness", "contrast"]) find(id).addEventListener("input", () => this.#setLooks());
-    find("looks").open = innerWidth > 900;
+    find("looks").open = innerWidth > 900 && innerHeight > 560;
     this.setTool("brush");
     this.setSize(FIRST_SIZE);
     this.#setLooks();
