@@ -1,4 +1,4 @@
-"""Images larger than a tile on the drawing page: what is seen of them, and what is done to all of their mask at once."""
+"""Images larger than a tile on the drawing page: what is seen of them, and what is done to their whole mask at once."""
 
 import base64
 from collections.abc import Iterator

@@ -15,6 +15,7 @@ THUMBNAIL_SIDE = 160
 """In pixels."""
 
 MOST_LEVELS = 24
+"""From here on, every image is one pixel."""
 
 
 class Pictures:
@@ -52,7 +53,8 @@ class Pictures:
             OptionError: The image has no such tile.
         """
         height, width = drawing.shape
-        side = SIDE << min(level, MOST_LEVELS)
+        level = min(level, MOST_LEVELS)
+        side = SIDE << level
         top, left = row * side, column * side
         if top >= height or left >= width:
             raise OptionError(f"an image of {width} x {height} pixels has no tile {level}/{column}/{row}")
@@ -64,8 +66,11 @@ class Pictures:
         return encode_jpeg(_shrunk(self._open(drawing, keep=False), THUMBNAIL_SIDE))
 
     def _open(self, drawing: Drawing, *, keep: bool = True) -> Image:
+        kept = self._kept  # looked at first without the lock: a tile does not wait while another image is decoded
+        if kept and kept[0] == drawing.key:
+            return kept[1]
         with self._decoding:
-            if self._kept and self._kept[0] == drawing.key:
+            if self._kept and self._kept[0] == drawing.key:  # decoded while this waited
                 return self._kept[1]
             if keep:
                 self._kept = None  # its memory, before more is taken

@@ -56,7 +56,7 @@ function take(news) {
   }
   if (status.phase === "learning") {
     find("doing").textContent = status.message;
-    if (status.share) find("share").value = status.share;
+    if (status.share && status.share < 1) find("share").value = status.share; // at 1, the next part has not begun to count
     else find("share").removeAttribute("value");
   }
   if (status.phase === "ended") showEnd();

@@ -174,7 +174,7 @@ export class View {
       return y >= 0 && y < this.mask.height ? y : -1;
     };
     const { bits, stride } = this.mask;
-    const lines = [0, 1, 2, 3].map(() => ({ y: -2, bits: new Uint8Array(width + 2), ones: 0 }));
+    const lines = [0, 1, 2].map(() => ({ y: -2, bits: new Uint8Array(width + 2), ones: 0 }));
     let [above, here] = [readLine(lines[0], rowAt(top - 1), bits, stride, columns), readLine(lines[1], rowAt(top), bits, stride, columns)];
     let known = "";
     for (let row = 0; row < height; row += 1) {
@@ -182,8 +182,10 @@ export class View {
       const spare = lines.find((line) => line !== above && line !== here);
       const below = y === here.y ? here : readLine(spare, y, bits, stride, columns);
       const ys = `${above.y} ${here.y} ${below.y}`;
+      const ones = above.ones + here.ones + below.ones;
       if (ys === known) colours.copyWithin(row * width, (row - 1) * width, row * width); // the same pixels, enlarged
-      else if (above.ones + here.ones + below.ones) colourRow(colours, row * width, above.bits, here.bits, below.bits, fill, line, casing);
+      else if (ones === 3 * columns.length) colours.fill(fill, row * width, (row + 1) * width);
+      else if (ones) colourRow(colours, row * width, above.bits, here.bits, below.bits, fill, line, casing);
       known = ys;
       [above, here] = [here, below];
     }
