@@ -62,8 +62,8 @@ def main() -> None:
     rows = [measure(side, arguments.browser) for side in arguments.sides]
     how = (
         f"`python benchmarks/draw_large.py`, Chromium without a window or a GPU, 1,280 x 720, and the server, both on "
-        f"{machine()}. In each cell of frames: median, and the longest, in ms. Of other work, {busy:.1f} processes "
-        f"wanted these cores when it began."
+        f"{machine()}. In each cell of frames: median, and the longest, in ms. The load average "
+        f"was {busy:.1f} when it began."
     )
     titles: tuple[str, ...] = (
         "pixels",
