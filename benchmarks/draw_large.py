@@ -2,11 +2,12 @@
 
     python benchmarks/draw_large.py
 
-For each size a picture is opened, brushed over from corner to corner, zoomed, moved, brushed again, inverted and
-undone, with a real mouse. A frame is the time between two pictures that the browser shows; the longest is what a person
-feels.
+For each size a picture is opened, brushed over from corner to corner at once, zoomed, moved, brushed again, inverted,
+undone and filled, with a real mouse. A frame is the time between two pictures that the browser shows; the longest is
+what a person feels. A task is what the page's own thread does at a stretch: while it lasts, nothing else is heeded.
 """
 
+import os
 import shutil
 import sys
 import time
@@ -31,11 +32,24 @@ SIDES = (4000, 8000)
 PATIENCE = 120_000
 """Milliseconds."""
 
+TASKS = """() => {
+  window.tasks_ = [];
+  const note = (list) => tasks_.push(...list.getEntries().map((task) => task.duration));
+  new PerformanceObserver(note).observe({ type: "longtask" });
+}"""
+"""Notes the tasks of 50 ms and more."""
+
 WATCH = """() => {
   window.frames_ = []; let last = performance.now(); window.watching = true;
   const look = (now) => { frames_.push(now - last); last = now; if (watching) requestAnimationFrame(look); };
   requestAnimationFrame(look);
 }"""
+
+
+SHOWN = (
+    "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done))))"
+)
+"""Waits until what was done is shown."""
 
 
 def main() -> None:
@@ -44,10 +58,12 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     parser.add_argument("--browser", default=shutil.which("chromium") or shutil.which("google-chrome"))
     arguments = parser.parse_args()
+    busy = os.getloadavg()[0]
     rows = [measure(side, arguments.browser) for side in arguments.sides]
     how = (
         f"`python benchmarks/draw_large.py`, Chromium without a window or a GPU, 1,280 x 720, and the server, both on "
-        f"{machine()}. In each cell of frames: median, and the longest, in ms."
+        f"{machine()}. In each cell of frames: median, and the longest, in ms. The load average "
+        f"was {busy:.1f} when it began."
     )
     titles: tuple[str, ...] = (
         "pixels",
@@ -55,9 +71,11 @@ def main() -> None:
         "brush, whole image",
         "zoom and move",
         "brush, near",
-        "invert, s",
+        "invert",
+        "undo",
+        "fill",
     )
-    titles += ("undo, s", "until it is saved, s", "memory of the page, MB")
+    titles += ("longest task, ms", "until it is saved, s", "memory of the page, MB")
     write_report(RESULTS / "draw_large.md", "Drawing on large images", how, table(titles, rows))
 
 
@@ -78,6 +96,7 @@ def measure(side: int, browser: str) -> tuple[str, ...]:
             expect(page.locator("#name")).to_have_text("a.jpg")
             expect(page.locator("#note")).not_to_have_text("Loading …")
             shown = time.perf_counter() - start
+            page.evaluate(TASKS)
             if (box := page.locator("#overlay").bounding_box()) is None:
                 raise SystemExit("the page shows nothing to draw on")
             x, y, width, height = box["x"], box["y"], box["width"], box["height"]
@@ -96,16 +115,23 @@ def measure(side: int, browser: str) -> tuple[str, ...]:
             with frames(page) as near:
                 drag(page, (x + width * 0.2, y + height * 0.5), (x + width * 0.8, y + height * 0.6))
             page.keyboard.press("0")
-            fill = key(page, "i")
-            undo = key(page, "Control+z")
+            with frames(page) as inverted:
+                page.keyboard.press("i")
+            with frames(page) as undone:
+                page.keyboard.press("Control+z")
+            page.keyboard.press("i")
+            page.keyboard.press("f")
+            with frames(page) as filled:
+                page.mouse.click(x + width * 0.75, y + height * 0.3, button="right")
+            longest = max(page.evaluate("tasks_"), default=0)
             expect(page.locator("#saving")).to_have_text("Saved")
             memory = max(process.memory_info().rss for process in psutil.Process().children(recursive=True))
             chromium.close()
         if decode_mask((folder / "begun" / "a.png").read_bytes()).shape != (side, side):
             raise SystemExit("the mask is not of the image's size")
     print(side, shown, file=sys.stderr)
-    times = (f"{shown:.1f}", *map(describe, (whole, moved, near)), f"{fill:.2f}", f"{undo:.2f}", f"{saved:.1f}")
-    return (f"{side:,} x {side:,}", *times, f"{memory / 1e6:.0f}")
+    times = [describe(each) for each in (whole, moved, near, inverted, undone, filled)]
+    return (f"{side:,} x {side:,}", f"{shown:.1f}", *times, f"{longest:.0f}", f"{saved:.1f}", f"{memory / 1e6:.0f}")
 
 
 @contextmanager
@@ -114,6 +140,7 @@ def frames(page: Page) -> Iterator[list[float]]:
     found: list[float] = []
     page.evaluate(WATCH)
     yield found
+    page.evaluate(SHOWN)
     found += page.evaluate("() => { watching = false; return frames_; }")
 
 
@@ -123,14 +150,6 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.down()
     page.mouse.move(*end, steps=40)
     page.mouse.up()
-
-
-def key(page: Page, name: str) -> float:
-    """Press a key, and return the seconds until the next frame after it is shown."""
-    start = time.perf_counter()
-    page.keyboard.press(name)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return time.perf_counter() - start
 
 
 def describe(found: list[float]) -> str:

@@ -1,6 +1,6 @@
 """A folder of images to draw, a real server of the drawing page on it, and what a person's hand does there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,17 @@ from training.annotate.browser.session import Session
 
 HEIGHT, WIDTH = 96, 131
 NAMES = ("a/1.jpg", "a/2.jpg", "b/3.tif")
+
+
+STILL = """async () => {
+  for (let still = 0, before = 0; still < 5; still += 1) {
+    await new Promise((done) => setTimeout(done, 100));
+    const now = performance.getEntriesByType("resource").length;
+    if (now !== before) still = 0;
+    before = now;
+  }
+}"""
+"""Waits until nothing was loaded for half a second."""
 
 
 class Desk(NamedTuple):
@@ -51,8 +62,15 @@ def laid_out(folder: Path, *, draft: Mask | None = None) -> Iterator[Desk]:
         write_atomic(folder / "images" / name, encoded(picture(HEIGHT, WIDTH, seed), kind))
     if draft is not None:
         write_atomic(folder / "drafts" / "a" / "1.png", encoded(draft.astype(np.uint8) * 255))
+    with asking(folder, NAMES) as desk:
+        yield desk
+
+
+@contextmanager
+def asking(folder: Path, names: Sequence[str]) -> Iterator[Desk]:
+    """Ask for the masks of images that lie in the folder."""
     session = Session(learns=False)
-    session.ask([Drawing(folder, name) for name in NAMES])
+    session.ask([Drawing(folder, name) for name in names])
     with serving(folder, session, opens=False) as address:
         yield Desk(folder, session, address)
 
@@ -66,6 +84,11 @@ def ready(page: Page, name: str) -> None:
     """Wait until an image can be drawn on."""
     expect(page.locator("#name")).to_have_text(name)
     expect(page.locator("#note")).not_to_have_text("Loading …")
+
+
+def settled(page: Page) -> None:
+    """Wait until all that is seen of the image is there."""
+    page.evaluate(STILL)
 
 
 def at(page: Page, x: float, y: float) -> tuple[float, float]:

@@ -99,6 +99,35 @@ def test_polygon_fill_clear_and_invert(page: Page, desk: Desk) -> None:
     np.testing.assert_array_equal(desk.begun("a/1"), expected)
 
 
+def test_undo_takes_a_corner_back_before_a_change(page: Page, desk: Desk) -> None:
+    stroke(page, (20, 60), (60, 60))
+    page.keyboard.press("p")
+    for corner in ((10, 12), (50, 12), (90, 70), (50, 40), (10, 40)):
+        page.mouse.click(*at(page, corner[0] - 0.5, corner[1] - 0.5))
+        if corner == (90, 70):
+            page.locator("#undo").click()
+    page.keyboard.press("Enter")
+    saved(page)
+    np.testing.assert_array_equal(desk.begun("a/1"), brushed(20, (20, 60), (60, 60)) | rectangle(10, 12, 50, 40))
+    page.locator("#undo").click()
+    saved(page)
+    np.testing.assert_array_equal(desk.begun("a/1"), brushed(20, (20, 60), (60, 60)))
+
+
+def test_the_first_image_says_what_to_do_and_help_begins_at_its_top(browser: Browser, desk: Desk) -> None:
+    with opened(browser, desk.address, viewport={"width": 390, "height": 700}) as page:
+        ready(page, NAMES[0])
+        expect(page.locator("#note")).to_have_text("Paint all that the model is to find, then press Done.")
+        page.locator("#help-open").click()
+        expect(page.get_by_role("heading", name="How to draw")).to_be_in_viewport(ratio=1)
+        expect(page.get_by_role("button", name="Close")).to_be_in_viewport(ratio=1)
+        page.keyboard.press("Escape")
+        for name in NAMES:
+            ready(page, name)
+            page.keyboard.press("s")
+        expect(page.locator("#finish")).to_be_in_viewport(ratio=1)
+
+
 def test_undo_and_redo(page: Page, desk: Desk) -> None:
     first, second = ((20, 20), (60, 20)), ((40, 10), (40, 60))
     set_size(page, 9)
@@ -239,31 +268,6 @@ def test_zoom_and_pan_move_the_image_and_not_the_mask(page: Page, desk: Desk) ->
     np.testing.assert_array_equal(desk.begun("a/1"), line((100, 30), (100, 30), 1) | line((7, 9), (7, 9), 1))
 
 
-def test_two_fingers_zoom_and_do_not_draw(page: Page, desk: Desk) -> None:
-    def touch(kind: str, finger: int, x: float, y: float) -> None:
-        place = dict(zip(("clientX", "clientY"), at(page, x, y), strict=True))
-        page.evaluate(
-            "([kind, init]) => document.querySelector('#stage').dispatchEvent(new PointerEvent(kind, init))",
-            [kind, {**place, "pointerId": finger, "pointerType": "touch", "bubbles": True, "cancelable": True}],
-        )
-
-    page.evaluate("Element.prototype.setPointerCapture = () => {}")  # there is no real finger to capture
-    set_size(page, 3)
-    touch("pointerdown", 11, 60, 50)
-    touch("pointermove", 11, 62, 50)
-    touch("pointerdown", 12, 80, 50)
-    touch("pointermove", 12, 120, 50)
-    touch("pointerup", 12, 120, 50)
-    touch("pointerup", 11, 62, 50)
-    expect(page.locator("#undo")).to_be_disabled()
-    page.keyboard.press("0")
-    touch("pointerdown", 13, 40, 50)
-    touch("pointermove", 13, 60, 50)
-    touch("pointerup", 13, 60, 50)
-    saved(page)
-    np.testing.assert_array_equal(desk.begun("a/1"), brushed(3, (40, 50), (60, 50)))
-
-
 def test_the_keyboard_draws_and_reaches_everything(page: Page, desk: Desk) -> None:
     set_size(page, 5)
     page.locator("#stage").focus()
@@ -293,9 +297,9 @@ def test_the_keyboard_draws_and_reaches_everything(page: Page, desk: Desk) -> No
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1600])
-def test_no_window_needs_sideways_scrolling(browser: Browser, desk: Desk, width: int, scheme: str) -> None:
-    with opened(browser, desk.address, viewport={"width": width, "height": 740}, color_scheme=scheme) as page:
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (780, 360), (1600, 740)])
+def test_no_window_needs_sideways_scrolling(browser: Browser, desk: Desk, width: int, height: int, scheme: str) -> None:
+    with opened(browser, desk.address, viewport={"width": width, "height": height}, color_scheme=scheme) as page:
         ready(page, NAMES[0])
         assert page.evaluate("document.documentElement.scrollWidth") == width
         expect(page.locator("#done")).to_be_in_viewport()

@@ -58,7 +58,7 @@ def test_objects_are_counted_listed_and_marked(page: Page, predictor: Predictor)
         end = time.monotonic() + 30  # they are counted when the threshold rests
         while listed_areas(page) != pytest.approx(areas, abs=0.01 * max(areas)):
             assert time.monotonic() < end
-        expect(page.locator("#objects-count")).to_contain_text(f"{len(areas)} of ")
+        expect(page.locator("#objects-count")).to_contain_text(f"{len(areas)} objects, ")
     bare = drawn(page)
     rows.first.hover()
     wait_until_marked(page, bare)

@@ -34,6 +34,9 @@ STOP_SECONDS = 5
 REPORT_SECONDS = 20.0
 """How long an open page has to fetch the report."""
 
+OTHERS_SECONDS = 2.5
+"""How long the pages in other windows then have: they ask every second."""
+
 _LINK = """<!doctype html><meta charset="utf-8"><title>alserve</title>
 <meta http-equiv="refresh" content="0; url={url}"><a href="{url}">Draw masks</a>
 """
@@ -94,6 +97,8 @@ def wait_for_report(session: Session) -> None:
     end = time.monotonic() + REPORT_SECONDS
     while session.page_is_open and time.monotonic() < end and not session.report_shown.wait(0.2):
         pass
+    if session.report_shown.is_set():
+        time.sleep(OTHERS_SECONDS)
 
 
 def _listen(port: int, before: int) -> socket.socket:

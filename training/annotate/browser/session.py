@@ -92,7 +92,7 @@ class Session:
             "learns": self.learns,
             "message": self._message,
             "share": self._share,
-            "report": printable(str(self.report)) if self.report else None,
+            "report": printable(str(self.report.absolute())) if self.report else None,
             "images": [self._describe(drawing) for drawing in self.drawings.values()],
         }
 

@@ -3,9 +3,8 @@
 import gzip
 import hmac
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from starlette.applications import Starlette
@@ -18,15 +17,14 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from alserve.arrays import Image, Mask
+from alserve.arrays import Mask
 from alserve.errors import AlserveError, ImageError
-from alserve.geometry import resize
-from alserve.images.codec import encode_jpeg, read_image
 from alserve.paths import printable
 from alserve.service.hosts import host_name
 from alserve.service.page import HEADERS, Page
 from alserve.service.page import STATIC as HOUSE
 from training.annotate.browser.drawing import ChangedError, DoubtError, Drawing
+from training.annotate.browser.pictures import Pictures
 from training.annotate.browser.session import Session
 
 OWN = Path(__file__).parent / "static"
@@ -36,9 +34,6 @@ HOSTS = frozenset({"127.0.0.1", "localhost"})
 
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 """For the report, which holds its styles and pictures itself."""
-
-THUMBNAIL_SIDE = 160
-"""In pixels."""
 
 SPARE_BYTES = 1024
 """What a deflated mask may be longer than its bits, beside a thousandth of them."""
@@ -98,8 +93,7 @@ class _Answers:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._decoding = Lock()
-        """One image at a time: a large one takes much memory."""
+        self._pictures = Pictures()
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -112,6 +106,7 @@ class _Answers:
             Route("/finish", self.finish, methods=["POST"]),
             Route("/images/{key}/picture", self.picture, methods=["GET"]),
             Route("/images/{key}/thumbnail", self.thumbnail, methods=["GET"]),
+            Route("/images/{key}/tiles/{level:int}/{column:int}/{row:int}", self.tile, methods=["GET"]),
             Route("/images/{key}/mask", self.mask, methods=["GET"]),
             Route("/images/{key}/mask", self.save, methods=["PUT"]),
             Route("/images/{key}/{action}", self.act, methods=["POST"]),
@@ -122,6 +117,7 @@ class _Answers:
 
     def finish(self, _: Request) -> Response:
         self._session.finish()
+        self._pictures.forget()
         return _json(self._session.describe())
 
     def report(self, _: Request) -> Response:
@@ -136,20 +132,14 @@ class _Answers:
         )
 
     def picture(self, request: Request) -> Response:
-        """Return the image as the run reads it, whatever kind of file it is."""
-        return self._image(request, lambda image: image)
+        return _jpeg(self._pictures.whole(self._find(request)))
 
     def thumbnail(self, request: Request) -> Response:
-        def small(image: Image) -> Image:
-            scale = min(1.0, THUMBNAIL_SIDE / max(image.shape[:2]))
-            return resize(image, (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))
+        return _jpeg(self._pictures.thumbnail(self._find(request)))
 
-        return self._image(request, small)
-
-    def _image(self, request: Request, change: Callable[[Image], Image]) -> Response:
-        with self._decoding:
-            data = encode_jpeg(change(read_image(self._find(request).image)))
-        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+    def tile(self, request: Request) -> Response:
+        place = (request.path_params[name] for name in ("level", "column", "row"))
+        return _jpeg(self._pictures.tile(self._find(request), *place))
 
     def mask(self, request: Request) -> Response:
         """Return what drawing starts from: width and height, and the bits of the mask, see `_pack`."""
@@ -214,6 +204,10 @@ def _index(_: Request) -> Response:
 
 def _json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse(content, status, {"Cache-Control": "no-store", **(headers or {})})
+
+
+def _jpeg(data: bytes) -> Response:
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -101,5 +101,6 @@ export function describeObjects(objects) {
   const pixels = objects.reduce((total, { area }) => total + area, 0);
   const mean = Math.round(pixels / objects.length).toLocaleString("en");
   const listed = objects.length > ROWS ? `; the ${ROWS} largest` : "";
-  return `${objects.length.toLocaleString("en")} of ${mean} pixels on average${listed}`;
+  const count = objects.length === 1 ? "1 object" : `${objects.length.toLocaleString("en")} objects`;
+  return `${count}, ${mean} pixels on average${listed}`;
 }

@@ -2,7 +2,7 @@
 
 const KEYS = [
   ["Enter", "done, on to the next image (of a polygon: close it)"],
-  ["N, S, R", "nothing here; skip; take back"],
+  ["N, S, R", "nothing here; skip; not done yet"],
   ["Page ↑, Page ↓", "the image before, the next one"],
   ["B, E, P, F", "brush, eraser, polygon, fill"],
   ["[ ]", "smaller, larger brush"],

@@ -2,7 +2,8 @@
 
 import { describeKeys, listen } from "./keys.js";
 import { ImageList } from "./list.js";
-import { fillAll, Mask } from "./mask.js";
+import { Mask } from "./mask.js";
+import { loadWhole, Picture } from "./picture.js";
 import { askEmpty, askFull, askWhichToKeep } from "./questions.js";
 import { Saver } from "./saver.js";
 import * as service from "./service.js";
@@ -17,7 +18,7 @@ const ALARM = 6000;
 const [SIZE_STEP, ZOOM_STEP] = [1.25, 1.4];
 const find = (id) => document.getElementById(id);
 const view = new View(find("stage"), find("picture"), find("overlay"));
-const tools = new Tools(find("stage"), view, { changed: onChange, refuse: (message) => note(message, true) });
+const tools = new Tools(find("stage"), view, { changed: onChange, cornered: fillUndo, refuse: (message) => note(message, true) });
 const settings = new Settings(tools, view);
 const saver = new Saver(showSaving, keepOurs);
 const list = new ImageList(find("list"), choose);
@@ -55,7 +56,7 @@ function take(news) {
   }
   if (status.phase === "learning") {
     find("doing").textContent = status.message;
-    if (status.share) find("share").value = status.share;
+    if (status.share && status.share < 1) find("share").value = status.share; // at 1, the next part has not begun to count
     else find("share").removeAttribute("value");
   }
   if (status.phase === "ended") showEnd();
@@ -76,12 +77,13 @@ async function look() {
     const isNew = changes === saver.changes && version === saver.version && !busy;
     if (isNew) take(news); // else it is older than what was done here meanwhile
   } catch (error) {
-    find("lost").hidden = false;
-    if (error instanceof service.Refused) find("lost").textContent = error.message;
-    else if (status.phase === "ended") find("lost").hidden = true;
-    else find("lost").textContent = "The command has stopped. Start the same command again: this page then goes on.";
+    if (!(error instanceof service.Refused || error instanceof service.Unreachable)) throw error;
+    find("lost").hidden = status.phase === "ended";
+    find("lost").textContent =
+      error instanceof service.Refused ? error.message : "The command has stopped. Start the same command again: this page then goes on.";
+  } finally {
+    setTimeout(look, LOOK);
   }
-  setTimeout(look, LOOK);
 }
 
 /** Asks something of the command and shows what comes of it; returns whether it was done. */
@@ -139,7 +141,7 @@ async function open(key) {
   find("name").textContent = image(key).name;
   note("Loading …");
   try {
-    const [start, blob] = await Promise.all([service.getMask(key), isSame ? null : service.getPicture(key)]);
+    const [start, whole] = await Promise.all([service.getMask(key), isSame ? null : loadWhole(key)]);
     if (chosen !== key) return;
     const mask = new Mask(start.width, start.height, start.bits);
     kind = start.kind;
@@ -148,12 +150,9 @@ async function open(key) {
       view.mask = mask;
       view.redraw();
     } else {
-      const bitmap = await createImageBitmap(blob).catch(() => {
-        throw new Error("This browser cannot show an image of this size; draw it with another program, or skip it.");
-      });
-      if (chosen !== key) return;
-      await view.show(bitmap, mask);
+      view.show(new Picture(key, whole, start.width, start.height, () => view.redrawPicture()), mask);
       view.resize();
+      settings.fitSize(Math.max(start.width, start.height));
     }
     document.querySelector(`[data-key="${key}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
     showSaving("saved");
@@ -182,24 +181,33 @@ function fillDesk() {
   find("reopen").hidden = !one.done;
   find("empty").disabled = one.state === "nothing here";
   find("skip").disabled = one.state === "skipped";
-  const { mask } = view;
-  find("undo").disabled = one.locked || !mask?.done.length;
-  find("redo").disabled = one.locked || !mask?.undone.length;
-  find("clear").disabled = one.locked;
+  fillUndo();
   const allDone = status.images.every((other) => other.done);
   find("all-done").hidden = !allDone;
   find("done").classList.toggle("primary", !allDone);
   find("finish").textContent = status.learns ? "Learn from these masks" : "Finish";
-  const draft = mask?.isEmpty() ? "The model finds nothing here." : "This is the model's draft: correct it, or accept it with Enter.";
   const notes = {
     drawn: "Done. A stroke takes it back.",
     "nothing here": "Nothing here: the mask is empty.",
     skipped: "Skipped: another image may be asked for in its place.",
-    "to draw": kind === "draft" ? draft : "",
+    "to draw": one.state === "to draw" ? describeTask() : "",
   };
   if (one.problem) note(one.problem, true);
   else if (!tools.isDrawing && Date.now() > alarmedUntil) note(notes[one.state] ?? "");
   tools.refresh();
+}
+
+/** Returns what is to be done with an image that nobody has drawn on yet. */
+function describeTask() {
+  if (kind !== "draft") return "Paint all that the model is to find, then press Done.";
+  return view.mask.isEmpty() ? "The model finds nothing here. Paint all that it is to find, then press Done." : "This is the model's draft: correct it, or accept it with Done.";
+}
+
+function fillUndo() {
+  const { mask } = view;
+  find("undo").disabled = tools.locked || !(mask?.done.length || tools.corners.length);
+  find("redo").disabled = tools.locked || !mask?.undone.length;
+  find("clear").disabled = tools.locked;
 }
 
 /** The mask was changed by a stroke, or by undoing one. */
@@ -215,9 +223,13 @@ function onChange() {
 
 function change(how) {
   if (tools.locked || !view.mask || busy) return;
+  if (how === "undo" && tools.corners.length) {
+    tools.dropCorner();
+    return;
+  }
   const { mask } = view;
   tools.reset();
-  if (how === "undo" ? mask.undo() : how === "redo" ? mask.redo() : (fillAll(mask, how), mask.commit())) {
+  if (how === "undo" ? mask.undo() : how === "redo" ? mask.redo() : mask.changeAll(how)) {
     view.redraw();
     onChange();
   }
@@ -298,8 +310,9 @@ function showEnd() {
   if (reportShown) return;
   reportShown = true;
   find("ended-title").textContent = status.learns ? "The run is finished" : "All is drawn";
+  const [, folder, file] = /^(.*)[/\\](.*)$/.exec(status.report ?? "/");
   find("ended-text").textContent = status.report
-    ? `The model and this report are in ${status.report.replace(/[^/\\]*$/, "")}. You may close this page.`
+    ? `The model, model.onnx, and this report, ${file}, are in ${folder}. The end of the report says how to use the model. You may close this page.`
     : "The masks are saved, and the command has ended. Go on with the same training command as before; you may close this page.";
   find("report").hidden = !status.report;
   if (status.report) find("report").src = service.reportAddress();

@@ -6,17 +6,18 @@ const MOST_BYTES = 128 * 2 ** 20;
 /** @typedef {{left: number, top: number, right: number, bottom: number}} Box  in pixels; right and bottom lie outside */
 
 /**
- * One change: what a rectangle of the mask held before, and what it holds after.
+ * One change: what some spans of the mask's bytes held before, and what they hold after.
  * @typedef {object} Edit
- * @property {number} top  first row
- * @property {number} first  first byte of a row
- * @property {number} rows
- * @property {number} count  bytes of a row
- * @property {Uint8Array} before
+ * @property {{start: number, end: number}[]} spans  of each the first byte in the mask, and the first behind it
+ * @property {Uint8Array} before  these bytes, one span after the other
  * @property {Uint8Array} after
  */
 
 export class Mask {
+  #before;
+  #first;
+  #last;
+
   /**
    * @param {number} width
    * @param {number} height
@@ -24,10 +25,19 @@ export class Mask {
    */
   constructor(width, height, bits) {
     Object.assign(this, { width, height, stride: (width + 7) >> 3 });
-    this.bits = bits?.length ? bits : new Uint8Array(this.stride * height);
-    this.touched = new Map();
+    this.#take(bits?.length ? bits : new Uint8Array(this.stride * height));
+    /** The bits at the last `commit`, while they are being changed; of each row the first and the last byte that may differ. */
+    this.#before = null;
+    this.#first = new Int32Array(height).fill(this.stride);
+    this.#last = new Int32Array(height).fill(-1);
     this.undone = [];
     this.done = [];
+  }
+
+  #take(bits) {
+    this.bits = bits;
+    /** The same, four bytes at a time; up to three at the end are left out. */
+    this.words = new Uint32Array(bits.buffer, bits.byteOffset, bits.length >> 2);
   }
 
   get(x, y) {
@@ -35,7 +45,41 @@ export class Mask {
   }
 
   isEmpty() {
-    return !this.bits.some(Boolean);
+    for (let word = 0; word < this.words.length; word += 1) if (this.words[word]) return false;
+    return !this.bits.subarray(4 * this.words.length).some(Boolean);
+  }
+
+  /** Returns the first pixel of a row, from `x` on, that has another value; the row's end if none has. */
+  endOfRun(x, y, value) {
+    const { bits, words } = this;
+    const [row, end] = [y * this.stride, (y + 1) * this.stride];
+    const [byte, word] = value ? [0xff, 0xffffffff] : [0, 0];
+    let at = x;
+    while (at < this.width) {
+      let place = row + (at >> 3);
+      if (at & 7 || bits[place] !== byte) {
+        if (((bits[place] >> (7 - (at & 7))) & 1) !== value) return at;
+        at += 1;
+      } else {
+        do place += 1;
+        while (place & 3 && place < end && bits[place] === byte);
+        while (place + 3 < end && words[place >> 2] === word) place += 4; // once it lies on a whole word
+        at = 8 * (place - row);
+      }
+    }
+    return this.width;
+  }
+
+  /** Returns the first pixel of the run of one value that ends before `x`. */
+  startOfRun(x, y, value) {
+    const [row, byte] = [y * this.stride, value ? 0xff : 0];
+    let at = x;
+    while (at > 0) {
+      if (!(at & 7) && this.bits[row + (at >> 3) - 1] === byte) at -= 8;
+      else if (this.get(at - 1, y) === value) at -= 1;
+      else return at;
+    }
+    return 0;
   }
 
   /** Sets the pixels of a row from `start` up to `end`, which is left out. */
@@ -44,9 +88,9 @@ export class Mask {
     const to = Math.min(this.width, end);
     if (y < 0 || y >= this.height || from >= to) return;
     const row = y * this.stride;
-    if (!this.touched.has(y)) this.touched.set(y, this.bits.slice(row, row + this.stride));
     const first = from >> 3;
     const last = (to - 1) >> 3;
+    this.#touch(y, first, last);
     const head = 0xff >> (from & 7);
     const tail = (0xff << (7 - ((to - 1) & 7))) & 0xff;
     const put = (byte, bits) => {
@@ -61,48 +105,86 @@ export class Mask {
     }
   }
 
+  #touch(y, first, last) {
+    this.#before ??= this.bits.slice();
+    if (first < this.#first[y]) this.#first[y] = first;
+    if (last > this.#last[y]) this.#last[y] = last;
+  }
+
+  /** Sets all pixels to 0, or turns each round, as a change of its own. */
+  changeAll(how) {
+    const { bits, stride } = this;
+    const after = new Uint8Array(bits.length);
+    if (how === "invert") {
+      const { words } = new Mask(this.width, this.height, after);
+      for (let word = 0; word < words.length; word += 1) words[word] = ~this.words[word];
+      for (let byte = 4 * words.length; byte < bits.length; byte += 1) after[byte] = ~bits[byte];
+      const rest = (0xff << (8 * stride - this.width)) & 0xff;
+      for (let last = stride - 1; last < after.length; last += stride) after[last] &= rest;
+    }
+    if (how === "clear" && this.isEmpty()) return false;
+    this.#keep({ spans: [{ start: 0, end: bits.length }], before: bits, after });
+    this.#take(after.slice());
+    return true;
+  }
+
   /** Ends a change, so that it can be undone; returns whether it changed anything. */
   commit() {
-    const edit = this.#changes();
-    this.touched.clear();
-    if (!edit) return false;
+    const edit = this.#before && this.#changes();
+    this.#forget();
+    if (edit) this.#keep(edit);
+    return Boolean(edit);
+  }
+
+  #forget() {
+    this.#before = null;
+    this.#first.fill(this.stride);
+    this.#last.fill(-1);
+  }
+
+  #keep(edit) {
     this.done.push(edit);
     this.undone = [];
     let bytes = this.done.reduce((sum, { before }) => sum + 2 * before.length, 0);
     while (bytes > MOST_BYTES && this.done.length > 1) bytes -= 2 * this.done.shift().before.length;
-    return true;
   }
 
   /** Takes back what was changed since the last `commit`. */
   cancel() {
-    for (const [y, before] of this.touched) this.bits.set(before, y * this.stride);
-    this.touched.clear();
+    if (this.#before) this.bits.set(this.#before);
+    this.#forget();
   }
 
   /** @returns {?Edit} */
   #changes() {
-    let [top, bottom, first, last] = [this.height, -1, this.stride, -1];
-    for (const [y, before] of this.touched) {
-      const row = y * this.stride;
-      let start = 0;
-      while (start < this.stride && before[start] === this.bits[row + start]) start += 1;
-      if (start === this.stride) continue;
-      let end = this.stride - 1;
-      while (before[end] === this.bits[row + end]) end -= 1;
-      [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
-      [first, last] = [Math.min(first, start), Math.max(last, end)];
-    }
-    if (bottom < 0) return null;
-    const [rows, count] = [bottom - top + 1, last - first + 1];
-    const edit = { top, first, rows, count, before: new Uint8Array(rows * count), after: new Uint8Array(rows * count) };
-    for (let index = 0; index < rows; index += 1) {
-      const row = (top + index) * this.stride;
-      const now = this.bits.subarray(row + first, row + first + count);
-      const before = this.touched.get(top + index)?.subarray(first, first + count) ?? now;
-      edit.before.set(before, index * count);
-      edit.after.set(now, index * count);
+    const spans = this.#differences();
+    const bytes = spans.reduce((sum, { start, end }) => sum + end - start, 0);
+    if (!bytes) return null;
+    const edit = { spans, before: new Uint8Array(bytes), after: new Uint8Array(bytes) };
+    let at = 0;
+    for (const { start, end } of spans) {
+      edit.before.set(this.#before.subarray(start, end), at);
+      edit.after.set(this.bits.subarray(start, end), at);
+      at += end - start;
     }
     return edit;
+  }
+
+  /** Returns where bytes differ from those before: one span a row, or one of rows that differ over all their width. */
+  #differences() {
+    const { bits, stride } = this;
+    const before = this.#before;
+    const spans = [];
+    for (let y = 0; y < this.height; y += 1) {
+      let start = y * stride + this.#first[y];
+      let end = y * stride + this.#last[y] + 1;
+      while (start < end && before[start] === bits[start]) start += 1;
+      while (start < end && before[end - 1] === bits[end - 1]) end -= 1;
+      if (start >= end) continue;
+      if (spans.at(-1)?.end === start) spans.at(-1).end = end;
+      else spans.push({ start, end });
+    }
+    return spans;
   }
 
   /** @returns {boolean} whether there was a change to take back */
@@ -117,9 +199,10 @@ export class Mask {
   #swap(from, to, which) {
     const edit = from.pop();
     if (!edit) return false;
-    for (let index = 0; index < edit.rows; index += 1) {
-      const part = edit[which].subarray(index * edit.count, (index + 1) * edit.count);
-      this.bits.set(part, (edit.top + index) * this.stride + edit.first);
+    let at = 0;
+    for (const { start, end } of edit.spans) {
+      this.bits.set(edit[which].subarray(at, at + end - start), start);
+      at += end - start;
     }
     to.push(edit);
     return true;
@@ -205,16 +288,13 @@ export function fillPolygon(mask, corners, value) {
  */
 export function fillArea(mask, x, y, value) {
   const sides = { left: false, top: false, right: false, bottom: false };
-  const isOpen = (px, py) => mask.get(px, py) !== value;
-  const starts = [x, y];
+  const open = 1 - value;
+  const starts = [{ place: x, row: y, from: { row: -1, left: 0, right: 0 } }]; // `from` is filled: nothing is to be found there
   while (starts.length) {
-    const row = starts.pop();
-    const place = starts.pop();
-    if (!isOpen(place, row)) continue;
-    let left = place;
-    let right = place + 1;
-    while (left > 0 && isOpen(left - 1, row)) left -= 1;
-    while (right < mask.width && isOpen(right, row)) right += 1;
+    const { place, row, from } = starts.pop();
+    if (mask.get(place, row) === value) continue;
+    const left = mask.startOfRun(place, row, open);
+    const right = mask.endOfRun(place, row, open);
     mask.setRun(row, left, right, value);
     sides.left ||= left === 0;
     sides.right ||= right === mask.width;
@@ -222,23 +302,15 @@ export function fillArea(mask, x, y, value) {
     sides.bottom ||= row === mask.height - 1;
     for (const next of [row - 1, row + 1]) {
       if (next < 0 || next >= mask.height) continue;
-      for (let px = left; px < right; px += 1) {
-        if (isOpen(px, next) && (px === left || !isOpen(px - 1, next))) starts.push(px, next);
+      const parts = next === from.row ? [[left, from.left], [from.right, right]] : [[left, right]];
+      for (const [start, end] of parts) {
+        let px = start < end ? mask.endOfRun(start, next, value) : end;
+        while (px < end) {
+          starts.push({ place: px, row: next, from: { row, left, right } });
+          px = mask.endOfRun(mask.endOfRun(px, next, open), next, value);
+        }
       }
     }
   }
   return sides.left && sides.top && sides.right && sides.bottom;
-}
-
-/** Sets all pixels, or turns each round. */
-export function fillAll(mask, change) {
-  for (let y = 0; y < mask.height; y += 1) {
-    const row = y * mask.stride;
-    mask.setRun(y, 0, mask.width, 0); // noted, to be undone
-    const before = mask.touched.get(y);
-    if (change === "invert") {
-      for (let byte = 0; byte < mask.stride; byte += 1) mask.bits[row + byte] = ~before[byte];
-      mask.bits[row + mask.stride - 1] &= (0xff << (8 * mask.stride - mask.width)) & 0xff;
-    }
-  }
 }

@@ -40,6 +40,8 @@ export const getStatus = async () => read(await request("status"), "json");
 
 export const getPicture = async (key) => read(await request(`images/${key}/picture`), "blob");
 
+export const getTile = async (key, tile) => read(await request(`images/${key}/tiles/${tile}`), "blob");
+
 export const getThumbnail = async (key) => read(await request(`images/${key}/thumbnail`), "blob");
 
 /**

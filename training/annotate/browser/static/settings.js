@@ -2,6 +2,8 @@
 
 /** Brush sizes, in pixels of the image. */
 const SIZES = [1, 1000];
+/** The first brush, in pixels, and what share of a large image's longest side it is. */
+const [FIRST_SIZE, FIRST_SHARE] = [20, 1 / 40];
 
 /** What each tool does, and what else where there is a mouse. */
 const HINTS = {
@@ -17,6 +19,7 @@ const buttons = () => [...document.querySelectorAll("[data-tool]")];
 export class Settings {
   #tools;
   #view;
+  #isChosen = false;
 
   /**
    * @param {import("./tools.js").Tools} tools
@@ -25,11 +28,11 @@ export class Settings {
   constructor(tools, view) {
     [this.#tools, this.#view] = [tools, view];
     for (const button of buttons()) button.addEventListener("click", () => this.setTool(button.dataset.tool));
-    find("size").addEventListener("input", ({ target }) => this.setSize(SIZES[1] ** target.valueAsNumber));
+    find("size").addEventListener("input", ({ target }) => this.#chooseSize(SIZES[1] ** target.valueAsNumber));
     for (const id of ["opacity", "brightness", "contrast"]) find(id).addEventListener("input", () => this.#setLooks());
-    find("looks").open = innerWidth > 900;
+    find("looks").open = innerWidth > 900 && innerHeight > 560;
     this.setTool("brush");
-    this.setSize(20);
+    this.setSize(FIRST_SIZE);
     this.#setLooks();
   }
 
@@ -60,10 +63,20 @@ export class Settings {
     this.#tools.refresh();
   }
 
+  /** Makes the brush, until its size was chosen, one that can be seen in an image of this longest side. */
+  fitSize(side) {
+    if (!this.#isChosen) this.setSize(Math.max(FIRST_SIZE, side * FIRST_SHARE));
+  }
+
+  #chooseSize(size) {
+    this.#isChosen = true;
+    this.setSize(size);
+  }
+
   /** Makes the brush larger, or smaller, by a quarter or a pixel. */
   scaleSize(factor) {
     const { size } = this.#tools;
-    this.setSize(factor > 1 ? Math.max(size + 1, size * factor) : Math.min(size - 1, size * factor));
+    this.#chooseSize(factor > 1 ? Math.max(size + 1, size * factor) : Math.min(size - 1, size * factor));
   }
 
   #setLooks() {
@@ -71,7 +84,8 @@ export class Settings {
       find(`${id}-value`).textContent = `${Math.round(100 * find(id).valueAsNumber)} %`;
       return find(id).valueAsNumber;
     });
-    find("picture").style.filter = `brightness(${brightness}) contrast(${contrast})`;
+    const isPlain = brightness === 1 && contrast === 1; // a filter costs time in every frame
+    find("picture").style.filter = isPlain ? "" : `brightness(${brightness}) contrast(${contrast})`;
     this.#view.opacity = opacity;
     this.#view.redraw();
   }

@@ -5,6 +5,8 @@ import { fillArea, fillPolygon, paintLine } from "./mask.js";
 /** Clicking this near the first corner closes a polygon, in CSS pixels. */
 const NEAR = 10;
 const WHEEL = 1.0015;
+/** A second finger that comes later than this after the first, in milliseconds, does not take the stroke of the first back. */
+const TOGETHER = 400;
 /** Steps of the arrow keys, in CSS pixels; with Shift it is one pixel of the image. */
 const STEP = 8;
 
@@ -12,22 +14,27 @@ export class Tools {
   #stage;
   #view;
   #changed;
+  #cornered;
   #refuse;
   #pointers = new Map();
   #mode = null;
   #last = null;
   #erases = false;
   #penSeen = false;
+  /** Pointer of the pen while it is down: a hand that rests beside it does nothing. */
+  #pen = null;
+  /** When the stroke began, in milliseconds. */
+  #began = 0;
   #keyDown = false;
 
   /**
    * @param {HTMLElement} stage
    * @param {import("./view.js").View} view
-   * @param {{changed: () => void, refuse: (message: string) => void}} tell  the mask was changed by a whole stroke; or it was
-   *   not, and why
+   * @param {{changed: () => void, cornered: () => void, refuse: (message: string) => void}} tell  the mask was changed by a
+   *   whole stroke; the polygon that is drawn has more corners, or fewer; the mask was not changed, and why
    */
-  constructor(stage, view, { changed, refuse }) {
-    [this.#stage, this.#view, this.#changed, this.#refuse] = [stage, view, changed, refuse];
+  constructor(stage, view, { changed, cornered, refuse }) {
+    [this.#stage, this.#view, this.#changed, this.#cornered, this.#refuse] = [stage, view, changed, cornered, refuse];
     Object.assign(this, { tool: "brush", size: 1, locked: true, corners: [], at: null, space: false });
     const handlers = {
       pointerdown: this.#down,
@@ -61,23 +68,38 @@ export class Tools {
   #down(event) {
     if (!this.#view.mask) return;
     event.preventDefault();
+    const { pointerId: id, pointerType: kind } = event;
+    if (kind === "touch" && this.#pen !== null) return;
+    if (kind === "pen") this.#takePen(id);
+    if (event.isPrimary) this.#pointers.clear(); // of one before it the browser has not told the end
     this.#stage.focus({ preventScroll: true });
-    this.#stage.setPointerCapture(event.pointerId);
-    this.#pointers.set(event.pointerId, this.#view.place(event));
-    this.#penSeen ||= event.pointerType === "pen";
+    this.#stage.setPointerCapture(id);
+    this.#pointers.set(id, this.#view.place(event));
     if (this.#keyDown) this.pressKey();
-    if (this.#pointers.size === 2) {
-      this.#cancelStroke(); // the first finger only came before the second
-      this.#mode = "pinch";
-    } else if (this.space || event.button === 1 || (this.#penSeen && event.pointerType === "touch")) this.#mode = "pan";
-    else if (event.button === 0 || event.button === 2 || event.button === 5) {
-      this.#begin(this.#view.point(event), event.altKey || event.button !== 0);
-    }
+    const [point, other] = [this.#view.point(event), event.altKey || event.button !== 0];
+    if (this.#pointers.size > 1) this.#beginPinch(event);
+    else if (this.space || event.button === 1 || (this.#penSeen && kind === "touch")) this.#mode = "pan";
+    else if (kind === "touch" && !this.#paints) this.#mode = "tap"; // a second finger may come
+    else if (event.button === 0 || event.button === 2 || event.button === 5) this.#begin(point, other, event.timeStamp);
+  }
+
+  /** A pen comes: what a finger or the palm has begun meanwhile was not meant. */
+  #takePen(id) {
+    this.#cancelStroke();
+    this.#pointers.clear();
+    [this.#mode, this.#pen, this.#penSeen] = [null, id, true];
+  }
+
+  #beginPinch(event) {
+    if (event.timeStamp - this.#began < TOGETHER) this.#cancelStroke(); // the first finger only came before the second
+    else if (this.#mode === "stroke") this.#commit();
+    this.#mode = "pinch";
   }
 
   #move(event) {
     if (!this.#view.mask) return;
     const before = this.#pointers.get(event.pointerId);
+    if (!before && event.pointerType === "touch") return;
     const place = this.#view.place(event);
     if (before) this.#pointers.set(event.pointerId, place);
     if (before && this.#mode === "pan") this.#view.pan(place[0] - before[0], place[1] - before[1]);
@@ -90,11 +112,12 @@ export class Tools {
   }
 
   #up(event) {
+    if (event.pointerId === this.#pen) this.#pen = null;
     if (!this.#pointers.delete(event.pointerId)) return;
-    if (this.#mode === "stroke") {
-      if (event.type === "pointercancel") this.#cancelStroke();
-      else this.#commit();
-    }
+    const isCancelled = event.type === "pointercancel";
+    if (this.#mode === "stroke" && isCancelled) this.#cancelStroke();
+    else if (this.#mode === "stroke") this.#commit();
+    else if (this.#mode === "tap" && !isCancelled) this.#begin(this.#view.point(event), event.altKey);
     if (this.#mode !== "pinch" || !this.#pointers.size) this.#mode = null;
   }
 
@@ -116,8 +139,13 @@ export class Tools {
 
   /* ---- tools ---- */
 
-  #begin(point, other) {
+  get #paints() {
+    return this.tool === "brush" || this.tool === "eraser";
+  }
+
+  #begin(point, other, time = 0) {
     if (this.locked) return;
+    this.#began = time;
     this.#erases = (this.tool === "eraser") !== other;
     const [x, y] = point.map(Math.floor);
     if (this.tool === "polygon") this.#addCorner(point);
@@ -170,6 +198,7 @@ export class Tools {
       const last = this.corners.at(-1);
       if (!last || last[0] !== corner[0] || last[1] !== corner[1]) this.corners.push(corner);
       this.#guide(point);
+      this.#cornered();
     }
   }
 
@@ -177,6 +206,7 @@ export class Tools {
   closePolygon() {
     if (this.corners.length > 2) {
       fillPolygon(this.#view.mask, this.corners, this.#erases ? 0 : 1);
+      this.#view.redraw();
       this.#commit();
     }
     this.dropPolygon();
@@ -184,12 +214,14 @@ export class Tools {
 
   dropPolygon() {
     this.corners = [];
-    this.#view.redraw();
+    this.#guide(this.at);
+    this.#cornered();
   }
 
   dropCorner() {
     this.corners.pop();
     this.#guide(this.at);
+    this.#cornered();
   }
 
   /* ---- keys ---- */
@@ -228,15 +260,14 @@ export class Tools {
     const view = this.#view;
     const seen = ([x, y]) => [(view.left + x * view.scale) / devicePixelRatio, (view.top + y * view.scale) / devicePixelRatio];
     const guide = this.#stage.querySelector("#guide");
-    const isBrush = this.tool === "brush" || this.tool === "eraser";
-    const radius = isBrush ? Math.max(2, (this.size / 2) * view.scale / devicePixelRatio) : 3;
+    const radius = this.#paints ? Math.max(2, (this.size / 2) * view.scale / devicePixelRatio) : 3;
     const [x, y] = point && view.mask && !this.locked ? seen(point) : [-9999, -9999];
     for (const id of ["brush-ring", "brush-casing"]) place(guide.querySelector(`#${id}`), x, y, radius);
     const corners = this.corners.map(seen);
     const line = corners.length && point ? [...corners, seen(point)] : corners;
     for (const polyline of guide.querySelectorAll("polyline")) polyline.setAttribute("points", line.map((at) => at.join()).join(" "));
     for (const id of ["first", "first-casing"]) place(guide.querySelector(`#${id}`), ...(corners[0] ?? [-9999, -9999]), 5);
-    const classes = { panning: this.space || this.#mode === "pan", pointing: !isBrush, locked: this.locked };
+    const classes = { panning: this.space || this.#mode === "pan", pointing: !this.#paints, locked: this.locked };
     for (const [name, is] of Object.entries(classes)) this.#stage.classList.toggle(name, is);
   }
 

@@ -1,8 +1,6 @@
 /** What is seen of an image and its mask: where it lies in the window, and how it is drawn there. */
 
 const YELLOW = [240, 228, 66];
-/** Longest side of the copy that is drawn while much of a large image is seen. */
-const SMALL_SIDE = 2048;
 /** Device pixels of an image pixel, at most; from `SHARP` on pixels are shown as squares. */
 const MOST_SCALE = 64;
 const SHARP = 4;
@@ -12,6 +10,17 @@ function packed(red, green, blue, alpha) {
   return new Uint32Array(Uint8ClampedArray.of(red, green, blue, alpha).buffer)[0];
 }
 
+/** Returns the smallest box around two, or around one of them. */
+function around(one, other) {
+  if (!one) return other;
+  return {
+    left: Math.min(one.left, other.left),
+    top: Math.min(one.top, other.top),
+    right: Math.max(one.right, other.right),
+    bottom: Math.max(one.bottom, other.bottom),
+  };
+}
+
 export class View {
   /**
    * @param {HTMLElement} stage
@@ -19,23 +28,23 @@ export class View {
    * @param {HTMLCanvasElement} overlay  the mask
    */
   constructor(stage, picture, overlay) {
-    Object.assign(this, { stage, picture, overlay, image: null, small: null, mask: null });
+    Object.assign(this, { stage, picture, overlay, image: null, mask: null });
     Object.assign(this, { scale: 1, left: 0, top: 0, opacity: 0.4, shows: true });
     this.isFitted = true;
   }
 
-  /** What the next frame draws anew. */
-  #dirty = { picture: true, box: null };
+  /** What the next frame draws anew: the image, all of the mask, or what of it lies in a box. */
+  #dirty = { picture: true, all: true, box: null };
   #frame = 0;
 
-  /** Shows an image with its mask, whole. */
-  async show(image, mask) {
-    const share = SMALL_SIDE / Math.max(image.width, image.height);
-    const size = { resizeWidth: Math.max(1, Math.round(image.width * share)), resizeHeight: Math.max(1, Math.round(image.height * share)), resizeQuality: "high" };
-    const small = share < 1 ? await createImageBitmap(image, size) : null;
+  /**
+   * Shows an image with its mask, whole.
+   * @param {import("./picture.js").Picture} image
+   * @param {import("./mask.js").Mask} mask
+   */
+  show(image, mask) {
     this.image?.close();
-    this.small?.close();
-    Object.assign(this, { image, mask, small });
+    Object.assign(this, { image, mask });
     this.fit();
   }
 
@@ -103,53 +112,44 @@ export class View {
 
   /** Draws everything anew, or what of the mask lies in a box, in the next frame. */
   redraw(box = null) {
-    if (!box) this.#dirty = { picture: true, box: null };
-    else if (!this.#dirty.picture) {
-      const { box: old } = this.#dirty;
-      this.#dirty.box = old ? { left: Math.min(old.left, box.left), top: Math.min(old.top, box.top), right: Math.max(old.right, box.right), bottom: Math.max(old.bottom, box.bottom) } : box;
-    }
+    if (!box) Object.assign(this.#dirty, { picture: true, all: true });
+    else this.#dirty.box = around(this.#dirty.box, box);
+    this.#plan();
+  }
+
+  /** Draws the image anew, in the next frame. */
+  redrawPicture() {
+    this.#dirty.picture = true;
+    this.#plan();
+  }
+
+  #plan() {
     this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
 
   #draw() {
     this.#frame = 0;
-    const { picture, box } = this.#dirty;
-    this.#dirty = { picture: false, box: null };
+    const { picture, all, box } = this.#dirty;
+    this.#dirty = { picture: false, all: false, box: null };
     if (!this.mask) return;
     const { width, height } = this.overlay;
-    let region = { left: 0, top: 0, right: width, bottom: height };
     if (picture) this.#drawPicture();
-    else if (box) {
-      region = {
-        left: Math.max(0, Math.floor(this.left + box.left * this.scale) - 2),
-        top: Math.max(0, Math.floor(this.top + box.top * this.scale) - 2),
-        right: Math.min(width, Math.ceil(this.left + box.right * this.scale) + 2),
-        bottom: Math.min(height, Math.ceil(this.top + box.bottom * this.scale) + 2),
-      };
-    }
+    if (!all && !box) return;
+    const region = all ? { left: 0, top: 0, right: width, bottom: height } : {
+      left: Math.max(0, Math.floor(this.left + box.left * this.scale) - 2),
+      top: Math.max(0, Math.floor(this.top + box.top * this.scale) - 2),
+      right: Math.min(width, Math.ceil(this.left + box.right * this.scale) + 2),
+      bottom: Math.min(height, Math.ceil(this.top + box.bottom * this.scale) + 2),
+    };
     this.#drawMask(region);
     this.stage.dispatchEvent(new Event("drawn"));
   }
 
   #drawPicture() {
-    const { width, height } = this.picture;
     const context = this.picture.getContext("2d");
-    context.clearRect(0, 0, width, height);
-    const source = this.small && this.scale * this.image.width <= this.small.width ? this.small : this.image;
-    const share = source.width / this.image.width;
+    context.clearRect(0, 0, this.picture.width, this.picture.height);
     context.imageSmoothingEnabled = this.scale < SHARP;
-    context.imageSmoothingQuality = "high";
-    // Only what is in sight: a browser would scale all of a large image.
-    const x0 = Math.max(0, Math.floor(-this.left / this.scale));
-    const y0 = Math.max(0, Math.floor(-this.top / this.scale));
-    const x1 = Math.min(this.image.width, Math.ceil((width - this.left) / this.scale));
-    const y1 = Math.min(this.image.height, Math.ceil((height - this.top) / this.scale));
-    if (x1 <= x0 || y1 <= y0) return;
-    context.drawImage(
-      source,
-      x0 * share, y0 * share, (x1 - x0) * share, (y1 - y0) * share,
-      this.left + x0 * this.scale, this.top + y0 * this.scale, (x1 - x0) * this.scale, (y1 - y0) * this.scale,
-    );
+    this.image.draw(context, this);
   }
 
   /** Draws a region of the mask: filled, with an outline as thick as the screen's pixels in any zoom. */
@@ -169,29 +169,51 @@ export class View {
       const x = Math.floor((left + index - 0.5 - this.left) / this.scale);
       return x >= 0 && x < this.mask.width ? x : -1;
     });
-    const { bits, stride } = this.mask;
-    const read = (row, into) => {
+    const rowAt = (row) => {
       const y = Math.floor((row + 0.5 - this.top) / this.scale);
-      if (y < 0 || y >= this.mask.height) return into.fill(0);
-      for (let index = 0; index < columns.length; index += 1) {
-        const x = columns[index];
-        into[index] = x < 0 ? 0 : (bits[y * stride + (x >> 3)] >> (7 - (x & 7))) & 1;
-      }
-      return into;
+      return y >= 0 && y < this.mask.height ? y : -1;
     };
-    let above = read(top - 1, new Uint8Array(width + 2));
-    let here = read(top, new Uint8Array(width + 2));
-    let below = new Uint8Array(width + 2);
+    const { bits, stride } = this.mask;
+    const lines = [0, 1, 2].map(() => ({ y: -2, bits: new Uint8Array(width + 2), ones: 0 }));
+    let [above, here] = [readLine(lines[0], rowAt(top - 1), bits, stride, columns), readLine(lines[1], rowAt(top), bits, stride, columns)];
+    let known = "";
     for (let row = 0; row < height; row += 1) {
-      read(top + row + 1, below);
-      const offset = row * width - 1;
-      for (let index = 1; index <= width; index += 1) {
-        const around = above[index] + below[index] + here[index - 1] + here[index + 1];
-        if (here[index]) colours[offset + index] = around === 4 ? fill : line;
-        else if (around) colours[offset + index] = casing;
-      }
-      [above, here, below] = [here, below, above];
+      const y = rowAt(top + row + 1);
+      const spare = lines.find((line) => line !== above && line !== here);
+      const below = y === here.y ? here : readLine(spare, y, bits, stride, columns);
+      const ys = `${above.y} ${here.y} ${below.y}`;
+      const ones = above.ones + here.ones + below.ones;
+      if (ys === known) colours.copyWithin(row * width, (row - 1) * width, row * width); // the same pixels, enlarged
+      else if (ones === 3 * columns.length) colours.fill(fill, row * width, (row + 1) * width);
+      else if (ones) colourRow(colours, row * width, above.bits, here.bits, below.bits, fill, line, casing);
+      known = ys;
+      [above, here] = [here, below];
     }
     context.putImageData(pixels, left, top);
+  }
+}
+
+/** Reads the pixels of some columns of row `y` into a line; a row or column of -1 lies outside of the mask and holds nothing. */
+function readLine(line, y, bits, stride, columns) {
+  const into = line.bits;
+  let ones = 0;
+  if (y < 0) into.fill(0);
+  else {
+    for (let index = 0; index < columns.length; index += 1) {
+      const x = columns[index];
+      const bit = x < 0 ? 0 : (bits[y * stride + (x >> 3)] >> (7 - (x & 7))) & 1;
+      into[index] = bit;
+      ones += bit;
+    }
+  }
+  return Object.assign(line, { y, ones });
+}
+
+/** Colours a row of the screen, from that row of the mask and its neighbours, which begin one pixel further to the left. */
+function colourRow(colours, start, above, here, below, fill, line, casing) {
+  for (let index = 1; index < here.length - 1; index += 1) {
+    const around = above[index] + below[index] + here[index - 1] + here[index + 1];
+    if (here[index]) colours[start + index - 1] = around === 4 ? fill : line;
+    else if (around) colours[start + index - 1] = casing;
   }
 }
