@@ -14,7 +14,7 @@ from alserve.folder.result import SegmentResult, count_images
 from alserve.folder.run import DECODE_TIMEOUT, DEFAULT_SAVE, LARGE_PIXELS, Options, run
 from alserve.folder.shards import Rows, Shard
 from alserve.folder.streamed import plan_streamed
-from alserve.folder.summary import write_summary
+from alserve.folder.summary import PAGE, write_summary
 from alserve.images.header import MAX_PIXELS
 from alserve.modelfile import default_model
 from alserve.outputs import OUTPUTS
@@ -139,6 +139,7 @@ def segment(
             result = run(opened, planned, notes, options, batch_size=batch_size, stop=stop)
     if part.count == 1 and not result.interrupted:
         write_summary(planned.out, Rows({part: planned.out}))
+        say(f"{planned.out.path(PAGE)} shows what was found")
     return result
 
 
