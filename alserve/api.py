@@ -21,7 +21,7 @@ def train(
     data: "Location",
     *,
     out: str | Path,
-    masks: str | Path | None = None,
+    masks: "Location | None" = None,
     oracle: str = "data",
     preset: str | None = None,
     method: str | None = None,
@@ -52,10 +52,10 @@ def train(
     The same call again continues a run that was stopped, or that waits for a person's masks.
 
     Args:
-        data: A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split. A CSV may be the URL
-            of an object store, see `alserve.evaluate`: then it and what it names are copied to the cache folder.
+        data: A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split. Either may be a URL
+            of an object store, see `alserve.evaluate`: then images and masks are copied to the cache folder.
         out: Folder of the run.
-        masks: Folder of masks, a mirror of the folders of `data`; non-zero pixels are foreground.
+        masks: Folder of masks, a mirror of the folders of `data`, or its URL; non-zero pixels are foreground.
         oracle: Where masks come from: "data"; "browser" for a person who draws them on a page while the call waits;
             "folder:DIR" for a person who draws them there; or "label-studio:PROJECT" for one who draws them in this
             project of Label Studio, "label-studio:PROJECT:consensus" for several.
@@ -108,7 +108,7 @@ def train(
         data,
         on_disk(out),
         chosen,
-        masks=None if masks is None else on_disk(masks),
+        masks=masks,
         oracle=oracle,
         device=device,
         devices=devices,

@@ -32,7 +32,7 @@ def train_run(
     out: Path,
     settings: Settings,
     *,
-    masks: Path | None = None,
+    masks: Location | None = None,
     oracle: str = "data",
     device: str = "auto",
     devices: int = 1,
@@ -89,7 +89,7 @@ def _run(
     out: Path,
     trainer: Trainer,
     *,
-    masks: Path | None,
+    masks: Location | None,
     oracle: str,
     overwrite: bool,
     cache: Path | None,
@@ -99,14 +99,13 @@ def _run(
     """Run Algorithm 1; see `train_run`."""
     settings = trainer.settings
     source = open_oracle(oracle, out)
-    here = local_copy(data)
-    dataset = load_dataset(here, masks)
+    dataset = local_copy(load_dataset(data, masks))
     check_budget(dataset, settings, source)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
     run = Run(
         out,
         settings,
-        source=here,
+        source=data,
         masks=masks,
         oracle=oracle,
         fingerprint=dataset.fingerprint(),
@@ -122,7 +121,7 @@ def _run(
             run.begin()  # an earlier run is replaced by none whose data cannot be read
             finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
             if finished:
-                report_run(out, out / "report.html")
+                report_run(out, out / "report.html", dataset=dataset)
                 run.remove_images()
     finally:
         source.end(out / "report.html" if finished else None)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alserve.measure.dataset import Dataset
 from alserve.measure.tables import describe_failures
 from alserve.modelfile import ModelSpec
 from alserve.predictor import load
@@ -80,17 +81,18 @@ def write_report(
     )
 
 
-def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
+def report_run(folder: Path, path: Path, *, title: str | None = None, dataset: Dataset | None = None) -> None:
     """Write the report of a run: its figures, its model's answers to test images, what the oracle was asked for.
 
     Args:
         folder: The run; at least one of its rounds is finished.
         path: Where the page is to be.
         title: Heading. Default: the run's name.
+        dataset: The data that it learned from. Default: they are looked for where they were.
     """
     run = RunResult.read(folder)
     predictor = load(run.model, device="cpu")
-    dataset = open_dataset(run, predictor.spec.classes)
+    dataset = dataset or open_dataset(run, predictor.spec.classes)
     write_report(
         path,
         title=title or folder.absolute().name,

@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from alserve.arrays import Grey
 from alserve.errors import RunError
 from alserve.files import locked, remove_unfinished, write_atomic
+from alserve.places.urls import Location, path_of
 from training.model.weights import fingerprint as fingerprint_of
 from training.run.pixels import MaskFile, PixelFile
 from training.run.records import TIMINGS, Count, Share, Stored, read_config
@@ -64,8 +65,8 @@ class Run:
         folder: Path,
         settings: Settings,
         *,
-        source: Path,
-        masks: Path | None = None,
+        source: Location,
+        masks: Location | None = None,
         oracle: str = "data",
         fingerprint: str,
         overwrite: bool = False,
@@ -80,8 +81,8 @@ class Run:
         self.fingerprint = fingerprint
         self._overwrite = overwrite
         self._config = {
-            "source": str(source.absolute()),
-            "masks": str(masks.absolute()) if masks else None,
+            "source": _whole(source),
+            "masks": _whole(masks) if masks else None,
             "oracle": oracle,
             "fingerprint": fingerprint,
             "encoder_weights": fingerprint_of(settings.encoder_weights),
@@ -304,6 +305,12 @@ def remove_images(folder: Path, but: Path | None = None) -> None:
     for path in (*folder.glob(f"{IMAGES}*"), *folder.glob(f".{IMAGES}*")):
         if but is None or not path.name.startswith(but.name):
             path.unlink(missing_ok=True)
+
+
+def _whole(location: Location) -> str:
+    """Return a place as it can be found again from anywhere: a path from the root on, or a URL."""
+    path = path_of(location)
+    return str(location if path is None else path.absolute())
 
 
 def _kind(oracle: str) -> str:
