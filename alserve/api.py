@@ -20,7 +20,7 @@ _TRAINING = Path(__file__).parent.parent / "training"
 def train(
     data: "Location",
     *,
-    out: str | Path,
+    out: "Location",
     masks: "Location | None" = None,
     oracle: str = "data",
     preset: str | None = None,
@@ -54,7 +54,8 @@ def train(
     Args:
         data: A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split. Either may be a URL
             of an object store, see `alserve.evaluate`: then images and masks are copied to the cache folder.
-        out: Folder of the run.
+        out: Folder of the run, or its URL in an object store: then it works in a folder of the cache folder, and every
+            state that it saves is copied to the store. The same call on any machine continues it.
         masks: Folder of masks, a mirror of the folders of `data`, or its URL; non-zero pixels are foreground.
         oracle: Where masks come from: "data"; "browser" for a person who draws them on a page while the call waits;
             "folder:DIR" for a person who draws them there; or "label-studio:PROJECT" for one who draws them in this
@@ -99,14 +100,13 @@ def train(
     """
     arguments = locals()
     need_training()
-    from alserve.places.urls import on_disk  # noqa: PLC0415  slow to import
     from training.settings import Settings  # noqa: PLC0415  the extra may be missing
     from training.train import train_run  # noqa: PLC0415
 
     chosen = Settings.of(preset, {**Settings.among(arguments), **(settings or {})})
     return train_run(
         data,
-        on_disk(out),
+        out,
         chosen,
         masks=masks,
         oracle=oracle,

@@ -71,7 +71,13 @@ def train(
             "s3://BUCKET/FOLDER or FILE, of which a copy is kept here.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Folder of this run, also s3://BUCKET/FOLDER; the same command again continues a stopped run.",
+        ),
+    ],
     masks: Masks = None,
     oracle: Annotated[
         str,

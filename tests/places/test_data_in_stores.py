@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from buckets import Bucket, FaultyWay, on_disk
 from command import Cli, assert_refused
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encoded, picture
@@ -190,6 +192,25 @@ def test_a_copy_that_was_stopped_goes_on(table: str, faulty: FaultyWay, cache: P
     faulty.gone_after, before = None, faulty.asked["GET"]
     local_copy(dataset)
     assert faulty.asked["GET"] - before == 3 - len(there)
+
+
+def test_one_process_at_a_time_copies(table: str, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (cache / "data").mkdir(parents=True)
+    dataset, held = load_dataset(table), threading.Event()
+
+    def hold() -> None:
+        with FileLock(cache / "data" / ".lock"):
+            held.set()
+            time.sleep(0.5)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    local_copy(dataset)
+    holder.join()
+    waited, copied = capsys.readouterr().err.splitlines()
+    assert waited.endswith("another process copies data there; waiting for it")
+    assert "keeps a copy of the data" in copied
 
 
 def test_what_cannot_be_copied(

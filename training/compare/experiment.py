@@ -44,9 +44,9 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: Location | None = None
+    data: str | None = None
     """The data set, a URL or relative to the file; or given at the command line."""
-    masks: Location | None = None
+    masks: str | None = None
     """Its folder of masks, a URL or relative to the file."""
     preset: str | None = None
     """Settings for a kind of data."""
@@ -190,9 +190,7 @@ def _plan(
     config: Path, experiment: Experiment, out: Path, data: Location | None, masks: Location | None, device: str
 ) -> tuple[list[RunJob], str]:
     """Return all runs, whose data and settings fit together, and the fingerprint of the data."""
-    source = data or experiment.data
-    if data is None and source is not None:
-        source = _beside(config, source)
+    source = data or (_beside(config, experiment.data) if experiment.data else None)
     if source is None:
         raise DataError(f"{config}: names no data set; add 'data' to it, or give --data")
     if experiment.masks and data is None and masks is None:

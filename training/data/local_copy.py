@@ -1,8 +1,11 @@
 """A data set in an object store, copied to this machine: a training reads its files many times."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from alserve.errors import DataError, RunError
 from alserve.images.codec import MAX_FILE_BYTES
@@ -13,6 +16,7 @@ from alserve.places.fetch import Wanted, fetch
 from alserve.places.store import Store
 from alserve.places.urls import Location
 from alserve.runtime.selfcheck import cache_folder
+from alserve.terminal import say
 
 
 def local_copy(dataset: Dataset) -> Dataset:
@@ -41,7 +45,7 @@ def local_copy(dataset: Dataset) -> Dataset:
         copies[url] = Wanted(Store(f"{scheme}//{bucket}"), key, version, folder / scheme.rstrip(":") / bucket / key)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with _turn(folder):
             fetch(list(copies.values()), folder, "the data")
     except OSError as error:
         raise RunError(f"{error.filename or folder}: the data cannot be copied: {error.strerror}") from None
@@ -55,6 +59,21 @@ def local_copy(dataset: Dataset) -> Dataset:
         for sample in dataset.samples
     )
     return replace(dataset, samples=tuple(samples), stored={})
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process copies into a folder."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{folder}: another process copies data there; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_apart(copies: dict[Location, Wanted]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from alserve.measure.dataset import Dataset
 from alserve.measure.tables import describe_failures
 from alserve.modelfile import ModelSpec
+from alserve.places.urls import Location
 from alserve.predictor import load
 from training.report.cases import AskedRound, ReportCase, asked_rounds, choose_cases, open_dataset
 from training.report.figures import Curve, draw_curves
@@ -81,7 +82,14 @@ def write_report(
     )
 
 
-def report_run(folder: Path, path: Path, *, title: str | None = None, dataset: Dataset | None = None) -> None:
+def report_run(
+    folder: Path,
+    path: Path,
+    *,
+    title: str | None = None,
+    dataset: Dataset | None = None,
+    model: Location | None = None,
+) -> None:
     """Write the report of a run: its figures, its model's answers to test images, what the oracle was asked for.
 
     Args:
@@ -89,6 +97,7 @@ def report_run(folder: Path, path: Path, *, title: str | None = None, dataset: D
         path: Where the page is to be.
         title: Heading. Default: the run's name.
         dataset: The data that it learned from. Default: they are looked for where they were.
+        model: The model file, as it is to be named in the commands shown. Default: that in `folder`.
     """
     run = RunResult.read(folder)
     predictor = load(run.model, device="cpu")
@@ -102,7 +111,7 @@ def report_run(folder: Path, path: Path, *, title: str | None = None, dataset: D
         seconds=run.seconds,
         cases=choose_cases(predictor, dataset, MOST_CASES) if dataset else (),
         asked=asked_rounds(predictor, dataset, run, MOST_ASKED) if dataset else (),
-        model=str(run.model),
+        model=str(model or run.model),
     )
 
 
