@@ -15,6 +15,8 @@ from alserve import Predictor
 from alserve.errors import DataError
 from alserve.measure.dataset import Dataset, load_dataset
 from alserve.measure.evaluate import evaluate
+from training.compare.experiment import _plan, read_experiment
+from training.compare.jobs import RunJob
 from training.data.local_copy import local_copy
 from training.data.synthetic import draw_dataset
 from training.train import train_run
@@ -118,6 +120,18 @@ def test_a_run_is_the_same_from_a_store(stored: str, drawn: Path, tmp_path: Path
     for name in ("model.onnx", "rounds.jsonl"):
         assert (remote.folder / name).read_bytes() == (local.folder / name).read_bytes()
     assert "<img" in remote.report.read_text()
+
+
+def test_the_runs_of_an_experiment_get_the_urls(stored: str, tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    few = {"initial": 1, "rounds": 1, "short_side": 64}
+    content = {"data": f"{stored}/tissue", "masks": f"{stored}/masks", "settings": few, "methods": {"plain": None}}
+    path.write_text(json.dumps(content))
+    (job,), fingerprint = _plan(path, read_experiment(path), tmp_path / "out", None, None, "cpu")
+    assert (job.data, job.masks) == (content["data"], content["masks"])
+    assert RunJob.from_json(job.as_json()) == job
+    assert fingerprint == load_dataset(f"{stored}/tissue", f"{stored}/masks").fingerprint()
+    assert (cache / "data").is_dir(), "runs that are started at the same time find the copy"
 
 
 def put(key: str, data: bytes = b"") -> Callable[[Bucket], None]:
