@@ -1,5 +1,6 @@
 """Folders of classes and folders of masks, on the disk or in an object store."""
 
+import posixpath
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -84,9 +85,9 @@ class StoredTree:
                 empty = False
                 if fault:
                     raise DataError(f"{printable(store.path(name))}: has a {UNNAMEABLE}; rename it")
-                suffix = PurePosixPath(name).suffix.lower()
-                if version is None or any(part.startswith(".") for part in name.split("/")):
+                if version is None or name.startswith(".") or "/." in name:
                     continue
+                suffix = posixpath.splitext(name)[1].lower()  # there may be a million
                 if suffix in SUFFIXES:
                     self._images.append(name)
                     self.versions[store.path(name)] = version
@@ -179,8 +180,9 @@ def attach_masks(rows: list[ListedImage], masks: Location) -> tuple[list[ListedI
         tree = LocalTree(path)
     else:
         raise DataError(f"{masks}: no such folder of masks")
-    found = {name: tree.path(picture) for name, picture in _pictures(tree).items()}
-    if others := tree.find()[1]:
+    pictures, others = tree.find()
+    found = {name: tree.path(picture) for name, picture in _by_stem(tree, pictures).items()}
+    if others:
         say_once(f"{masks}: {describe_others(others.items())}")
     attached = [row._replace(mask=found.get(stem(row.name)) or row.mask) for row in rows]
     used = {row.mask for row in attached}
@@ -205,13 +207,14 @@ def find_pictures(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: Two differ in their suffix only.
     """
-    return {name: folder / picture for name, picture in _pictures(LocalTree(folder)).items()}
+    tree = LocalTree(folder)
+    return {name: folder / picture for name, picture in _by_stem(tree, tree.find()[0]).items()}
 
 
-def _pictures(tree: Tree) -> dict[str, str]:
-    """Find all pictures, see `find_pictures`, by their names."""
+def _by_stem(tree: Tree, pictures: list[str]) -> dict[str, str]:
+    """Return the names of pictures by themselves without the suffix, see `find_pictures`."""
     found: dict[str, str] = {}
-    for picture in tree.find()[0]:
+    for picture in pictures:
         if (other := found.setdefault(stem(picture), picture)) != picture:
             beside = PurePosixPath(other).name
             raise DataError(f"{tree.path(picture)}: {beside} lies beside it, a second mask of the same name; keep one")

@@ -11,7 +11,7 @@ from alserve.places.fetch import Wanted, fetch
 from alserve.places.lock import StoreLock
 from alserve.places.place import Version
 from alserve.places.store import Store
-from alserve.places.urls import Location, open_file, open_store, path_of
+from alserve.places.urls import Location, open_store, path_of
 from alserve.runtime.selfcheck import cache_folder
 from training.run.folder import CONFIG, IMAGES, LATEST, RESULTS
 
@@ -59,10 +59,9 @@ def kept_run(out: Location, *, overwrite: bool = False) -> Iterator[Save]:
         yield lambda: None
         return
     folder, store = folder_of(out), open_store(str(out))
-    above, name = open_file(out)
+    above, _, name = store.prefix.rpartition("/")
     store.check()
-    with above.locked(name) as lock:
-        assert isinstance(lock, StoreLock)  # noqa: S101  tells the type
+    with Store(store.root, above).locked(name) as lock:
         copy = _Copy(store, folder, lock, anew=overwrite)
         copy.fetch()
         yield copy.save
