@@ -20,8 +20,8 @@ _TRAINING = Path(__file__).parent.parent / "training"
 def train(
     data: "Location",
     *,
-    out: str | Path,
-    masks: str | Path | None = None,
+    out: "Location",
+    masks: "Location | None" = None,
     oracle: str = "data",
     preset: str | None = None,
     method: str | None = None,
@@ -52,10 +52,11 @@ def train(
     The same call again continues a run that was stopped, or that waits for a person's masks.
 
     Args:
-        data: A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split. A CSV may be the URL
-            of an object store, see `alserve.evaluate`: then it and what it names are copied to the cache folder.
-        out: Folder of the run.
-        masks: Folder of masks, a mirror of the folders of `data`; non-zero pixels are foreground.
+        data: A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split. Either may be a URL
+            of an object store, see `alserve.evaluate`: then images and masks are copied to the cache folder.
+        out: Folder of the run, or its URL in an object store: then it works in a folder of the cache folder, and every
+            state that it saves is copied to the store. The same call on any machine continues it.
+        masks: Folder of masks, a mirror of the folders of `data`, or its URL; non-zero pixels are foreground.
         oracle: Where masks come from: "data"; "browser" for a person who draws them on a page while the call waits;
             "folder:DIR" for a person who draws them there; or "label-studio:PROJECT" for one who draws them in this
             project of Label Studio, "label-studio:PROJECT:consensus" for several.
@@ -99,16 +100,15 @@ def train(
     """
     arguments = locals()
     need_training()
-    from alserve.places.urls import on_disk  # noqa: PLC0415  slow to import
     from training.settings import Settings  # noqa: PLC0415  the extra may be missing
     from training.train import train_run  # noqa: PLC0415
 
     chosen = Settings.of(preset, {**Settings.among(arguments), **(settings or {})})
     return train_run(
         data,
-        on_disk(out),
+        out,
         chosen,
-        masks=None if masks is None else on_disk(masks),
+        masks=masks,
         oracle=oracle,
         device=device,
         devices=devices,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from alserve.errors import DataError
+from alserve.errors import DataError, OptionError
 from alserve.measure.dataset import Dataset, load_dataset
 from alserve.modelfile import ClassNames
-from alserve.places.urls import Location
+from alserve.places.urls import Location, location, open_place, path_of
 from alserve.terminal import say
 from training.annotate.oracle import Oracle
 from training.annotate.oracles import open_oracle
@@ -24,15 +24,16 @@ from training.model.trainer import Trainer
 from training.report import report_run
 from training.run.folder import Run
 from training.run.result import RunResult
+from training.run.stored import folder_of, kept_run
 from training.settings import Settings
 
 
 def train_run(
     data: Location,
-    out: Path,
+    out: Location,
     settings: Settings,
     *,
-    masks: Path | None = None,
+    masks: Location | None = None,
     oracle: str = "data",
     device: str = "auto",
     devices: int = 1,
@@ -45,7 +46,8 @@ def train_run(
 
     Args:
         data: See `alserve.measure.dataset.load_dataset`; of what is in an object store a copy is made here.
-        out: Folder of the run.
+        out: Folder of the run; or its URL in an object store: then the run works in a folder of the cache folder, and
+            is copied to the store whenever its state is saved. The same call on another machine goes on from there.
         settings: What to learn with.
         masks: See `alserve.measure.dataset.load_dataset`.
         oracle: Where masks come from, see `training.annotate.oracles.open_oracle`.
@@ -57,15 +59,19 @@ def train_run(
         progress: Called with the record of each round that is finished.
 
     Returns:
-        The run. Where a person has masks to draw first, it is `waiting`; before its first round is finished there is
-        no model.
+        The run, in the folder in which it worked. Where a person has masks to draw first, it is `waiting`; before its
+        first round is finished there is no model.
 
     Raises:
         DataError: The data do not fit together, a mask cannot be used, or the budget is larger than the pool.
+        OptionError: Something that was asked for cannot be with a run in an object store.
         DeviceError: The device that was asked for cannot be used, or there are not so many.
         RunError: `out` holds something else, or one of several processes has ended.
     """
     started = time.monotonic()
+    folder = folder_of(out)
+    if path_of(out) is None:
+        check_stored(out, oracle, nodes)
     trainer = Trainer(settings, device)
     check_shares(settings, devices * nodes)
     with training_group(devices, nodes, trainer.accelerator) as group:
@@ -81,15 +87,15 @@ def train_run(
                 progress=progress,
                 started=started,
             )
-    return RunResult.read(out)
+    return RunResult.read(folder)
 
 
 def _run(
     data: Location,
-    out: Path,
+    out: Location,
     trainer: Trainer,
     *,
-    masks: Path | None,
+    masks: Location | None,
     oracle: str,
     overwrite: bool,
     cache: Path | None,
@@ -97,38 +103,52 @@ def _run(
     started: float,
 ) -> None:
     """Run Algorithm 1; see `train_run`."""
-    settings = trainer.settings
-    source = open_oracle(oracle, out)
-    here = local_copy(data)
-    dataset = load_dataset(here, masks)
+    settings, folder = trainer.settings, folder_of(out)
+    source = open_oracle(oracle, folder)
+    dataset = local_copy(load_dataset(data, masks))
     check_budget(dataset, settings, source)
     trainer.new_network(len(dataset.classes), settings.seed)  # an encoder that cannot be had: no folder is made
-    run = Run(
-        out,
-        settings,
-        source=here,
-        masks=masks,
-        oracle=oracle,
-        fingerprint=dataset.fingerprint(),
-        overwrite=overwrite,
-        shared=cache,
-        started=started,
-    )
-    finished = False
-    try:
-        with run:
-            shared = trainer.group.ranks.size > 1
-            images = read_images(dataset, settings.short_side, run.image_file(settings.short_side), shared=shared)
-            run.begin()  # an earlier run is replaced by none whose data cannot be read
-            finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
-            if finished:
-                report_run(out, out / "report.html")
-                run.remove_images()
-    finally:
-        source.end(out / "report.html" if finished else None)
+    fingerprint = dataset.fingerprint()
+    place, finished = open_place(out), False
+    model, report = location(place, "model.onnx"), location(place, "report.html")
+    with kept_run(out, overwrite=overwrite) as save:
+        run = Run(
+            folder,
+            settings,
+            source=data,
+            masks=masks,
+            oracle=oracle,
+            fingerprint=fingerprint,
+            overwrite=overwrite,
+            shared=cache,
+            started=started,
+            saved=save,
+        )
+        try:
+            with run:
+                shared = trainer.group.ranks.size > 1
+                images = read_images(dataset, settings.short_side, run.image_file(settings.short_side), shared=shared)
+                run.begin()  # an earlier run is replaced by none whose data cannot be read
+                finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
+                if finished:
+                    report_run(folder, folder / "report.html", dataset=dataset, model=model)
+                    run.remove_images()
+        finally:
+            source.end(folder / "report.html" if finished else None)
     if finished:
-        result = RunResult.read(out)
-        say(f"{result.model} is the model, {result.report} shows what it learned")
+        say(f"{model} is the model, {report} shows what it learned")
+
+
+def check_stored(out: Location, oracle: str, nodes: int) -> None:
+    """Refuse what a run in an object store cannot have.
+
+    Raises:
+        OptionError: Masks are drawn in its folder, or several machines share it.
+    """
+    if oracle == "browser":
+        raise OptionError(f"--oracle browser keeps drawn masks in --out: give a folder on the disk in place of {out}")
+    if nodes > 1:
+        raise OptionError(f"--nodes {nodes}: all machines read --out: give a folder that they share in place of {out}")
 
 
 def check_shares(settings: Settings, size: int) -> None:

@@ -17,7 +17,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Folder with a subfolder per class, or CSV, as for 'train'; a CSV also s3://BUCKET/FILE.",
+            help="Folder with a subfolder per class, or CSV, as for 'train'; also s3://BUCKET/FOLDER or FILE.",
         ),
     ],
     masks: Masks = None,

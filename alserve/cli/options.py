@@ -33,9 +33,10 @@ Address = Annotated[
     ),
 ]
 Masks = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Folder of masks, a mirror of DATA's folders; non-zero pixels are foreground.",
+        metavar="PATH",
+        help="Folder of masks, a mirror of DATA's folders, also s3://BUCKET/FOLDER; non-zero pixels are foreground.",
         show_default="the masks that a CSV names",
     ),
 ]

@@ -67,11 +67,17 @@ def train(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split; a CSV also "
-            "s3://BUCKET/FILE, of which a copy is kept here.",
+            help="A folder with a subfolder per class, or a CSV: image, label and perhaps mask, split; also "
+            "s3://BUCKET/FOLDER or FILE, of which a copy is kept here.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of this run; the same command again continues a stopped run.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Folder of this run, also s3://BUCKET/FOLDER; the same command again continues a stopped run.",
+        ),
+    ],
     masks: Masks = None,
     oracle: Annotated[
         str,
@@ -224,7 +230,7 @@ def export(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="The run's data set; also s3://BUCKET/FILE.",
+            help="The run's data set; also s3://BUCKET/FOLDER or FILE.",
             show_default="where it was when the run began",
         ),
     ] = None,

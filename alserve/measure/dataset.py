@@ -2,26 +2,25 @@
 
 import gc
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
-from pathlib import Path
 from typing import TypeVar
 from unicodedata import category, normalize
 
 from alserve.arrays import Image, Mask
 from alserve.errors import DataError, ImageError
 from alserve.images.codec import decode, decode_mask, read_bytes
-from alserve.images.header import SUFFIXES
-from alserve.measure.listing import Identity, Listing, describe_others, find_files
-from alserve.measure.rows import SPLITS, ListedImage, locate, look_up, read_rows
+from alserve.measure.folders import LocalTree, StoredTree, attach_masks, folder_rows
+from alserve.measure.listing import Identity, Listing
+from alserve.measure.rows import ListedImage, locate, look_up, read_rows
 from alserve.parallel import ordered_map
 from alserve.paths import printable
 from alserve.places.disk import Disk
+from alserve.places.place import Version
 from alserve.places.store import Store
-from alserve.places.urls import Location, open_file, path_of
+from alserve.places.urls import Location, open_file, open_store, path_of
 from alserve.runtime.device import available_cores
 from alserve.terminal import say_once
 
@@ -81,6 +80,8 @@ class Dataset:
     source: Location
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
+    stored: Mapping[str, Version] = field(default_factory=dict, repr=False)
+    """States of the images and masks that are in an object store, by their URLs."""
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of one split: "train", "valid" or "test"."""
@@ -122,14 +123,15 @@ def _keeping_all() -> Iterator[None]:
 
 
 @_keeping_all()
-def load_dataset(data: Location, masks: Path | None = None) -> Dataset:
+def load_dataset(data: Location, masks: Location | None = None) -> Dataset:
     """Find the images of a data set and check that classes, masks and splits fit together.
 
     Args:
         data: A folder with a subfolder per class (below train/, valid/ and test/ if it is split), or a CSV with
-            columns image, label and optionally mask and split, paths relative to the CSV. A CSV may be in an object
-            store, with the images and masks that it names: then this is its URL.
-        masks: A mirror of the images' folders that holds their masks, under the same names, of any image suffix.
+            columns image, label and optionally mask and split, paths relative to the CSV. Either may be in an object
+            store, the CSV with the images and masks that it names: then this is its URL.
+        masks: A mirror of the images' folders that holds their masks, under the same names, of any image suffix; a
+            path, or a URL.
 
     Returns:
         The data set; images without a split are in "train". What lies in its folders and is not read is named.
@@ -139,20 +141,15 @@ def load_dataset(data: Location, masks: Path | None = None) -> Dataset:
             by case, spaces or Unicode form only.
         RunError: The extra for object stores is not installed.
     """
-    path = path_of(data)
-    if path is not None and path.is_dir():
-        root: Disk | Store = Disk(path)
-        rows = list(_folder_rows(path))
-    elif path is None or path.is_file():
-        root, name = open_file(data)
-        rows = list(read_rows(root, name))
-    else:
-        raise DataError(f"{data}: no such folder or CSV file")
+    root, rows, versions = _find_rows(data)
     if not rows:
         raise DataError(f"{data}: no images found; expected a subfolder per class with images in it")
     if masks is not None:
-        rows = _attach_masks(rows, masks)
-    _check_files(str(data), root, rows)
+        rows, of_masks = attach_masks(rows, masks)
+        versions |= of_masks
+    if isinstance(root, Store):
+        versions |= look_up(str(data), root, rows, versions)
+    _check_files(str(data), root, rows, versions)
     numbers = check_classes(str(data), (row.label for row in rows))
     samples = tuple(
         Sample(
@@ -164,7 +161,35 @@ def load_dataset(data: Location, masks: Path | None = None) -> Dataset:
         )
         for row in sorted(rows, key=attrgetter("name"))
     )
-    return Dataset(data if path is None else path, tuple(numbers), samples)
+    return Dataset(path_of(data) or data, tuple(numbers), samples, versions)
+
+
+def _find_rows(data: Location) -> tuple[Disk | Store, list[ListedImage], dict[str, Version]]:
+    """Return the folder of a data set or its CSV, the images, and what the listing of a store told of them by URL."""
+    path = path_of(data)
+    if path is not None and path.is_dir():
+        return Disk(path), list(folder_rows(LocalTree(path))), {}
+    if path is not None and not path.is_file():
+        raise DataError(f"{data}: no such folder or CSV file")
+    folder, name = open_file(data)
+    if isinstance(folder, Disk) or _is_object(folder, name, data):
+        return folder, list(read_rows(folder, name)), {}
+    top = open_store(str(data))
+    tree = StoredTree(top)
+    return top, list(folder_rows(tree)), tree.versions
+
+
+def _is_object(folder: Store, name: str, data: Location) -> bool:
+    """Tell a CSV in an object store from a folder."""
+    if not name or str(data).endswith("/"):
+        return False
+    try:
+        folder.version(name)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DataError(f"{data}: cannot be read: {error.strerror}") from None
+    return True
 
 
 def _location(found: str) -> Location:
@@ -198,10 +223,16 @@ def check_classes(where: str, labels: Iterable[str]) -> dict[str, int]:
     return {label: number for number, label in enumerate(classes)}
 
 
-def _check_files(data: str, root: Disk | Store, rows: Sequence[ListedImage]) -> None:
-    """Check that images and masks are files, no image is there twice, and no mask is an image."""
+def _check_files(data: str, root: Disk | Store, rows: Sequence[ListedImage], stored: Mapping[str, Version]) -> None:
+    """Check that images and masks are files, no image is there twice, and no mask is an image.
+
+    Args:
+        data: The data set, for messages.
+        root: Its folder.
+        rows: Its images.
+        stored: What is in an object store, by URL.
+    """
     listing = Listing()
-    stored = look_up(data, root, rows) if isinstance(root, Store) else {}
 
     def identify(path: str, row: ListedImage) -> Identity | str:
         found = path if path in stored else listing.find(path)
@@ -229,75 +260,3 @@ def _check_files(data: str, root: Disk | Store, rows: Sequence[ListedImage]) -> 
             f"{data}: {first.mask} is the mask of both {first.name} and {second.name} ({len(several)} such masks); "
             "give each image its own, unless that is meant"
         )
-
-
-def stem(name: str) -> str:
-    """Return an image's name without its suffix: what its mask is called."""
-    return Path(name).with_suffix("").as_posix()
-
-
-def find_pictures(folder: Path) -> dict[str, Path]:
-    """Find all pictures below a folder, by their path in it without the suffix: how a mask finds its image.
-
-    Raises:
-        DataError: Two differ in their suffix only.
-    """
-    found: dict[str, Path] = {}
-    for path in find_files(folder)[0]:
-        name = stem(path.relative_to(folder).as_posix())
-        if found.setdefault(name, path) != path:
-            raise DataError(f"{path}: {found[name].name} lies beside it, a second mask of the same name; keep one")
-    return found
-
-
-def _folder_rows(data: Path) -> Iterator[ListedImage]:
-    folders = _subfolders(data)
-    names = {folder.name for folder in folders}
-    if "train" in names and (unknown := names & {"val", "validation"}):
-        raise DataError(f"{data / min(unknown)}: unknown split '{min(unknown)}'; use {', '.join(SPLITS)}")
-    split = "train" in names and names <= set(SPLITS)
-    others: Counter[str] = Counter()
-    for place in folders if split else [data]:
-        if loose := _images(place):
-            raise DataError(f"{loose[0]}: this image has no label; put it into a folder named like its class")
-        for folder in _subfolders(place):
-            images, left_out = find_files(folder)
-            others += left_out
-            if not images:
-                beside = f" ({describe_others(left_out.items())})" if left_out else ""
-                raise DataError(f"{folder}: this class folder holds no images; add some, or remove the folder{beside}")
-            for path in images:
-                yield ListedImage(
-                    path.relative_to(data).as_posix(), folder.name, None, place.name if split else "train"
-                )
-    if others:
-        say_once(f"{data}: {describe_others(others.items())}")
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _images(folder: Path) -> list[Path]:
-    """Find the images in a folder itself."""
-    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return sorted(path for path in files if not path.name.startswith("."))
-
-
-def _attach_masks(rows: list[ListedImage], masks: Path) -> list[ListedImage]:
-    """Attach to every row the mask of the same name below `masks`; a mask that fits no image is an error."""
-    if not masks.is_dir():
-        raise DataError(f"{masks}: no such folder of masks")
-    found = find_pictures(masks)
-    if others := find_files(masks)[1]:
-        say_once(f"{masks}: {describe_others(others.items())}")
-    attached = [row._replace(mask=str(found.get(stem(row.name)) or row.mask or "") or None) for row in rows]
-    used = {row.mask for row in attached}
-    if orphans := [path for path in found.values() if str(path) not in used]:
-        raise DataError(
-            f"{orphans[0]}: this mask has no image of the same name ({len(orphans)} such masks); "
-            "the folder of masks must mirror the images' folders"
-        )
-    if not found:
-        raise DataError(f"{masks}: holds no masks")
-    return attached

@@ -270,7 +270,7 @@ def evaluate(
     model: Location,
     data: Location,
     *,
-    masks: str | Path | None = None,
+    masks: Location | None = None,
     split: str = "test",
     worst: str | Path | None = None,
     self_check: bool = True,
@@ -294,7 +294,7 @@ def evaluate(
         >>> alserve.evaluate("tissue.onnx", "tissue.csv").foreground_dice
     """
     predictor = load(model, threads=1, self_check=self_check)
-    dataset = load_dataset(data, None if masks is None else on_disk(masks))
+    dataset = load_dataset(data, masks)
     samples = _samples(dataset, split, predictor.spec.classes)
     picture = None if worst is None else on_disk(worst)
     if picture is not None:

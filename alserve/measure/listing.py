@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import NamedTuple
 from unicodedata import normalize
@@ -87,10 +87,15 @@ def find_files(folder: Path) -> tuple[list[Path], Counter[str]]:
             if path.suffix.lower() in SUFFIXES:
                 images.append(path)
             else:
-                others[path.suffix.lower() or "without a suffix"] += 1
+                others[kind_of_other(path.name)] += 1
         elif not path.is_dir():
             others["that are no regular files"] += 1
     return sorted(images), others
+
+
+def kind_of_other(name: str) -> str:
+    """Return what kind of file this is, by its name, see `describe_others`."""
+    return PurePosixPath(name).suffix.lower() or "without a suffix"
 
 
 def describe_others(counts: Iterable[tuple[str, int]]) -> str:

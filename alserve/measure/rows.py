@@ -4,8 +4,7 @@ import csv
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from errno import ENOENT
+from collections.abc import Container, Iterable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -63,8 +62,7 @@ def read_rows(folder: Disk | Store, name: str) -> Iterator[ListedImage]:
                 cells = [*line, *[""] * (len(titles) - len(line)), ""]  # cells that are not there are empty
                 yield _row(folder, f"{data}: line {number}", number, [cells[column].strip() for column in columns])
     except OSError as error:
-        hint = "; name a CSV, not a folder" if isinstance(folder, Store) and error.errno == ENOENT else ""
-        raise DataError(f"{data}: cannot be read: {error.strerror}{hint}") from None
+        raise DataError(f"{data}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error):
         raise DataError(f"{data}: cannot be read as a CSV file in UTF-8") from None
 
@@ -120,13 +118,14 @@ def locate(folder: Disk | Store, name: str) -> str:
     return Store(folder.root).path(key)
 
 
-def look_up(data: str, folder: Store, rows: Sequence[ListedImage]) -> dict[str, Version]:
+def look_up(data: str, folder: Store, rows: Sequence[ListedImage], known: Container[str] = ()) -> dict[str, Version]:
     """Ask an object store for all images and masks of a CSV that is there; none is read.
 
     Args:
         data: The CSV, for messages.
         folder: Where it is.
         rows: Its rows; masks on the disk are left out.
+        known: URLs that need not be asked for.
 
     Returns:
         Their versions by their URLs.
@@ -136,10 +135,11 @@ def look_up(data: str, folder: Store, rows: Sequence[ListedImage]) -> dict[str, 
     """
     lines: dict[str, ListedImage] = {}
     for row in rows:
-        lines.setdefault(locate(folder, row.name), row)
-        if row.mask and row.mask.startswith(f"{folder.root}/"):
+        if (image := locate(folder, row.name)) not in known:
+            lines.setdefault(image, row)
+        if row.mask and row.mask.startswith(f"{folder.root}/") and row.mask not in known:
             lines.setdefault(row.mask, row)
-    bucket, found = Store(folder.root), {}
+    bucket, found = Store(folder.root), dict[str, Version]()
 
     def look(url: str) -> Version:
         try:

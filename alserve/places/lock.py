@@ -1,13 +1,15 @@
 """A lock in an object store: an object that is created only where there is none, and renewed as long as it is held.
 
 A process that is killed cannot remove it. So a lock that was not renewed for `EXPIRY` seconds of the store's own clock
-is taken over, and one of a process of this machine that has ended is, at once.
+is taken over, and one of a process of this machine that has ended is, at once. Whoever finds the lock of a process
+elsewhere waits so long, for that may have ended: a pod that is started again is another machine.
 """
 
 import json
 import os
 import secrets
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 BEAT, EXPIRY = 15.0, 90.0
 """Seconds after which a lock is renewed, and after which one that was not is nobody's."""
 
+LOOK = 5.0
+"""Seconds after which whoever waits for a lock looks again."""
+
 _MOST_BYTES = 1 << 12
 
 _mine: set[str] = set()
@@ -39,7 +44,8 @@ class StoreLock:
         path: What is locked, for messages.
 
     Raises:
-        RunError: On entering, another process holds it, or nothing can be written.
+        RunError: On entering, another process holds it, and on another machine did not let go of it for so long as a
+            lock lasts that is not renewed; or nothing can be written.
     """
 
     def __init__(self, store: "Store", name: str, path: str) -> None:
@@ -51,13 +57,11 @@ class StoreLock:
         self._thread = Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> Self:
-        from obstore.exceptions import AlreadyExistsError, NotSupportedError  # noqa: PLC0415  the extra may be missing
+        from obstore.exceptions import NotSupportedError  # noqa: PLC0415  the extra may be missing
 
         try:
-            with failing(self._path, AlreadyExistsError, NotSupportedError):
-                self._put("create")
-        except AlreadyExistsError:
-            self._take_over()
+            with failing(self._path, NotSupportedError):
+                self._acquire()
         except NotSupportedError:
             say(f"{self._path}: this store has no locks; let no other process write there at the same time")
         except OSError as error:
@@ -104,34 +108,44 @@ class StoreLock:
             except OSError:
                 continue  # the store is away; whoever writes to it will say so
 
-    def _take_over(self) -> None:
-        """Take over a lock whose owner is gone."""
-        from obstore.exceptions import PreconditionError  # noqa: PLC0415
+    def _acquire(self) -> None:
+        """Create the lock, or take it over where its owner is gone; wait where that may be so."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError  # noqa: PLC0415
 
-        try:
-            with failing(self._path):
-                now = self._now()
-                key = self._store.key(self._name)
-                meta = self._store.client.head(key)
-            owner = _parse(self._store.read(self._name, _MOST_BYTES))
-            age = (now - meta["last_modified"].timestamp()) if now else 0.0
-            if age <= EXPIRY and not _has_ended(owner):
-                raise self._held(owner, age)
-            with failing(self._path, PreconditionError):
-                self._put({"e_tag": meta["e_tag"]})
-        except PreconditionError:
-            raise self._held({}, 0.0) from None
-        except FileNotFoundError:
-            raise RunError(f"{self._path}: another process has just written to it; run this again") from None
-        except OSError as error:
-            raise RunError(f"{self._path}: cannot be locked: {error.strerror}") from None
+        end, told = time.monotonic() + EXPIRY + LOOK, False
+        owner, age = dict[str, Any](), 0.0
+        while time.monotonic() <= end:
+            with suppress(AlreadyExistsError):
+                self._put("create")
+                return
+            try:
+                owner, age, tag = self._look()
+                if age > EXPIRY or _has_ended(owner):
+                    self._put({"e_tag": tag})
+                    return
+            except (FileNotFoundError, PreconditionError):  # it was given up, or taken over, since it was looked at
+                continue
+            if _is_here(owner):
+                break
+            if not told:
+                left = f"waiting for that, {EXPIRY + LOOK:.0f} s at most"
+                say(f"{self._path}: another process is writing to it{_who(owner, age)}, or was killed; {left}")
+                told = True
+            time.sleep(LOOK)
+        raise self._held(owner, age)
+
+    def _look(self) -> tuple[dict[str, Any], float, str | None]:
+        """Return who holds the lock, how long ago it was renewed, in seconds, and its tag."""
+        now = self._now()
+        meta = self._store.client.head(self._store.key(self._name))
+        owner = _parse(self._store.read(self._name, _MOST_BYTES))
+        return owner, now - meta["last_modified"].timestamp(), meta["e_tag"]
 
     def _held(self, owner: dict[str, Any], age: float) -> RunError:
-        who = f" (process {owner['process']} on {owner['host']}, seen {max(age, 0):.0f} s ago)" if owner else ""
         left = max(1, round(EXPIRY - age))
         return RunError(
-            f"{self._path}: another process is writing to it{who}; wait for that, or for {left} s if it was killed, "
-            "or use another folder"
+            f"{self._path}: another process is writing to it{_who(owner, age)}; wait for that, or for {left} s if it "
+            "was killed, or use another folder"
         )
 
     def _now(self) -> float:
@@ -152,6 +166,17 @@ def _parse(body: bytes) -> dict[str, Any]:
         if isinstance(owner, dict) and isinstance(owner.get("process"), int) and isinstance(owner.get("host"), str):
             return {**owner, "host": owner["host"][:100]}
     return {}
+
+
+def _who(owner: dict[str, Any], age: float) -> str:
+    """Say who holds a lock, as words that follow others."""
+    return f" (process {owner['process']} on {owner['host']}, seen {max(age, 0):.0f} s ago)" if owner else ""
+
+
+def _is_here(owner: dict[str, Any]) -> bool:
+    """Tell whether a lock is of a process of this machine; one that has not ended will renew it."""
+    machine = _machine()
+    return str(owner.get("id")) in _mine or (machine is not None and owner.get("machine") == machine)
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:

@@ -14,7 +14,8 @@ from pycocotools import mask as coco
 from alserve.errors import OptionError
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
-from alserve.measure.dataset import Dataset, Sample, stem
+from alserve.measure.dataset import Dataset, Sample
+from alserve.measure.folders import stem
 from training.annotate.annotation_io import _Known, export_masks
 from training.annotate.formats import Draft
 from training.annotate.formats.coco import coco_file

@@ -20,7 +20,8 @@ from tables import draw_without_masks
 from alserve.errors import DataError, RunError
 from alserve.files import write_atomic
 from alserve.images.codec import decode_mask
-from alserve.measure.dataset import Dataset, Sample, load_dataset, stem
+from alserve.measure.dataset import Dataset, Sample, load_dataset
+from alserve.measure.folders import stem
 from training.annotate.oracle import FolderOracle, NoMask, nearest_name
 from training.learning.data import read_images
 from training.learning.learner import Learner

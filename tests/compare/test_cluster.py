@@ -11,8 +11,9 @@ import pytest
 from command import Cli, assert_refused
 from experiments import METHODS, ONE_ROUND, Outcome, write_config
 
+from alserve import __version__
 from alserve.errors import DeviceError
-from training.compare.cluster import share
+from training.compare.cluster import _run, share
 from training.compare.jobs import RunJob
 from training.settings import Settings
 
@@ -88,3 +89,9 @@ def test_addresses_that_are_of_no_use(folder: Path, tmp_path: Path, cli: Cli) ->
     assert_refused(
         cli(*command, "--engine", "ray", "--address", "ray://host:10001"), "ray://host:10001", "HOST:6379 or auto"
     )
+
+
+def test_a_machine_with_another_alserve_is_one_line(tmp_path: Path) -> None:
+    failure = _run(job().as_json(), str(tmp_path / "log"), str(tmp_path), 1, "0.1")
+    assert failure == f"its machine has alserve {__version__}, the one that asks 0.1; install the same on all"
+    assert not list(tmp_path.iterdir())

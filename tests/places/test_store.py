@@ -4,6 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -167,10 +171,12 @@ def body(bucket: Bucket) -> dict[str, object]:
 def test_one_process_at_a_time_has_a_lock(bucket: Bucket) -> None:
     place = Store(bucket.url, "out")
     with place.locked("a.jsonl"):
+        began = time.monotonic()
         with pytest.raises(
             RunError, match=rf"another process is writing to it \(process {os.getpid()} on .*or for \d+ s"
         ):
             place.locked("a.jsonl").__enter__()
+        assert time.monotonic() - began < lock.LOOK, "who is on this machine has not ended, and is not waited for"
         with place.locked("b.jsonl"):
             assert set(bucket) == {"out/.a.jsonl.lock", "out/.b.jsonl.lock"}
     assert not list(bucket)
@@ -186,16 +192,84 @@ def test_a_lock_whose_process_has_ended_is_taken_over(bucket: Bucket, monkeypatc
     bucket["out/.a.jsonl.lock"] = json.dumps({**owner, "process": ended.pid}).encode()
     with place.locked("a.jsonl"):
         assert body(bucket)["process"] == os.getpid()
-    bucket["out/.a.jsonl.lock"] = json.dumps({**owner, "process": ended.pid, "machine": "another"}).encode()
-    with pytest.raises(RunError, match="another process is writing"):
-        place.locked("a.jsonl").__enter__()
     monkeypatch.setattr(lock, "EXPIRY", -1)
+    bucket["out/.a.jsonl.lock"] = json.dumps({**owner, "process": ended.pid, "machine": "another"}).encode()
     with place.locked("a.jsonl"):
         assert body(bucket)["process"] == os.getpid()
     bucket["out/.a.jsonl.lock"] = b"[no owner"
     with place.locked("a.jsonl"):
         pass
     assert not list(bucket)
+
+
+ELSEWHERE = """
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from alserve.places import lock
+from alserve.places.store import Store
+lock._machine = lambda: "another machine"
+lock.BEAT = 0.2
+with Store(sys.argv[1], "out").locked("a.jsonl"):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+"""A process that holds a lock, as if on another machine, until its standard input is closed."""
+
+
+@contextmanager
+def elsewhere(bucket: Bucket) -> Iterator[subprocess.Popen[str]]:
+    """That process, when it holds the lock; it is killed in the end if it still runs."""
+    words = [sys.executable, "-c", ELSEWHERE, bucket.url]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that is not renewed lasts 2 s: the server tells whole seconds."""
+    monkeypatch.setattr(lock, "EXPIRY", 2.0)
+    monkeypatch.setattr(lock, "LOOK", 1.5)
+
+
+@pytest.mark.usefixtures("soon")
+def test_the_lock_of_who_was_killed_elsewhere_is_waited_for(bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Store(bucket.url, "out")
+    with elsewhere(bucket) as process:
+        process.kill()
+        process.wait()
+        with place.locked("a.jsonl"):
+            assert body(bucket)["process"] == os.getpid()
+    (line,) = capsys.readouterr().err.splitlines()
+    who = f"a.jsonl: another process is writing to it (process {process.pid} on "
+    assert who in line
+    assert line.endswith(" s ago), or was killed; waiting for that, 4 s at most")
+    assert not list(bucket)
+
+
+@pytest.mark.usefixtures("soon")
+def test_who_still_writes_elsewhere_is_not_waited_for_longer(bucket: Bucket) -> None:
+    with elsewhere(bucket) as process:
+        began = time.monotonic()
+        with pytest.raises(RunError, match=rf"another process is writing to it \(process {process.pid} on "):
+            Store(bucket.url, "out").locked("a.jsonl").__enter__()
+        assert 2 <= time.monotonic() - began < 15
+        assert set(bucket) == {"out/.a.jsonl.lock"}, "nothing else is left there"
+
+
+def test_who_ends_elsewhere_is_followed(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LOOK", 0.2)
+    with elsewhere(bucket) as process:
+        assert process.stdin
+        threading.Timer(1, process.stdin.close).start()
+        began = time.monotonic()
+        with Store(bucket.url, "out").locked("a.jsonl"):
+            assert time.monotonic() - began < lock.EXPIRY / 2
 
 
 def test_who_was_away_for_too_long_has_lost_the_lock(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ from alserve.arrays import Mask
 from alserve.errors import DataError, OptionError
 from alserve.files import write_atomic
 from alserve.images.codec import encode_png, peek_shape, read_bytes, to_grey
-from alserve.measure.dataset import Dataset, find_pictures, load_dataset, read_mask, stem
+from alserve.measure.dataset import Dataset, load_dataset, read_mask
+from alserve.measure.folders import find_pictures, stem
 from alserve.measure.listing import Listing
 from alserve.paths import below
 from alserve.places.urls import Location

@@ -12,7 +12,8 @@ from alserve.arrays import Mask
 from alserve.errors import AlserveError, DataError
 from alserve.files import write_atomic
 from alserve.images.codec import read_bytes
-from alserve.measure.dataset import Dataset, Sample, find_pictures, stem
+from alserve.measure.dataset import Dataset, Sample
+from alserve.measure.folders import find_pictures, stem
 from alserve.paths import below
 from alserve.terminal import say, say_once
 from training.annotate.checks import check_drawn, check_mirrored, check_one_sided, is_marked, looks_inverted

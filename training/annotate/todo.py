@@ -10,7 +10,8 @@ from alserve.drawing import overlay
 from alserve.files import write_atomic
 from alserve.html import picture_url, write_filled
 from alserve.images.codec import encode_png, to_grey
-from alserve.measure.dataset import Sample, read_mask, stem
+from alserve.measure.dataset import Sample, read_mask
+from alserve.measure.folders import stem
 from alserve.predictor import load
 
 

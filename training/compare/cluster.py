@@ -63,7 +63,7 @@ def run_on_cluster(
 def _run(job: str, log: str, folder: str, threads: int, version: str) -> str | None:
     """Run one job, in a task; return what went wrong."""
     if version != __version__:
-        return f"alserve {__version__} is on that machine, and {version} on the one that asks"
+        return f"its machine has alserve {__version__}, the one that asks {version}; install the same on all"
     try:
         os.chdir(folder)
         return run_process(job, Path(log), {**os.environ, "OMP_NUM_THREADS": str(threads)}, set())

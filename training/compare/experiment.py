@@ -44,10 +44,10 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: Location | None = None
+    data: str | None = None
     """The data set, a URL or relative to the file; or given at the command line."""
-    masks: Path | None = None
-    """Its folder of masks, relative to the file."""
+    masks: str | None = None
+    """Its folder of masks, a URL or relative to the file."""
     preset: str | None = None
     """Settings for a kind of data."""
     settings: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def run_experiment(
     out: Path,
     *,
     data: Location | None = None,
-    masks: Path | None = None,
+    masks: Location | None = None,
     jobs: int = 1,
     device: str = "auto",
     engine: Engine = "local",
@@ -187,17 +187,15 @@ def run_experiment(
 
 
 def _plan(
-    config: Path, experiment: Experiment, out: Path, data: Location | None, masks: Path | None, device: str
+    config: Path, experiment: Experiment, out: Path, data: Location | None, masks: Location | None, device: str
 ) -> tuple[list[RunJob], str]:
     """Return all runs, whose data and settings fit together, and the fingerprint of the data."""
-    source = data or experiment.data
-    if data is None and source is not None and (path := path_of(source)):
-        source = config.parent / path
+    source = data or (_beside(config, experiment.data) if experiment.data else None)
     if source is None:
         raise DataError(f"{config}: names no data set; add 'data' to it, or give --data")
     if experiment.masks and data is None and masks is None:
-        masks = config.parent / experiment.masks
-    dataset = load_dataset(local_copy(source), masks)
+        masks = _beside(config, experiment.masks)
+    dataset = local_copy(load_dataset(source, masks))
     for method in experiment.methods:
         settings = settings_of(experiment, method, experiment.seeds[0])
         check_budget(dataset, settings, SimulatedOracle())
@@ -216,6 +214,12 @@ def _plan(
         for seed in experiment.seeds
     ]
     return jobs, dataset.fingerprint()
+
+
+def _beside(config: Path, location: Location) -> Location:
+    """Return a place that an experiment's file names: a path is relative to the file."""
+    path = path_of(location)
+    return location if path is None else config.parent / path
 
 
 def _rounds_done(job: RunJob) -> int:

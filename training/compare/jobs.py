@@ -24,7 +24,7 @@ class RunJob(BaseModel):
 
     name: str
     data: Location
-    masks: Path | None
+    masks: Location | None
     out: Path
     settings: Settings
     device: str

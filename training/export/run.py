@@ -87,8 +87,7 @@ def export_run(
 
 
 def _dataset_of(run: Path, config: dict[str, Any], data: Location | None) -> Dataset:
-    masks = config.get("masks")
-    dataset = load_dataset(local_copy(data or config["source"]), Path(masks) if masks else None)
+    dataset = local_copy(load_dataset(data or config["source"], config["masks"]))
     if dataset.fingerprint() != config["fingerprint"]:
         raise DataError(
             f"{dataset.source}: is not the data that {run} learned from, or has changed; name it with --data"

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from alserve.arrays import Image, Mask
 from alserve.drawing import panels
 from alserve.errors import AlserveError
-from alserve.measure.dataset import Dataset, Sample, find_pictures, load_dataset, stem
+from alserve.measure.dataset import Dataset, Sample, load_dataset
+from alserve.measure.folders import find_pictures, stem
 from alserve.measure.metrics import dice
 from alserve.predictor import Prediction, Predictor
 from alserve.terminal import say
@@ -68,9 +68,8 @@ def open_dataset(run: RunResult, classes: Sequence[str]) -> Dataset | None:
         run: The run.
         classes: Those that its model knows.
     """
-    masks = run.config.get("masks")
     try:
-        dataset = load_dataset(Path(run.config["source"]), Path(masks) if masks else None)
+        dataset = load_dataset(run.config["source"], run.config.get("masks"))
     except AlserveError as error:
         say(f"no pictures in the report: {error}")
         return None

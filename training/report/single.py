@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from alserve.measure.dataset import Dataset
 from alserve.measure.tables import describe_failures
 from alserve.modelfile import ModelSpec
+from alserve.places.urls import Location
 from alserve.predictor import load
 from training.report.cases import AskedRound, ReportCase, asked_rounds, choose_cases, open_dataset
 from training.report.figures import Curve, draw_curves
@@ -82,17 +84,26 @@ def write_report(
     )
 
 
-def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
+def report_run(
+    folder: Path,
+    path: Path,
+    *,
+    title: str | None = None,
+    dataset: Dataset | None = None,
+    model: Location | None = None,
+) -> None:
     """Write the report of a run: its figures, its model's answers to test images, what the oracle was asked for.
 
     Args:
         folder: The run; at least one of its rounds is finished.
         path: Where the page is to be.
         title: Heading. Default: the run's name.
+        dataset: The data that it learned from. Default: they are looked for where they were.
+        model: The model file, as it is to be named in the commands shown. Default: that in `folder`.
     """
     run = RunResult.read(folder)
     predictor = load(run.model, device="cpu", threads=torch.get_num_threads())  # other runs may have the other cores
-    dataset = open_dataset(run, predictor.spec.classes)
+    dataset = dataset or open_dataset(run, predictor.spec.classes)
     write_report(
         path,
         title=title or folder.absolute().name,
@@ -102,7 +113,7 @@ def report_run(folder: Path, path: Path, *, title: str | None = None) -> None:
         seconds=run.seconds,
         cases=choose_cases(predictor, dataset, MOST_CASES) if dataset else (),
         asked=asked_rounds(predictor, dataset, run, MOST_ASKED) if dataset else (),
-        model=str(run.model),
+        model=str(model or run.model),
     )
 
 

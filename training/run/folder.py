@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from alserve.arrays import Grey
 from alserve.errors import RunError
 from alserve.files import locked, remove_unfinished, write_atomic
+from alserve.places.urls import Location, path_of
 from training.model.weights import fingerprint as fingerprint_of
 from training.run.pixels import MaskFile, PixelFile
 from training.run.records import TIMINGS, Count, Share, Stored, read_config
@@ -23,6 +24,12 @@ from training.settings import BEFORE_0_3, Settings
 
 IMAGES, PSEUDO = "images-", "pseudo-"
 """How the names of files of pixels begin in the folder of the state."""
+
+CONFIG, LATEST = "config.json", "state/latest.safetensors"
+"""The configuration, and the state after the last pass that was finished."""
+
+RESULTS = ("model.onnx", "rounds.jsonl", TIMINGS, "report.html")
+"""What else is in the folder of a run itself."""
 
 
 class _Fields(Stored):
@@ -52,6 +59,7 @@ class Run:
         overwrite: Remove what an earlier run left there.
         shared: Folder for what several runs have in common, computed once. Default: nothing is shared.
         started: Since when time counts, by `time.monotonic`. Default: now.
+        saved: Called whenever a state was saved.
 
     Raises:
         DataError: The file of the encoder's weights cannot be read.
@@ -64,15 +72,17 @@ class Run:
         folder: Path,
         settings: Settings,
         *,
-        source: Path,
-        masks: Path | None = None,
+        source: Location,
+        masks: Location | None = None,
         oracle: str = "data",
         fingerprint: str,
         overwrite: bool = False,
         shared: Path | None = None,
         started: float | None = None,
+        saved: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder = folder
+        self._saved = saved
         self._noted = time.monotonic() if started is None else started
         self._round = 0
         self._begun = False
@@ -80,14 +90,14 @@ class Run:
         self.fingerprint = fingerprint
         self._overwrite = overwrite
         self._config = {
-            "source": str(source.absolute()),
-            "masks": str(masks.absolute()) if masks else None,
+            "source": _whole(source),
+            "masks": _whole(masks) if masks else None,
             "oracle": oracle,
             "fingerprint": fingerprint,
             "encoder_weights": fingerprint_of(settings.encoder_weights),
             "settings": settings.model_dump(mode="json"),
         }
-        path = folder / "config.json"
+        path = folder / CONFIG
         if folder.exists() and not path.is_file() and (not folder.is_dir() or any(map(_visible, folder.iterdir()))):
             raise RunError(f"{folder}: is not empty and holds no run; name another --out")
         try:
@@ -106,7 +116,7 @@ class Run:
         """Write the configuration; what an earlier run left is removed first where it is to be overwritten."""
         if self._overwrite:
             self._clear()
-        write_atomic(self.folder / "config.json", json.dumps(self._config, indent=2).encode())
+        write_atomic(self.folder / CONFIG, json.dumps(self._config, indent=2).encode())
         self._begun = True
         return self
 
@@ -137,7 +147,7 @@ class Run:
     @property
     def latest(self) -> Path:
         """The state after the last pass that was finished."""
-        return self.folder / "state" / "latest.safetensors"
+        return self.folder / LATEST
 
     @property
     def cache(self) -> Path:
@@ -167,7 +177,7 @@ class Run:
                 path.unlink()
         with suppress(OSError):
             (self.folder / "state").rmdir()
-        for name in ("model.onnx", "rounds.jsonl", TIMINGS, "report.html"):
+        for name in RESULTS:
             (self.folder / name).unlink(missing_ok=True)
 
     def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -206,6 +216,7 @@ class Run:
     def save_theta0(self, weights: Weights) -> None:
         """Save the weights that every pass starts from."""
         write_atomic(self.theta0, save(dict(weights)))
+        self._saved()
 
     def load_state(self) -> State:
         """Read the saved state, of a new run its beginning; the results are written once more from it.
@@ -248,6 +259,7 @@ class Run:
             if path.name != name:
                 path.unlink()
         self._write_rounds(state)
+        self._saved()
 
     def save_pseudo(self, round_: int, pass_: int, images: Sequence[int], masks: Iterable[Grey]) -> MaskFile:
         """Write the pseudo-masks of a pass into a file of their own; the next saved state names it.
@@ -304,6 +316,12 @@ def remove_images(folder: Path, but: Path | None = None) -> None:
     for path in (*folder.glob(f"{IMAGES}*"), *folder.glob(f".{IMAGES}*")):
         if but is None or not path.name.startswith(but.name):
             path.unlink(missing_ok=True)
+
+
+def _whole(location: Location) -> str:
+    """Return a place as it can be found again from anywhere: a path from the root on, or a URL."""
+    path = path_of(location)
+    return str(location if path is None else path.absolute())
 
 
 def _kind(oracle: str) -> str:

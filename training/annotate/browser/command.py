@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alserve.errors import DataError
-from alserve.measure.dataset import find_pictures
+from alserve.measure.folders import find_pictures
 from alserve.terminal import say
 from training.annotate.browser.drawing import Drawing
 from training.annotate.browser.oracle import LOOK_SECONDS

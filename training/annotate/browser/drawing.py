@@ -14,7 +14,8 @@ from alserve.errors import AlserveError, DataError
 from alserve.files import write_atomic
 from alserve.images.codec import encode_png, peek_shape, to_grey
 from alserve.images.header import SUFFIXES
-from alserve.measure.dataset import Sample, read_mask, stem
+from alserve.measure.dataset import Sample, read_mask
+from alserve.measure.folders import stem
 from alserve.paths import below
 from training.annotate.checks import looks_inverted
 from training.annotate.oracle import FolderOracle, NoMask

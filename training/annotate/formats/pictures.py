@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from alserve.measure.dataset import find_pictures, read_mask
+from alserve.measure.dataset import read_mask
+from alserve.measure.folders import find_pictures
 from training.annotate.checks import check_drawn, check_one_sided
 from training.annotate.formats import FORMATS, Annotation, Format, Source
 
