@@ -21,6 +21,8 @@ from alserve import load
 from alserve.errors import ModelError
 from alserve.modelfile import INPUT, ModelSpec, Provenance
 from alserve.runtime.engine import Engine
+from training.export import graph
+from training.export.graph import onnx_model
 from training.export.to_onnx import TOLERANCE, Served, cam_mask, export_model
 from training.model.network import JointNet
 from training.model.trainer import Lesson, Trainer
@@ -151,11 +153,21 @@ def test_a_transformer_learns_and_is_exported_for_any_size(spec: ModelSpec, tmp_
         assert sizes == [(2, 2), (2, 2, height // 16, width // 16), (2, height, width)]
 
 
+def test_a_graph_that_was_traced_before_takes_any_weights_and_gives_the_same_file() -> None:
+    net = Served(new_net(seed=1)).eval()
+    graph._traced.clear()
+    onnx_model(Served(new_net()).eval(), 64)
+    found = onnx_model(net, 64)
+    assert len(graph._traced) == 1
+    graph._traced.clear()
+    assert onnx_model(net, 64).SerializeToString(deterministic=True) == found.SerializeToString(deterministic=True)
+
+
 def test_a_file_that_computes_something_else_is_refused(
     exported: Path, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the exporter had gone wrong: it gives another network's graph."""
-    monkeypatch.setattr(training.export.to_onnx, "_to_onnx", lambda *_: onnx.load(exported))
+    monkeypatch.setattr(training.export.to_onnx, "onnx_model", lambda *_: onnx.load(exported))
     with pytest.raises(ModelError, match=r"differs from the trained one by .* \(allowed: 0.001\)"):
         export_model(new_net(seed=1), spec, tmp_path / "model.onnx", IMAGES, mask_from_cams=True)
     assert list(tmp_path.iterdir()) == []
@@ -166,7 +178,7 @@ def test_a_file_that_computes_no_number_is_refused(
 ) -> None:
     net = new_net()
     torch.nn.init.constant_(net.cam_head.maps.weight, float("nan"))
-    monkeypatch.setattr(training.export.to_onnx, "_to_onnx", lambda *_: onnx.load(exported))
+    monkeypatch.setattr(training.export.to_onnx, "onnx_model", lambda *_: onnx.load(exported))
     with pytest.raises(ModelError, match="differs"):
         export_model(net, spec, tmp_path / "model.onnx", IMAGES, mask_from_cams=True)
 
