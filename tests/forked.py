@@ -23,7 +23,7 @@ _PROCESSES.set_forkserver_preload([train_run.__module__, main.__module__])
 def kill_when(there: Callable[[], bool], data: Path, out: Path, settings: Settings, oracle: str = "data") -> int:
     """Start a run, and kill it without warning as soon as something is there; return its exit code."""
     assert not there()
-    process = _PROCESSES.Process(target=train_run, args=(data, out, settings), kwargs={"oracle": oracle}, daemon=True)
+    process = _PROCESSES.Process(target=train_run, args=(data, out, settings), kwargs={"oracle": oracle})
     process.start()
     while not there() and process.is_alive():
         time.sleep(0.002)
@@ -47,7 +47,7 @@ class Started:
         self.log = log
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in environment.items()}}
         arguments = (list(map(str, words)), log, variables)
-        self._process = _PROCESSES.Process(target=_run, args=arguments, daemon=True)
+        self._process = _PROCESSES.Process(target=_run, args=arguments)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid

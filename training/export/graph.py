@@ -11,7 +11,6 @@ import warnings
 
 import numpy as np
 import onnx
-import onnx_ir
 import torch
 from onnx import numpy_helper
 from onnxscript.optimizer import remove_unused_nodes
@@ -22,7 +21,7 @@ from alserve.errors import ModelError
 from alserve.geometry import STRIDE
 from alserve.modelfile import INPUT, OUTPUTS
 
-_traced: dict[tuple[bytes, int], onnx_ir.Model] = {}
+_traced: dict[tuple[bytes | None, int], torch.onnx.ONNXProgram] = {}
 """Graphs without weights, by what they depend on."""
 
 MOST_TRACED = 8
@@ -39,25 +38,31 @@ def onnx_model(served: nn.Module, short_side: int) -> onnx.ModelProto:
     Raises:
         ModelError: torch does not export it.
     """
-    layers = pickle.dumps(copy.deepcopy(served).to("meta"))  # without the values of weights
-    graph = _traced.get((layers, short_side))
-    if graph is None:
+    layers = _layers(served)
+    if layers is None or (layers, short_side) not in _traced:
         if len(_traced) == MOST_TRACED:
             del _traced[next(iter(_traced))]
-        graph = _traced[layers, short_side] = _trace(served, short_side)
-    program = torch.onnx.ONNXProgram(graph.clone(), None)
-    program.apply_weights(
-        {name: values for name, values in _weights(served).items() if name in graph.graph.initializers}
-    )
+        _traced[layers, short_side] = _trace(served, short_side)
+    program = torch.onnx.ONNXProgram(_traced[layers, short_side].model.clone(), None)
+    names = program.model.graph.initializers.keys()
+    program.apply_weights({name: values for name, values in _weights(served).items() if name in names})
     program.optimize()
     return _without_notes(_double_by_scale(program.model_proto))
+
+
+def _layers(served: nn.Module) -> bytes | None:
+    """Return the layers as bytes, without the values of their weights; None of layers that cannot be pickled."""
+    try:
+        return pickle.dumps(copy.deepcopy(served).to("meta"))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
 
 
 def _weights(served: nn.Module) -> dict[str, torch.Tensor]:
     return dict([*served.named_parameters(remove_duplicate=False), *served.named_buffers(remove_duplicate=False)])
 
 
-def _trace(served: nn.Module, short_side: int) -> onnx_ir.Model:
+def _trace(served: nn.Module, short_side: int) -> torch.onnx.ONNXProgram:
     """Trace a network; its weights are left out."""
     example = torch.zeros(2, short_side, short_side + STRIDE, 3, dtype=torch.uint8)
     sizes = {0: Dim("batch"), 1: STRIDE * Dim("rows"), 2: STRIDE * Dim("columns")}
@@ -82,9 +87,10 @@ def _trace(served: nn.Module, short_side: int) -> onnx_ir.Model:
         quiet.setLevel(level)
     if program is None:
         raise ModelError("torch did not export the network")
-    for name in _weights(served).keys() & program.model.graph.initializers.keys():
-        program.model.graph.initializers[name].const_value = None
-    return program.model
+    initializers = program.model.graph.initializers
+    for name in _weights(served).keys() & initializers.keys():
+        initializers[name].const_value = None
+    return torch.onnx.ONNXProgram(program.model, None)
 
 
 def _double_by_scale(model: onnx.ModelProto) -> onnx.ModelProto:
