@@ -73,7 +73,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     programs = venv / ("Scripts" if sys.platform == "win32" else "bin")
     repository = Path(__file__).parent.parent
     for command in (
-        [*UV, "venv", "--quiet", "--python", sys.executable, venv],
+        [*UV, "venv", "--quiet", "--seed", "--python", sys.executable, venv],
         [*UV, "pip", "install", "--quiet", "--python", programs / "python", repository],
     ):
         done = call(command, folder)

@@ -110,7 +110,7 @@ def press_ctrl_c(arguments: Sequence[str], log: Path, there: Callable[[], bool],
     said = command.said().splitlines()
     assert all(line.startswith("alserve: ") for line in said), said
     assert said[-1] == "alserve: interrupted"
-    assert not any(is_alive(child) for child in children)
+    assert psutil.wait_procs(children, LOST_SECONDS)[1] == []
 
 
 def others_of(command: Started) -> list[psutil.Process]:
