@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import signal
 import time
@@ -17,7 +18,7 @@ from drawn import UNTRAINED, settings
 from forked import kill_when
 from tables import rewrite
 
-from alserve import load
+from alserve import load, terminal
 from alserve.errors import DataError, RunError
 from alserve.files import write_atomic
 from alserve.geometry import resize, resize_mask, working_shape
@@ -65,7 +66,8 @@ def trained(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     out = tmp_path_factory.mktemp("runs") / "propagation"
     records: list[Any] = []
     began = time.monotonic()
-    with redirect_stderr(io.StringIO()) as said:
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as said:
+        patch.setattr(terminal, "PLAIN_LINE_SECONDS", math.inf)  # on a busy machine, too, only what has ended is said
         result = train_run(table, out, PROPAGATION, progress=records.append)
     return Trained(result, records, said.getvalue().splitlines(), time.monotonic() - began)
 
