@@ -23,7 +23,7 @@ _PROCESSES.set_forkserver_preload([train_run.__module__, main.__module__])
 def kill_when(there: Callable[[], bool], data: Path, out: Path, settings: Settings, oracle: str = "data") -> int:
     """Start a run, and kill it without warning as soon as something is there; return its exit code."""
     assert not there()
-    process = _PROCESSES.Process(target=train_run, args=(data, out, settings), kwargs={"oracle": oracle})
+    process = _PROCESSES.Process(target=_train, args=(data, out, settings, oracle))
     process.start()
     while not there() and process.is_alive():
         time.sleep(0.002)
@@ -32,6 +32,16 @@ def kill_when(there: Callable[[], bool], data: Path, out: Path, settings: Settin
     assert there(), f"the run ended before, with exit code {process.exitcode}"
     assert process.exitcode is not None
     return process.exitcode
+
+
+def _train(data: Path, out: Path, settings: Settings, oracle: str) -> None:
+    _start_others_as_usual()
+    train_run(data, out, settings, oracle=oracle)
+
+
+def _start_others_as_usual() -> None:
+    """Let the processes of a loader be copies of this one, as they are in a run, and none of a server of its own."""
+    multiprocessing.set_start_method(None, force=True)
 
 
 class Started:
@@ -66,6 +76,7 @@ class Started:
 
 def _run(words: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
     os.setpgid(0, 0)
+    _start_others_as_usual()
     with log.open("wb") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.clear()
