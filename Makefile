@@ -11,7 +11,7 @@ demo: .venv/train  ## train, export, segment, serve and report on a small drawn 
 	$(BIN)/alserve demo --out runs/demo
 
 test: .venv/dev  ## run all tests, in two processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev  ## check format, style and types
 	$(BIN)/ruff format --check .

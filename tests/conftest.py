@@ -10,7 +10,7 @@ import pytest
 from chromium import launched
 from command import Cli
 from playwright.sync_api import Browser
-from server import call, serving
+from server import UV, call, serving
 from web import SERVE
 
 import training  # noqa: F401  sets how torch's threads wait, before any test loads torch
@@ -19,6 +19,14 @@ from alserve.modelfile import default_model
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that runs the tests in the background has it so
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what they start would never see a Ctrl-C
+
+
+LONG = ("test_train_together.py", "test_train.py", "test_blocks.py", "test_packaging.py", "test_label_studio_server.py")
+"""Files that take longest: they come first, so that in the end no process waits for one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,8 +73,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     programs = venv / ("Scripts" if sys.platform == "win32" else "bin")
     repository = Path(__file__).parent.parent
     for command in (
-        [sys.executable, "-m", "venv", venv],
-        [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", repository],
+        [*UV, "venv", "--quiet", "--seed", "--python", sys.executable, venv],
+        [*UV, "pip", "install", "--quiet", "--python", programs / "python", repository],
     ):
         done = call(command, folder)
         assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import psutil
+
+UV = [sys.executable, "-m", "uv"]
 
 START_SECONDS = 90
 STOP_SECONDS = 20

@@ -2,10 +2,7 @@
 
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 from command import Cli, assert_refused
 from drawn import UNTRAINED, settings
+from forked import kill_when
 from pictures import encoded, picture
 from tables import draw_without_masks
 
@@ -33,15 +31,6 @@ from training.run.state import weights_of
 from training.train import train_run
 
 TWO_ROUNDS = settings(UNTRAINED, initial=2)
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from training.train import train_run
-from training.settings import Settings
-data, out, oracle, settings = sys.argv[1:]
-train_run(Path(data), Path(out), Settings.model_validate_json(settings), oracle=oracle)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -146,27 +135,19 @@ def test_drafts_are_the_present_models_masks_at_the_images_own_size(table: Path,
         assert decode_mask(draft).shape == decode_mask(truth(table, name).read_bytes()).shape
 
 
-def kill_when(there: Callable[[], bool], words: Sequence[str]) -> None:
-    """Start a command, and kill it without warning as soon as something is there, unless it was quicker."""
-    with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
-        while not there() and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        _, said = process.communicate()
-    assert there(), said
-
-
 def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(
     table: Path, walked: dict[str, Any], tmp_path: Path
 ) -> None:
     run, folder = tmp_path / "run", tmp_path / "drawing"
-    words = [sys.executable, "-c", PROGRAM, *map(str, (table, run, f"folder:{folder}", TWO_ROUNDS.model_dump_json()))]
     latest = run / "state" / "latest.safetensors"
 
     def go() -> None:
         train_run(table, run, TWO_ROUNDS, oracle=f"folder:{folder}")
 
-    kill_when(lambda: any((folder / "images").rglob("*.jpg")), words)
+    def kill(there: Callable[[], bool]) -> None:
+        kill_when(there, table, run, TWO_ROUNDS, oracle=f"folder:{folder}")
+
+    kill(lambda: any((folder / "images").rglob("*.jpg")))
     go()
     assert wanted(folder) == walked["first"]
     small, empty, skipped, good = walked["first"]
@@ -177,8 +158,8 @@ def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(
     go()
     assert wanted(folder) == walked["instead"]
     draw(table, folder, walked["instead"])
-    kill_when(lambda: latest.stat().st_size > 1_000_000, words)  # the network after a pass
-    kill_when(lambda: any((folder / "drafts").rglob("*.png")), words)
+    kill(lambda: latest.stat().st_size > 1_000_000)  # the network after a pass
+    kill(lambda: any((folder / "drafts").rglob("*.png")))
     go()
     assert wanted(folder) == walked["second"]
     draw(table, folder, walked["second"])

@@ -21,6 +21,8 @@ from alserve import load
 from alserve.errors import ModelError
 from alserve.modelfile import INPUT, ModelSpec, Provenance
 from alserve.runtime.engine import Engine
+from training.export import graph
+from training.export.graph import onnx_model
 from training.export.to_onnx import TOLERANCE, Served, cam_mask, export_model
 from training.model.network import JointNet
 from training.model.trainer import Lesson, Trainer
@@ -151,11 +153,41 @@ def test_a_transformer_learns_and_is_exported_for_any_size(spec: ModelSpec, tmp_
         assert sizes == [(2, 2), (2, 2, height // 16, width // 16), (2, height, width)]
 
 
+class Small(nn.Module):
+    """A network that is quickly traced: a convolution and a normalisation, which an export makes one of."""
+
+    def __init__(self, seed: int, channels: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.BatchNorm2d(channels))
+        nn.init.normal_(self.layers[1].running_mean)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        cams = self.layers(images.permute(0, 3, 1, 2).float())
+        return cams.mean(dim=(2, 3)), cams, cams[:, 0]
+
+
+def test_a_graph_that_was_traced_before_takes_other_weights_and_gives_the_same_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph, "_traced", {})
+
+    def file(seed: int, channels: int = 2) -> bytes:
+        return onnx_model(Small(seed, channels).eval(), 64).SerializeToString(deterministic=True)
+
+    first, found = file(0), file(1)
+    assert len(graph._traced) == 1
+    graph._traced.clear()
+    assert file(1) == found != first
+    file(1, channels=3)
+    assert len(graph._traced) == 2
+
+
 def test_a_file_that_computes_something_else_is_refused(
     exported: Path, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the exporter had gone wrong: it gives another network's graph."""
-    monkeypatch.setattr(training.export.to_onnx, "_to_onnx", lambda *_: onnx.load(exported))
+    monkeypatch.setattr(training.export.to_onnx, "onnx_model", lambda *_: onnx.load(exported))
     with pytest.raises(ModelError, match=r"differs from the trained one by .* \(allowed: 0.001\)"):
         export_model(new_net(seed=1), spec, tmp_path / "model.onnx", IMAGES, mask_from_cams=True)
     assert list(tmp_path.iterdir()) == []
@@ -166,7 +198,7 @@ def test_a_file_that_computes_no_number_is_refused(
 ) -> None:
     net = new_net()
     torch.nn.init.constant_(net.cam_head.maps.weight, float("nan"))
-    monkeypatch.setattr(training.export.to_onnx, "_to_onnx", lambda *_: onnx.load(exported))
+    monkeypatch.setattr(training.export.to_onnx, "onnx_model", lambda *_: onnx.load(exported))
     with pytest.raises(ModelError, match="differs"):
         export_model(net, spec, tmp_path / "model.onnx", IMAGES, mask_from_cams=True)
 

@@ -49,7 +49,7 @@ def test_images_in_a_file_are_those_in_memory(
     assert isinstance(filed, PixelFile)
     assert f"{path}: keeps the training images at the working size, about 0.0 GB" in capsys.readouterr().err
     assert [image.tolist() for image in filed] == [image.tolist() for image in kept]
-    masks = {0: np.zeros(kept[0].shape[:2], np.uint8)}
+    masks = {index: np.full(image.shape[:2], 40 * index, np.uint8) for index, image in enumerate(kept)}
     sequences = []
     for images in (kept, filed):
         data = TrainingData(dataset, images, settings())

@@ -1,15 +1,13 @@
 """Classes without foreground: what the data set must be, and whole runs with such a class."""
 
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawn import UNTRAINED, settings
+from forked import kill_when
 from pictures import encoded, picture
 from tables import rewrite
 
@@ -25,14 +23,6 @@ from training.run.records import read_rounds
 from training.train import check_budget, train_run
 
 ROWS = ("part", "train"), ("part", "train"), ("part", "test"), ("free", "train"), ("free", "valid"), ("free", "test")
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from training.train import train_run
-from training.settings import Settings
-train_run(Path(sys.argv[1]), Path(sys.argv[2]), Settings.model_validate_json(sys.argv[3]))
-"""
 
 
 @pytest.fixture
@@ -127,15 +117,11 @@ def test_a_run_asks_for_the_masks_of_the_other_classes_only_and_continues_after_
     spec = load(made.model, device="cpu").spec
     assert (spec.empty_classes, spec.provenance.masks_used) == (("regular",), 2)
 
-    words = [sys.executable, "-c", PROGRAM, str(table), str(tmp_path / "killed"), chosen.model_dump_json()]
-    with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
-        while not (tmp_path / "killed" / "model.onnx").exists():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    subprocess.run(words, check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    assert kill_when((killed / "model.onnx").exists, table, killed, chosen) == -signal.SIGKILL
+    train_run(table, killed, chosen)
     for name in ("rounds.jsonl", "model.onnx", "state/latest.safetensors"):
-        assert (tmp_path / "killed" / name).read_bytes() == (made.folder / name).read_bytes(), name
+        assert (killed / name).read_bytes() == (made.folder / name).read_bytes(), name
 
 
 def test_all_masks_at_once_but_those_that_are_known(table: Path, tmp_path: Path) -> None:

@@ -2,10 +2,9 @@
 
 import io
 import json
+import math
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn import UNTRAINED, settings
+from forked import kill_when
 from tables import rewrite
 
-from alserve import load
+from alserve import load, terminal
 from alserve.errors import DataError, RunError
 from alserve.files import write_atomic
 from alserve.geometry import resize, resize_mask, working_shape
@@ -37,19 +37,12 @@ from training.run.folder import Run
 from training.run.records import read_rounds
 from training.run.result import RunResult
 from training.run.state import State
+from training.settings import Settings
 from training.train import train_run
 
 PER_CLASS = 6
 RESULTS = ("rounds.jsonl", "model.onnx", "state/latest.safetensors", "state/pseudo-2-2.pixels")
 PROPAGATION = settings(UNTRAINED, initial=2)
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from training.train import train_run
-from training.settings import Settings
-train_run(Path(sys.argv[1]), Path(sys.argv[2]), Settings.model_validate_json(sys.argv[3]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +66,8 @@ def trained(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     out = tmp_path_factory.mktemp("runs") / "propagation"
     records: list[Any] = []
     began = time.monotonic()
-    with redirect_stderr(io.StringIO()) as said:
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as said:
+        patch.setattr(terminal, "PLAIN_LINE_SECONDS", math.inf)  # on a busy machine, too, only what has ended is said
         result = train_run(table, out, PROPAGATION, progress=records.append)
     return Trained(result, records, said.getvalue().splitlines(), time.monotonic() - began)
 
@@ -234,26 +228,11 @@ def test_other_data_are_refused(table: Path, run: Path) -> None:
         train_run(other, run, PROPAGATION)
 
 
-def command(*words: object) -> Sequence[str]:
-    return [sys.executable, "-c", PROGRAM, *map(str, words)]
-
-
-def kill_when(there: Callable[[], bool], words: Sequence[str]) -> None:
-    """Start a command, and kill it without warning as soon as something is there."""
-    with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
-        while not there():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-
-
-def continue_until_finished(words: Sequence[str], landmarks: Sequence[Callable[[], bool]]) -> None:
+def continue_until_finished(table: Path, out: Path, chosen: Settings, landmarks: Sequence[Callable[[], bool]]) -> None:
     """Kill the run at every landmark, and start it once more."""
     for landmark in landmarks:
-        assert not landmark()
-        kill_when(landmark, words)
-    subprocess.run(words, check=True, capture_output=True)
+        assert kill_when(landmark, table, out, chosen) == -signal.SIGKILL
+    train_run(table, out, chosen)
 
 
 def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(table: Path, run: Path, tmp_path: Path) -> None:
@@ -265,7 +244,7 @@ def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(table: Path, run: 
         lambda: latest.stat().st_size > 1_000_000,  # the network after a pass
         (out / "model.onnx").exists,
     ]
-    continue_until_finished(command(table, out, PROPAGATION.model_dump_json()), landmarks)
+    continue_until_finished(table, out, PROPAGATION, landmarks)
     for name in (*RESULTS, "state/theta0.safetensors"):
         assert (out / name).read_bytes() == (run / name).read_bytes(), name
     assert {path.name for path in (out / "state").iterdir()} == {path.name for path in (run / "state").iterdir()}
@@ -280,7 +259,7 @@ def test_a_run_by_consistency_has_one_training_a_round_and_may_be_killed(table: 
     assert record["threshold_reason"] == "foreground where that is more likely than not"
     assert [what for round_, what in what_took_time(whole) if round_ == 1 and what.startswith("pass")] == ["pass 1"]
     landmarks = [(out / "state" / "latest.safetensors").exists, (out / "model.onnx").exists]
-    continue_until_finished(command(table, out, chosen.model_dump_json()), landmarks)
+    continue_until_finished(table, out, chosen, landmarks)
     for name in ("rounds.jsonl", "model.onnx", "state/latest.safetensors"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 import yaml
-from server import call, serving
+from server import UV, call, serving
 from web import PNG, assert_refused, claiming_png, decoded
 
 from alserve.modelfile import default_model, read_metadata, write_metadata
@@ -20,8 +20,6 @@ from alserve.runtime.engine import Engine
 PACKAGE = [sys.executable, "-m", "alserve", "package"]
 NO_INDEX = {"UV_OFFLINE": "1", "UV_NO_CACHE": "1"}
 """Makes uv, which looks up the packages' versions for BentoML, find nothing."""
-
-UV = [sys.executable, "-m", "uv"]
 
 CONTAINERFILE = "import sys, bentoml; bentoml.container.get_containerfile(sys.argv[1], output_path=sys.argv[2])"
 

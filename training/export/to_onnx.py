@@ -1,26 +1,22 @@
 """Write a trained network as one ONNX file, and prove that the file computes what the network computed."""
 
-import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
-from onnxscript.optimizer import remove_unused_nodes
 from torch import Tensor, nn
-from torch.export import Dim
 
 from alserve.arrays import Float32, Image, Mask, UInt8
 from alserve.errors import ModelError
 from alserve.files import write_atomic
 from alserve.geometry import STRIDE, resize
-from alserve.modelfile import INPUT, MAX_IMAGES, OUTPUTS, SIDE, ModelSpec, Parity, Reference, write_metadata
+from alserve.modelfile import MAX_IMAGES, SIDE, ModelSpec, Parity, Reference, write_metadata
 from alserve.runtime.engine import Engine
+from training.export.graph import onnx_model
 from training.model.network import JointNet, cam_mask
 
 TOLERANCE = 1e-3
@@ -89,7 +85,7 @@ def export_model(
     was_training, device = net.training, next(net.parameters()).device
     served = Served(net.cpu().float(), mask_from_cams=mask_from_cams).eval()
     try:
-        model = _to_onnx(served, spec.short_side)
+        model = onnx_model(served, spec.short_side)
         spec = spec.model_copy(update={"parity": _check_parity(served, model, spec, images)})
 
         def predict(image: Image) -> tuple[Float32, Mask]:
@@ -155,57 +151,6 @@ def answer(served: Served, image: UInt8) -> Reference:
 def stamp(path: Path, spec: ModelSpec, source: Path | None = None) -> None:
     """Write a model file, or a copy of another one, with a new contract, once more is known of the model."""
     write_atomic(path, write_metadata((source or path).read_bytes(), spec))
-
-
-def _to_onnx(served: Served, short_side: int) -> onnx.ModelProto:
-    example = torch.zeros(2, short_side, short_side + STRIDE, 3, dtype=torch.uint8)
-    sizes = {0: Dim("batch"), 1: STRIDE * Dim("rows"), 2: STRIDE * Dim("columns")}
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                served,
-                (example,),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_shapes=(sizes,),
-            )
-    finally:
-        quiet.setLevel(level)
-    if program is None:
-        raise ModelError("torch did not export the network")
-    return _without_notes(_double_by_scale(program.model_proto))
-
-
-def _double_by_scale(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Set a scale for the decoder's doublings, not a computed size: ONNX Runtime keeps its layout through them."""
-    doublings = [node for node in model.graph.node if node.op_type == "Resize" and _mode(node) == b"nearest"]
-    for node in doublings:
-        del node.input[1:]
-        node.input.extend(["", "doubled"])
-    if doublings:
-        model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "doubled"))
-    remove_unused_nodes(model)
-    return model
-
-
-def _mode(node: onnx.NodeProto) -> bytes:
-    return next((attribute.s for attribute in node.attribute if attribute.name == "mode"), b"nearest")
-
-
-def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the exporter's notes: stack traces with this machine's paths, and lists that differ from run to run."""
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    return model
 
 
 def _check_parity(

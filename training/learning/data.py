@@ -178,7 +178,7 @@ class TrainingData:
         return Examples([(index, self.labels[index]) for index in sorted(indices)], make)
 
     def with_pseudo(self, pseudo: Mapping[int, Grey], indices: Iterable[int]) -> Examples:
-        """Return images by rising index, those of P with their pseudo-masks and the others with their class alone."""
+        """Return images of P with their pseudo-masks, by rising index."""
         return self._examples(indices, partial(self._with_pseudo, pseudo))
 
     def with_seeds(self, seeds: Mapping[int, Grey]) -> Examples:
@@ -196,9 +196,6 @@ class TrainingData:
         return Example(self.images[index], self.labels[index], mask)
 
     def _with_pseudo(self, pseudo: Mapping[int, Grey], index: int) -> Example:
-        image, label, settings = self.images[index], self.labels[index], self.settings
-        levels = pseudo.get(index)
-        if levels is None:
-            return Example(image, label)
-        mask = target(levels, settings.pseudo_targets)
-        return Example(image, label, mask, settings.pseudo_weight, pixel_weights(levels, settings.pseudo_pixels))
+        levels, settings = pseudo[index], self.settings
+        mask, weights = target(levels, settings.pseudo_targets), pixel_weights(levels, settings.pseudo_pixels)
+        return Example(self.images[index], self.labels[index], mask, settings.pseudo_weight, weights)

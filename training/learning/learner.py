@@ -217,15 +217,16 @@ class Learner:
         Without any mask, seeds are learned from in their place.
         """
         net = self.network(state.theta0)
-        pool = state.pool
         if self.settings.mask_from_cams:
             return net
+        data, pool = self.data, state.pool
+        if self.settings.learns_from_cams:
+            labelled = data.with_seeds(state.pseudo)
+        else:
+            labelled = data.with_masks(state.masks, pool.labelled)
         alone = state.passes == 0 and self.settings.passes_a_round > 1
-        pseudo = set() if alone or not self.settings.learns_from_pseudo else pool.pseudo
-        with_masks, with_seeds = self.data.with_masks, self.data.with_seeds
-        from_cams = self.settings.learns_from_cams
-        known = with_seeds(state.pseudo) if from_cams else with_masks(state.masks, pool.labelled)
-        lesson = Lesson(known, self.data.with_pseudo(state.pseudo, pseudo), self.data.with_classes(state.masks))
+        pseudo = pool.pseudo if self.settings.learns_from_pseudo and not alone else set[int]()
+        lesson = Lesson(labelled, data.with_pseudo(state.pseudo, pseudo), data.with_classes(state.masks))
         seed = derive_seed(self.settings.seed, 2, state.round, state.passes)
 
         def train() -> Weights:
