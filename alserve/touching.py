@@ -37,6 +37,8 @@ def part(mask: Mask, narrowest: float) -> Numbers:
     Returns:
         See `Numbers`; together the objects are the mask, and each is connected.
     """
+    if mask.all():  # there is no background to be at a distance from
+        return np.ones(mask.shape, np.int32)
     pixels = mask.astype(np.uint8)
     distance = np.asarray(cv2.distanceTransform(pixels, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
     distance = np.sqrt(np.rint(distance * distance))  # its last bit differs from call to call

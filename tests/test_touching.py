@@ -36,6 +36,12 @@ def test_parts_are_connected_and_together_the_mask(mask: Mask, narrowest: float)
     np.testing.assert_array_equal(part(mask, narrowest), numbers)
 
 
+def test_a_mask_without_background_is_one_object() -> None:
+    """OpenCV's distance to a background that is not there is another number from call to call."""
+    full = np.ones((33, 57), np.bool_)
+    assert all((part(full, 0.1) == 1).all() for _ in range(50))
+
+
 @given(MASKS | drawn_shapes(), st.floats(0.1, 12))
 def test_objects_of_parts_are_the_mask_in_reading_order(mask: Mask, narrowest: float) -> None:
     whole = np.zeros(mask.shape, np.int64)
