@@ -7,10 +7,9 @@ waits for masks that a person has to draw, 130 interrupted.
 import io
 import os
 import sys
-from typing import Annotated, Never
+from typing import Annotated, Any, Never
 
 import typer
-from pydantic import ValidationError
 
 from alserve import __version__
 from alserve.cli import cluster, masks, model, segment, serve, train
@@ -85,7 +84,7 @@ def _usage(error: typer.TyperException) -> str:
     """Say in one line what is wrong with what was typed, and where its help is."""
     option = getattr(error, "param", None)
     if isinstance(error, typer.BadParameter) and error.message and option is not None:
-        faults = error.__cause__.errors() if isinstance(error.__cause__, ValidationError) else []
+        faults: list[Any] = getattr(error.__cause__, "errors", list)()  # pydantic's, which is slow to import
         value = f" {faults[0]['input']}" if faults else ""
         fault = describe_fault(error.message).removeprefix(f"'{value.strip()}' ")
         text = f"{(option.opts or [option.name])[0]}{value}: {fault}"
