@@ -26,12 +26,6 @@ NAMED = "(it) => it.ariaLabel || it.labels?.[0]?.textContent || it.title || it.t
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with laid_out(tmp_path) as desk:
-        yield desk
-
-
-@pytest.fixture
 def page(browser: Browser, desk: Desk) -> Iterator[Page]:
     with opened(browser, desk.address) as page:
         ready(page, NAMES[0])

@@ -1,14 +1,11 @@
 """The server of the drawing page: whom it answers, and what it refuses."""
 
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import numpy as np
-import pytest
-from desk import HEIGHT, NAMES, WIDTH, Desk, api, laid_out, rectangle
+from desk import HEIGHT, NAMES, WIDTH, Desk, api, rectangle
 from pictures import picture
 from web import claiming_png, decoded
 
@@ -21,12 +18,6 @@ OTHERS = (
     ("Origin", "http://evil.example"),
     ("Origin", "null"),
 )
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with laid_out(tmp_path) as desk:
-        yield desk
 
 
 def test_only_who_has_the_address_is_answered(desk: Desk) -> None:

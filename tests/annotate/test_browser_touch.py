@@ -1,12 +1,11 @@
 """Fingers, pens and palms on the drawing page: real input of a real browser, and the masks that come of it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from chromium import needs_chromium, opened
-from desk import NAMES, Desk, at, brushed, laid_out, ready, rectangle, saved, set_size
+from desk import NAMES, Desk, at, brushed, ready, rectangle, saved, set_size
 from playwright.sync_api import Browser, CDPSession, Page, expect
 
 pytestmark = needs_chromium
@@ -15,12 +14,6 @@ SIZE = 3
 
 SLOW = 600
 """Milliseconds after which a second finger was not meant to come with the first."""
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with laid_out(tmp_path) as desk:
-        yield desk
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def open_dataset(run: RunResult, classes: Sequence[str]) -> Dataset | None:
         classes: Those that its model knows.
     """
     try:
-        dataset = load_dataset(run.config["source"], run.config.get("masks"))
+        dataset = load_dataset(run.config["source"], run.config["masks"])
     except AlserveError as error:
         say(f"no pictures in the report: {error}")
         return None
