@@ -21,12 +21,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that runs the t
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what they start would never see a Ctrl-C
 
 
-LONG = ("test_train_together.py", "test_train.py", "test_blocks.py", "test_packaging.py", "test_label_studio_server.py")
-"""Files that take longest: they come first, so that in the end no process waits for one of them."""
+LONG = ("compare", "test_train.py", "test_train_together.py", "test_run_in_a_store.py", "test_label_studio_server.py")
+"""Groups that take longest: they come first, so that in the end no process waits for one of them."""
+
+
+def group_of(item: pytest.Item) -> str:
+    """Return the tests that run in one process, after each other: a file, or a folder that makes one experiment."""
+    return "compare" if item.path.parent.name == "compare" else item.path.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: group_of(item) not in LONG)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
 @pytest.fixture(scope="session", autouse=True)

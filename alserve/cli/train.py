@@ -191,8 +191,8 @@ def train(
     """
     arguments = locals()
     need_training()
+    from alserve.measure.dataset import check_local  # noqa: PLC0415
     from training.settings import Settings, parse_assignments  # noqa: PLC0415
-    from training.train import train_run  # noqa: PLC0415
 
     assigned = parse_assignments(others or [])
 
@@ -200,6 +200,9 @@ def train(
         return f"--set {name}={value}" if name in assigned else f"--{name.replace('_', '-')} {value}"
 
     settings = Settings.of(preset, {**Settings.among(arguments), **assigned}, typed)
+    check_local(data)
+    from training.train import train_run  # noqa: PLC0415  loads torch, which takes seconds
+
     result = train_run(
         data,
         out,

@@ -164,13 +164,23 @@ def load_dataset(data: Location, masks: Location | None = None) -> Dataset:
     return Dataset(path_of(data) or data, tuple(numbers), samples, versions)
 
 
+def check_local(data: Location) -> None:
+    """Refuse a path at which there is nothing, before anything slow is done for it; a URL is not looked up.
+
+    Raises:
+        DataError: There is no such folder or file.
+    """
+    path = path_of(data)
+    if path is not None and not (path.is_dir() or path.is_file()):
+        raise DataError(f"{data}: no such folder or CSV file")
+
+
 def _find_rows(data: Location) -> tuple[Disk | Store, list[ListedImage], dict[str, Version]]:
     """Return the folder of a data set or its CSV, the images, and what the listing of a store told of them by URL."""
+    check_local(data)
     path = path_of(data)
     if path is not None and path.is_dir():
         return Disk(path), list(folder_rows(LocalTree(path))), {}
-    if path is not None and not path.is_file():
-        raise DataError(f"{data}: no such folder or CSV file")
     folder, name = open_file(data)
     if isinstance(folder, Disk) or _is_object(folder, name, data):
         return folder, list(read_rows(folder, name)), {}

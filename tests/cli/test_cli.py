@@ -149,6 +149,22 @@ def test_conflicting_packages_are_found_and_mended() -> None:
     )
 
 
+def test_a_path_where_nothing_is_needs_no_torch(tmp_path: Path) -> None:
+    program = """
+import sys
+from alserve.cli import main
+sys.argv = ["alserve", "train", "nowhere", "--out", "run"]
+try:
+    main()
+except SystemExit as exit:
+    print("EXIT", exit.code, "torch" in sys.modules)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "EXIT 2 False"
+    assert done.stderr == "alserve: nowhere: no such folder or CSV file\n"
+
+
 def test_a_folder_run_never_imports_torch_or_training(images: Path) -> None:
     program = """
 import sys

@@ -1,6 +1,7 @@
 """Experiments as a user runs them: several methods and seeds, killed, hindered, continued."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,19 @@ def test_a_run_that_fails_is_named_at_the_end(folder: Path, tmp_path: Path, cli:
     code, _, said = cli("experiment", path, "--out", tmp_path / "out", "--data", folder / "data" / "data.csv")
     assert code == 1
     assert f"alserve: plain-0 failed: {tmp_path / 'out' / 'plain-0'}: is not empty" in said.splitlines()[-1]
+
+
+def test_the_figures_of_a_finished_run_are_enough(outcome: Outcome, folder: Path, tmp_path: Path, cli: Cli) -> None:
+    for run in outcome.out.glob("*-[01]"):
+        (tmp_path / "out" / run.name).mkdir(parents=True)
+        for name in ("config.json", "rounds.jsonl", "timings.jsonl"):
+            shutil.copy(run / name, tmp_path / "out" / run.name)
+    shutil.copy(outcome.out / "plain-0" / "model.onnx", tmp_path / "out" / "plain-0")
+    code, _, said = cli("experiment", folder / "experiment.yaml", "--out", tmp_path / "out")
+    assert (code, said.splitlines()[0]) == (0, "alserve: 4 of 4 runs were finished before")
+    results = [(out / "results.md").read_text() for out in (tmp_path / "out", outcome.out)]
+    assert results[0] == results[1]
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_worker_ends_with_the_process_that_started_it() -> None:

@@ -189,6 +189,7 @@ def test_both_names_of_a_method() -> None:
         "cams only (published as wsl)",
         "masks only (published as random)",
         "label propagation",
+        "consistency",
         "all masks (published as full)",
     ]
     assert describe_method("wsl") == describe_method("cams-only")

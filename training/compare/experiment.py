@@ -23,7 +23,7 @@ from training.learning.algorithm import describe
 from training.model.trainer import Trainer
 from training.model.weights import fingerprint as weights_fingerprint
 from training.report import report_folders
-from training.run.folder import remove_images
+from training.run.folder import LATEST, remove_images
 from training.run.records import read_config, read_rounds
 from training.settings import PRESETS, Settings
 from training.train import check_budget
@@ -230,7 +230,10 @@ def _rounds_done(job: RunJob) -> int:
 
 
 def _is_finished(job: RunJob, fingerprint: str) -> bool:
-    """Tell whether all rounds of a run are done, with these settings and data, and its report is written."""
+    """Tell whether all rounds of a run are done, with these settings and data, and its report is written.
+
+    One of which nothing but its figures is there, brought from another machine, is finished as well.
+    """
     with suppress(RunError):
         config = read_config(job.out)
         weights = weights_fingerprint(job.settings.encoder_weights)
@@ -240,7 +243,7 @@ def _is_finished(job: RunJob, fingerprint: str) -> bool:
             weights,
         )
         done = len(read_rounds(job.out)) == len(job.settings.schedule)
-        return same and done and (job.out / "report.html").is_file()
+        return same and done and ((job.out / "report.html").is_file() or not (job.out / LATEST).exists())
     return False
 
 

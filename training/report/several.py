@@ -30,7 +30,7 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
     """Write `report.html`, `results.md` and `figures/` of runs on the same data.
 
     Args:
-        runs: At least one with a finished round.
+        runs: At least one with a finished round. Of others the figures alone may be there, without a model.
         out: Folder for all of it.
         title: Heading.
         between: Range of masks over which areas are compared. Default: as far as all finished runs go.
@@ -43,7 +43,7 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
     notes += [
         f"{run.folder} is not finished: round {len(run.rounds) + 1} comes next." for run in runs if not run.finished
     ]
-    spec = load(begun[0].model, device="cpu").spec
+    spec = load(next(filter(_has_model, begun), begun[0]).model, device="cpu").spec
     comparison = Comparison(groups, published_for(spec), between)
     figures = _figures(comparison)
     for name, draw in figures.items():
@@ -69,6 +69,10 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
     )
     write_filled_report(out / "results.md", "comparison.md.jinja", **values)
     return page
+
+
+def _has_model(run: RunResult) -> bool:
+    return run.model.is_file()
 
 
 def _failures(comparison: Comparison) -> Iterator[str]:
@@ -129,8 +133,8 @@ def _up_to(curve: Curve, published: Points) -> Points:
 
 
 def _galleries(groups: Sequence[Group], spec: ModelSpec) -> Iterator[tuple[Group, RunResult, list[AskedRound]]]:
-    """Show what the first run of every group asked for, where its data set is still where it was."""
-    asking = [(group, run) for group in groups if not group.is_bound for run in group.runs[:1]]
+    """Show what the first run of every group with a model asked for, where its data set is still where it was."""
+    asking = [(group, run) for group in groups if not group.is_bound for run in [*filter(_has_model, group.runs)][:1]]
     dataset = open_dataset(asking[0][1], spec.classes) if asking else None
     if dataset is None:
         return

@@ -12,7 +12,7 @@ from training.settings import PUBLISHED_AS, our_name
 Round = Mapping[str, Any]
 """A line of `rounds.jsonl`: round, masks_used, pseudo_labels, threshold, asked, and measures from 0 to 1."""
 
-ORDER = ("cams-only", "masks-only", "label-propagation", "all-masks")
+ORDER = ("cams-only", "masks-only", "label-propagation", "consistency", "all-masks")
 """Methods as they stand in tables and figures."""
 
 BOUNDS = ("cams-only", "all-masks")
