@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import bentoml
@@ -24,7 +25,7 @@ from alserve.service.loading import load_engine
 from alserve.service.logs import configure_logging
 from alserve.service.metrics import MODEL
 from alserve.service.middleware import AccessMiddleware
-from alserve.service.model_copy import check_pinned, pin_model, pinned_model
+from alserve.service.model_copy import load_pinned, pin_model
 from alserve.service.openapi import DESCRIPTION_ROUTES
 from alserve.service.page import PAGE_ROUTES
 from alserve.service.pipeline import Pipeline
@@ -59,8 +60,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 def _load(settings: ServiceSettings) -> Pipeline:
     """Load and try the model, on the CPU once with all cores and once with one."""
     check = settings.self_check
-    engine = load_engine(pinned_model(), device=settings.device, threads=settings.cores, self_check=check)
-    check_pinned(engine)
+    engine = load_pinned(partial(load_engine, device=settings.device, threads=settings.cores, self_check=check))
     if engine.unchecked:
         _log.warning("%s", engine.unchecked)
     if (settings.batch or engine.batch_size) > 1 or settings.cores == 1:

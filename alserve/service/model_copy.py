@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,9 @@ _HASH = "ALSERVE_PINNED_SHA256"
 _COPY = "ALSERVE_PINNED_MODEL"
 """The same for a private copy of it."""
 
+_NAME = "ALSERVE_PINNED_NAME"
+"""The same for what the file is called: the copy's path would tell nobody anything."""
+
 _kept: list[TemporaryDirectory[str]] = []  # goes when the process ends
 
 
@@ -29,7 +33,8 @@ def pin_model(folder: Path) -> None:
         folder: Where the worker processes will run.
     """
     os.environ[_HASH] = ""
-    os.environ.pop(_COPY, None)
+    for name in (_COPY, _NAME):
+        os.environ.pop(name, None)
     try:
         with chdir(folder):
             model = default_model()
@@ -43,24 +48,34 @@ def pin_model(folder: Path) -> None:
         copy.write_bytes(data)
     except OSError:
         return
-    os.environ[_COPY] = str(copy)
+    os.environ[_COPY], os.environ[_NAME] = str(copy), str(model)
 
 
-def pinned_model() -> Location:
-    """Find the model file; `default_model`, where none was pinned.
+def load_pinned(load: Callable[[Location], Engine]) -> Engine:
+    """Load the model that the service started with; what is wrong with it is said of the file, not of the copy.
+
+    Args:
+        load: Loads a model file.
 
     Raises:
-        ModelError: There is none.
+        ModelError: There is none, it is another by now, or it does not work.
     """
+    model = _pinned_model()
+    try:
+        engine = load(model)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(model), os.environ.get(_NAME, str(model)))) from None
+    _check_pinned(engine)
+    return engine
+
+
+def _pinned_model() -> Location:
+    """Find the model file; `default_model`, where none was pinned."""
     copy = Path(os.environ.get(_COPY, ""))
     return copy if copy.is_file() else default_model()
 
 
-def check_pinned(engine: Engine) -> None:
-    """Check that a model is the one that the service started with.
-
-    Raises:
-        ModelError: It is another.
-    """
+def _check_pinned(engine: Engine) -> None:
+    """Refuse a model that is not the one that the service started with."""
     if engine.sha256 != os.environ.get(_HASH, engine.sha256):
         raise ModelError(f"{engine.path}: not the model that the service started with; restart the service to serve it")

@@ -1,6 +1,7 @@
 """The model that worker processes load: a copy of the one at the start, else the file, as long as it is the same."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from alserve.errors import ModelError
 from alserve.modelfile import default_model, read_metadata, write_metadata
 from alserve.runtime.engine import Engine
-from alserve.service.model_copy import check_pinned, pin_model, pinned_model
+from alserve.service.model_copy import load_pinned, pin_model
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ALSERVE_MODEL", str(path))
     monkeypatch.setenv("ALSERVE_PINNED_SHA256", "")  # what the test sets is undone after it
     monkeypatch.setenv("ALSERVE_PINNED_MODEL", "")
+    monkeypatch.setenv("ALSERVE_PINNED_NAME", "")
     return path
 
 
@@ -27,17 +29,15 @@ def change(path: Path) -> None:
     path.write_bytes(write_metadata(data, read_metadata(data, "own").spec.model_copy(update={"threshold": 0.125})))
 
 
-def load_pinned() -> Engine:
-    engine = Engine(pinned_model(), device="cpu", threads=1)
-    check_pinned(engine)
-    return engine
+def loaded() -> Engine:
+    return load_pinned(partial(Engine, device="cpu", threads=1))
 
 
 def test_the_copy_is_loaded_and_keeps_the_name(model: Path) -> None:
     pin_model(Path.cwd())
     change(model)
 
-    engine = load_pinned()
+    engine = loaded()
 
     assert engine.path.name == model.name
     assert engine.spec.threshold != 0.125
@@ -49,10 +49,10 @@ def test_without_the_copy_the_file_is_loaded_as_long_as_it_is_the_same(
     monkeypatch.setattr(tempfile, "tempdir", str(model / "no folder"))
     pin_model(Path.cwd())
 
-    assert load_pinned().path == model
+    assert loaded().path == model
     change(model)
     with pytest.raises(ModelError, match="not the model that the service started with; restart"):
-        load_pinned()
+        loaded()
 
 
 def test_a_model_that_was_not_there_is_not_picked_up_later(model: Path) -> None:
@@ -62,4 +62,13 @@ def test_a_model_that_was_not_there_is_not_picked_up_later(model: Path) -> None:
     model.write_bytes(data)
 
     with pytest.raises(ModelError, match="restart"):
-        load_pinned()
+        loaded()
+
+
+def test_what_is_wrong_is_said_of_the_file_and_not_of_the_copy(model: Path) -> None:
+    model.write_bytes(model.read_bytes()[:1000])
+    pin_model(Path.cwd())
+
+    with pytest.raises(ModelError) as caught:
+        loaded()
+    assert str(caught.value) == f"{model}: not an ONNX model, or cut short; copy or export it again"
