@@ -31,6 +31,14 @@ HALF = 128
 """Grey level of a mask from which on a pixel is of an object."""
 
 
+class Layers(tv_tensors.Image):  # type: ignore[misc]  # of a library without types
+    """Mask and weights of pixels, which are resized as their image is.
+
+    torchvision resizes its own masks to the nearest pixel, counted from the corners and not from the centres: half a
+    pixel beside the image, which of a small object's outline is much.
+    """
+
+
 class ObjectCrop(v2.RandomResizedCrop):  # type: ignore[misc]  # of a library without types
     """A random crop of image and mask; in a share of the cases it is moved so that it holds a part of an object.
 
@@ -49,7 +57,7 @@ class ObjectCrop(v2.RandomResizedCrop):  # type: ignore[misc]  # of a library wi
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Return top, left, height and width of the field of view."""
         window: dict[str, Any] = super().make_params(flat_inputs)
-        layers = [part for part in flat_inputs if isinstance(part, tv_tensors.Mask)]
+        layers = [part for part in flat_inputs if isinstance(part, Layers)]
         if layers and self.around_object and torch.rand(()) < self.around_object:
             objects = (layers[0][0] >= HALF).numpy()
             if objects.any():
@@ -183,7 +191,7 @@ class Crops(TorchDataset[dict[str, Tensor]]):
         group, place = self.places[index]
         example = group[place]
         image = tv_tensors.Image(torch.from_numpy(example.image).permute(2, 0, 1))
-        layers = tv_tensors.Mask(torch.from_numpy(example.layers()))
+        layers = Layers(torch.from_numpy(example.layers()))
         cut = self._cut((layers.shape[1], layers.shape[2]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, index))
