@@ -44,10 +44,11 @@ format: .venv/dev  ## format, and fix what can be fixed
 clean:  ## remove the environment and everything that was made
 	rm -rf .venv runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
+# uv is quicker, but knows no package index that only pip is set to.
 .venv/train: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
 	$(PIP) uv
-	$(UV) -e '.[train]' || $(PIP) -e '.[train]'  # uv is quicker, but knows no package index that only pip is set to
+	$(UV) -e '.[train]' || $(PIP) -e '.[train]'
 	touch $@
 
 .venv/dev: .venv/train
