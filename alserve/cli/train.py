@@ -288,7 +288,11 @@ def experiment(
     Example: alserve experiment benchmarks/glas.yaml --data glas/data.csv --out runs/glas --jobs 2
     """
     need_training()
-    from training.compare.experiment import run_experiment  # noqa: PLC0415
+    if data is not None:
+        from alserve.measure.dataset import check_local  # noqa: PLC0415
+
+        check_local(data)
+    from training.compare.experiment import run_experiment  # noqa: PLC0415  loads torch, which takes seconds
 
     failures = run_experiment(
         config, out, data=data, masks=masks, jobs=jobs, device=device, engine=engine, address=address

@@ -167,6 +167,9 @@ def load_dataset(data: Location, masks: Location | None = None) -> Dataset:
 def check_local(data: Location) -> None:
     """Refuse a path at which there is nothing, before anything slow is done for it; a URL is not looked up.
 
+    Args:
+        data: See `load_dataset`.
+
     Raises:
         DataError: There is no such folder or file.
     """

@@ -33,8 +33,8 @@ def pin_model(folder: Path) -> None:
         folder: Where the worker processes will run.
     """
     os.environ[_HASH] = ""
-    for name in (_COPY, _NAME):
-        os.environ.pop(name, None)
+    for variable in (_COPY, _NAME):
+        os.environ.pop(variable, None)
     try:
         with chdir(folder):
             model = default_model()

@@ -149,32 +149,32 @@ def test_conflicting_packages_are_found_and_mended() -> None:
     )
 
 
-def test_a_path_where_nothing_is_needs_no_torch(tmp_path: Path) -> None:
-    program = """
+LOADED = """
 import sys
 from alserve.cli import main
-sys.argv = ["alserve", "train", "nowhere", "--out", "run"]
-try:
-    main()
-except SystemExit as exit:
-    print("EXIT", exit.code, "torch" in sys.modules)
-"""
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "EXIT 2 False"
-    assert done.stderr == "alserve: nowhere: no such folder or CSV file\n"
-
-
-def test_a_folder_run_never_imports_torch_or_training(images: Path) -> None:
-    program = """
-import sys
-from alserve.cli import main
-sys.argv = ["alserve", "segment", "images", "--out", "out"]
+sys.argv = ["alserve", *sys.argv[1:]]
 try:
     main()
 except SystemExit as exit:
     print("EXIT", exit.code, [name for name in ("torch", "training") if name in sys.modules])
 """
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=images.parent, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "EXIT 0 []"
+"""Runs a command, and says what it has loaded."""
+
+
+def run_and_tell(cwd: Path, *words: str) -> tuple[str, str]:
+    """Return a command's exit code with what it has loaded of torch and training, and what it says of errors."""
+    done = subprocess.run([sys.executable, "-c", LOADED, *words], cwd=cwd, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1], done.stderr
+
+
+@pytest.mark.parametrize("words", [("train", "nowhere"), ("experiment", "compare.yaml", "--data", "nowhere")])
+def test_a_path_where_nothing_is_needs_no_torch(tmp_path: Path, words: tuple[str, ...]) -> None:
+    told, said = run_and_tell(tmp_path, *words, "--out", "run")
+    assert told.startswith("EXIT 2 [")
+    assert "torch" not in told
+    assert said == "alserve: nowhere: no such folder or CSV file\n"
+
+
+def test_a_folder_run_never_imports_torch_or_training(images: Path) -> None:
+    told, _ = run_and_tell(images.parent, "segment", "images", "--out", "out")
+    assert told == "EXIT 0 []"

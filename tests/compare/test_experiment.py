@@ -57,6 +57,7 @@ def test_the_figures_of_a_finished_run_are_enough(outcome: Outcome, folder: Path
         (tmp_path / "out" / run.name).mkdir(parents=True)
         for name in ("config.json", "rounds.jsonl", "timings.jsonl"):
             shutil.copy(run / name, tmp_path / "out" / run.name)
+    assert_refused(cli("report", tmp_path / "out"), "plain-0: no model.onnx", "the report needs one")
     shutil.copy(outcome.out / "plain-0" / "model.onnx", tmp_path / "out" / "plain-0")
     code, _, said = cli("experiment", folder / "experiment.yaml", "--out", tmp_path / "out")
     assert (code, said.splitlines()[0]) == (0, "alserve: 4 of 4 runs were finished before")

@@ -32,7 +32,7 @@ HALF = 128
 
 
 class Layers(tv_tensors.Image):  # type: ignore[misc]  # of a library without types
-    """Mask and weights of pixels, which are resized as their image is.
+    """Mask and weights of pixels, uint8 [2, height, width] in 255ths, which are resized as their image is.
 
     torchvision resizes its own masks to the nearest pixel, counted from the corners and not from the centres: half a
     pixel beside the image, which of a small object's outline is much.

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from alserve.errors import RunError
 from alserve.files import write_atomic
 from alserve.modelfile import ModelSpec
 from alserve.predictor import load
@@ -37,13 +38,20 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
 
     Returns:
         The page.
+
+    Raises:
+        RunError: No run has a model.
     """
     begun = [run for run in runs if run.rounds]
     groups, notes = group_runs(begun)
     notes += [
         f"{run.folder} is not finished: round {len(run.rounds) + 1} comes next." for run in runs if not run.finished
     ]
-    spec = load(next(filter(_has_model, begun), begun[0]).model, device="cpu").spec
+    if (first := next(filter(_has_model, begun), None)) is None:
+        raise RunError(
+            f"{begun[0].folder}: no model.onnx, nor in another run; the report needs one, of any of the runs"
+        )
+    spec = load(first.model, device="cpu").spec
     comparison = Comparison(groups, published_for(spec), between)
     figures = _figures(comparison)
     for name, draw in figures.items():
@@ -134,7 +142,8 @@ def _up_to(curve: Curve, published: Points) -> Points:
 
 def _galleries(groups: Sequence[Group], spec: ModelSpec) -> Iterator[tuple[Group, RunResult, list[AskedRound]]]:
     """Show what the first run of every group with a model asked for, where its data set is still where it was."""
-    asking = [(group, run) for group in groups if not group.is_bound for run in [*filter(_has_model, group.runs)][:1]]
+    firsts = [(group, next(filter(_has_model, group.runs), None)) for group in groups if not group.is_bound]
+    asking = [(group, run) for group, run in firsts if run]
     dataset = open_dataset(asking[0][1], spec.classes) if asking else None
     if dataset is None:
         return
