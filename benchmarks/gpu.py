@@ -1,9 +1,10 @@
-"""Measure a GPU against the CPU beside it: the network, a folder, a training; writes benchmarks/results/gpu.md.
+"""Measure a GPU against the CPU beside it: the network, new shapes, a folder, a training.
 
     python benchmarks/gpu.py
 
-The model is the one that comes with the package, at a working short side of 256 pixels, the images are drawn, of GlaS's
-size. Every pair is measured in turn, and the table gives medians.
+Writes benchmarks/results/gpu.md after each part, so that one that is stopped leaves what it has. The model is the one
+that comes with the package, at a working short side of 256 pixels, the images are drawn, of GlaS's size. Every pair is
+measured in turn, and the tables give medians.
 """
 
 import re
@@ -34,6 +35,8 @@ from training.settings import Settings
 SHORT_SIDE = 256
 CPU, GPU = "cpu", "cuda"
 BATCHES = (1, 4, 16, 64)
+WIDTHS = range(SHORT_SIDE, SHORT_SIDE + 6 * 32, 32)
+"""Of the images of several shapes."""
 DRAWN = 50
 """Different images of the folder; the others are copies."""
 
@@ -49,25 +52,39 @@ def main() -> None:
     arguments = parser.parse_args()
     images, steps, rounds = arguments.images, arguments.steps, arguments.rounds
     height, width = working_shape(*GLAS_SHAPE, SHORT_SIDE)
+    command = f"`python benchmarks/gpu.py --images {images} --steps {steps} --rounds {rounds}`"
+    machines = f"{torch.cuda.get_device_name()} beside {machine()}; torch {torch.__version__}"
+    parts = [f"{command}: {machines}. Medians, in turn."]
+
+    def add(what: str, titles: Row, rows: list[Row]) -> None:
+        parts.extend((what, table(titles, rows)))
+        write_report(RESULTS / "gpu.md", "On a GPU", *parts)
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = folder / "model.onnx"
         packaged = default_model()
         spec = read_metadata(packaged.read_bytes(), str(packaged)).spec
         stamp(model, spec.model_copy(update={"short_side": SHORT_SIDE}), packaged)
-        networks = network_rows(model, (height, width), rounds)
-        folders = folder_rows(model, folder, images, rounds)
-    write_report(
-        RESULTS / "gpu.md",
-        "On a GPU",
-        f"`python benchmarks/gpu.py --images {images} --steps {steps} --rounds {rounds}`: "
-        f"{torch.cuda.get_device_name()} beside {machine()}; torch {torch.__version__}. Medians, in turn.",
-        f"The network of the packaged model alone, images of {height} x {width} in memory:",
-        table(("images a call", "CPU, images/s", "GPU, images/s", "ratio", "GPU, ms a call"), networks),
-        f"`alserve segment`, {images} drawn JPEGs of 522 x 775, mask and CAM written at full size:",
-        table(("", "images/s once started", "whole command, s"), folders),
+        add(
+            f"The network of the packaged model alone, images of {height} x {width} in memory:",
+            ("images a call", "CPU, images/s", "GPU, images/s", "ratio", "GPU, ms a call"),
+            network_rows(model, (height, width), rounds),
+        )
+        add(
+            f"Images of {len(WIDTHS)} shapes by turns on the GPU, one a call, means:",
+            ("", "each for the first time, ms", "again, ms"),
+            shape_rows(model),
+        )
+        add(
+            f"`alserve segment`, {images} drawn JPEGs of 522 x 775, mask and CAM written at full size:",
+            ("", "images/s once started", "whole command, s"),
+            folder_rows(model, folder, images, rounds),
+        )
+    add(
         "Training by the defaults, without the start:",
-        table(("", "CPU, steps/s", "GPU, steps/s", "ratio"), training_rows(steps, rounds)),
+        ("", "CPU, steps/s", "GPU, steps/s", "ratio"),
+        training_rows(steps, rounds),
     )
 
 
@@ -98,6 +115,22 @@ def network_rows(model: Path, shape: tuple[int, int], rounds: int) -> list[Row]:
         images = np.random.default_rng(0).integers(0, 256, (batch, *shape, 3), np.uint8)
         cpu, gpu = medians(rounds, partial(seconds, images))
         rows.append((*rates(str(batch), batch / cpu, batch / gpu), f"{1000 * gpu:.1f}"))
+    return rows
+
+
+def shape_rows(model: Path) -> list[Row]:
+    """Return the rows of images of several shapes: the model file's network, and the one that is trained."""
+    images = [np.random.default_rng(0).integers(0, 256, (SHORT_SIDE, width, 3), np.uint8) for width in WIDTHS]
+    engine, trainer = Engine(model, device=GPU), Trainer(Settings(), GPU)
+    net = trainer.new_network(2, seed=0)
+    ways: dict[str, Callable[[], object]] = {
+        "model file": lambda: [engine.run(image[None]) for image in images],
+        "in training, to predict": lambda: list(trainer.predict(net, images)),
+    }
+    rows = []
+    for name, way in ways.items():
+        first, again = (f"{1000 * timed(way) / len(images):.1f}" for _ in range(2))
+        rows.append((name, first, again))
     return rows
 
 

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from threading import Timer
@@ -20,13 +21,20 @@ PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
+SHAPES = 16
+"""Shapes of a batch that a GPU is kept ready for: 1 to 3 s each the first time, on an H100."""
+
 
 class OnnxRuntime:
     """A model in ONNX Runtime, see `alserve.runtime.libraries.Runtime`.
 
+    With CUDA a session plans its convolutions anew whenever a batch has another shape than the one before. So each
+    shape has a session of its own.
+
     Args:
         model: What to open.
         provider: `CPU` or `CUDA`.
+        shapes: Sessions that are kept, each for one shape of a batch; with 1 all shapes have the same.
 
     Raises:
         ModelError: It is no model.
@@ -35,7 +43,7 @@ class OnnxRuntime:
 
     precision = "as exported"
 
-    def __init__(self, model: Model, provider: str) -> None:
+    def __init__(self, model: Model, provider: str, shapes: int = 1) -> None:
         import onnxruntime as ort  # noqa: PLC0415  see `alserve.runtime.libraries`
 
         self.version = f"onnxruntime {ort.__version__}"
@@ -48,30 +56,42 @@ class OnnxRuntime:
             _preload_cuda()
             cuda = {"device_id": str(model.number), "cudnn_conv_algo_search": "HEURISTIC"}
             providers.insert(0, (CUDA, cuda))
-        try:
+
+        def open_session() -> Any:  # noqa: ANN401  ONNX Runtime has no types
             with _without_warnings() if provider == CUDA else nullcontext():
-                self._session = ort.InferenceSession(model.data, options, providers=providers)
+                return ort.InferenceSession(model.data, options, providers=providers)
+
+        try:
+            session = open_session()
         except Exception as error:  # noqa: BLE001  ONNX Runtime raises a dozen unrelated types
             reason = first_line(error)
             if provider == CUDA and "CUDA" in str(error):
                 raise DeviceError(f"CUDA cannot be used: {reason}") from None
             raise ModelError(f"{model.path}: not an ONNX model that can be run ({reason})") from None
-        if self._session.get_providers()[0] != provider:
+        if session.get_providers()[0] != provider:
             raise DeviceError("CUDA cannot be used: ONNX Runtime fell back to the CPU; run 'alserve doctor' to see why")
         self._run_options = ort.RunOptions
-        self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
-        self.outputs = tuple(tensor.name for tensor in self._session.get_outputs())
+        self.inputs = tuple(tensor.name for tensor in session.get_inputs())
+        self.outputs = tuple(tensor.name for tensor in session.get_outputs())
+        self._by_shape, first = shapes > 1, iter([session])
+        self._sessions = lru_cache(shapes)(lambda _shape: next(first, None) or open_session())
+        if not self._by_shape:
+            self._sessions(None)  # two threads that come first together would open two
 
     def run(self, images: UInt8, deadline: float | None = None) -> Sequence[Float32]:
         """See `alserve.runtime.libraries.Runtime.run`."""
         options = self._run_options()
         timer = None if deadline is None else _stop_later(options, deadline)
         try:
-            arrays: Sequence[Float32] = self._session.run(None, {self.inputs[0]: images}, options)
-        except Exception:
+            session = self._sessions(images.shape if self._by_shape else None)
+            arrays: Sequence[Float32] = session.run(None, {self.inputs[0]: images}, options)
+        except Exception as error:
             if options.terminate:
                 raise too_late() from None
-            raise
+            if not _lacks_memory(error) or self._sessions.cache_info().currsize <= 1:
+                raise
+            self._sessions.cache_clear()  # those of other shapes hold memory
+            return self.run(images, deadline)
         finally:
             if timer:
                 timer.cancel()
@@ -97,6 +117,10 @@ def _stop_later(options: Any, deadline: float) -> Timer:  # noqa: ANN401  ONNX R
     timer.daemon = True
     timer.start()
     return timer
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return any(words in str(error) for words in ("Failed to allocate memory", "out of memory"))
 
 
 def why_no_cuda() -> str | None:
@@ -151,7 +175,7 @@ RUNTIMES.add("cpu")(
 RUNTIMES.add("cuda")(
     Backend(
         "an NVIDIA GPU, with ONNX Runtime",
-        lambda model: OnnxRuntime(model, CUDA),
+        lambda model: OnnxRuntime(model, CUDA, SHAPES),
         obstacle=why_no_cuda,
         packages=PACKAGES,
         numbered=True,
