@@ -119,6 +119,8 @@ def _run(
             masks=masks,
             oracle=oracle,
             fingerprint=fingerprint,
+            classes=dataset.classes,
+            train_images=len(dataset.split("train")),
             overwrite=overwrite,
             shared=cache,
             started=started,

@@ -1,5 +1,6 @@
 """Experiments as a user runs them: several methods and seeds, killed, hindered, continued."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -57,13 +58,27 @@ def test_the_figures_of_a_finished_run_are_enough(outcome: Outcome, folder: Path
         (tmp_path / "out" / run.name).mkdir(parents=True)
         for name in ("config.json", "rounds.jsonl", "timings.jsonl"):
             shutil.copy(run / name, tmp_path / "out" / run.name)
-    assert_refused(cli("report", tmp_path / "out"), "plain-0: no model.onnx", "the report needs one")
-    shutil.copy(outcome.out / "plain-0" / "model.onnx", tmp_path / "out" / "plain-0")
     code, _, said = cli("experiment", folder / "experiment.yaml", "--out", tmp_path / "out")
     assert (code, said.splitlines()[0]) == (0, "alserve: 4 of 4 runs were finished before")
     results = [(out / "results.md").read_text() for out in (tmp_path / "out", outcome.out)]
     assert results[0] == results[1]
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_of_an_earlier_version_one_model_is_needed_beside_the_figures(
+    outcome: Outcome, tmp_path: Path, cli: Cli
+) -> None:
+    """Its runs do not say what their classes are."""
+    for run in outcome.out.glob("*-[01]"):
+        (tmp_path / "out" / run.name).mkdir(parents=True)
+        config = json.loads((run / "config.json").read_text())
+        del config["classes"], config["train_images"]
+        (tmp_path / "out" / run.name / "config.json").write_text(json.dumps(config))
+        shutil.copy(run / "rounds.jsonl", tmp_path / "out" / run.name)
+    assert_refused(cli("report", tmp_path / "out"), "config.json names no classes", "the report needs one")
+    shutil.copy(outcome.out / "plain-0" / "model.onnx", tmp_path / "out" / "plain-0")
+    assert cli("report", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out" / "results.md").read_text() == (outcome.out / "results.md").read_text()
 
 
 def test_a_worker_ends_with_the_process_that_started_it() -> None:

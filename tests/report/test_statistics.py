@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel, wilcoxon
-from specs import spec_of
 
 from training.report.published import published, published_for
 from training.report.statistics import area_under, compare_paired, masks_to_reach, spread_of
@@ -93,7 +92,7 @@ def test_the_published_bounds_and_budgets() -> None:
     ],
 )
 def test_the_published_data_are_known_again(classes: tuple[str, ...], images: int, name: str | None) -> None:
-    found = published_for(spec_of(classes, train_images=images))
+    found = published_for(classes, images)
     assert (found and found.name) == name
 
 

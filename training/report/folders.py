@@ -27,7 +27,7 @@ def report_folders(folders: Sequence[Path], out: Path | None = None, *, between:
 
     Raises:
         OptionError: `between` is no range.
-        RunError: A folder holds no run, no round is finished yet, none of several runs has a model, they learned from
+        RunError: A folder holds no run, no round is finished yet, several runs of 0.2 have no model, they learned from
             different data, or `out` is wanting.
     """
     if out is None and len(folders) > 1:

@@ -1,13 +1,12 @@
 """The published results (arXiv:2010.04889): test Dice of every method, seed and round on two data sets."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from statistics import mean
 
 from pydantic import BaseModel, ConfigDict
-
-from alserve.modelfile import ModelSpec
 
 Points = list[tuple[int, float]]
 """A curve: (masks used, test Dice 0 to 1)."""
@@ -42,10 +41,10 @@ def published() -> tuple[Published, ...]:
     return tuple(Published.model_validate(values) for values in content["sets"])
 
 
-def published_for(spec: ModelSpec) -> Published | None:
-    """Find what was published on the data that a model learned from, told by its classes and training images."""
+def published_for(classes: Sequence[str], train_images: int) -> Published | None:
+    """Find what was published on data with these classes and so many training images."""
     for found in published():
-        classes = spec.classes if isinstance(found.classes, tuple) else len(spec.classes)
-        if (classes, spec.provenance.train_images) == (found.classes, found.train_images):
+        known = tuple(classes) if isinstance(found.classes, tuple) else len(classes)
+        if (known, train_images) == (found.classes, found.train_images):
             return found
     return None

@@ -8,7 +8,6 @@ from typing import Any
 
 from alserve.errors import RunError
 from alserve.files import write_atomic
-from alserve.modelfile import ModelSpec
 from alserve.predictor import load
 from training.report.cases import AskedRound, asked_rounds, open_dataset
 from training.report.comparison import SHARES, Comparison
@@ -40,27 +39,23 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
         The page.
 
     Raises:
-        RunError: No run has a model.
+        RunError: The runs are of an earlier version, which noted no classes, and none has a model.
     """
     begun = [run for run in runs if run.rounds]
     groups, notes = group_runs(begun)
     notes += [
         f"{run.folder} is not finished: round {len(run.rounds) + 1} comes next." for run in runs if not run.finished
     ]
-    if (first := next(filter(_has_model, begun), None)) is None:
-        raise RunError(
-            f"{begun[0].folder}: no model.onnx, nor in another run; the report needs one, of any of the runs"
-        )
-    spec = load(first.model, device="cpu").spec
-    comparison = Comparison(groups, published_for(spec), between)
+    classes, train_images = _learned_from(begun)
+    comparison = Comparison(groups, published_for(classes, train_images), between)
     figures = _figures(comparison)
     for name, draw in figures.items():
         for kind in ("svg", "png"):
             write_atomic(out / "figures" / f"{name}.{kind}", draw(kind=kind))
     values: dict[str, Any] = {
         "title": title,
-        "classes": spec.classes,
-        "train_images": spec.provenance.train_images,
+        "classes": classes,
+        "train_images": train_images,
         "comparison": comparison,
         "shares": SHARES,
         "failures": list(_failures(comparison)),
@@ -73,10 +68,24 @@ def report_several(runs: Sequence[RunResult], out: Path, *, title: str, between:
         "comparison.html.jinja",
         **values,
         figures={name: [draw(dark=dark) for dark in (False, True)] for name, draw in figures.items()},
-        galleries=list(_galleries(groups, spec)),
+        galleries=list(_galleries(groups, classes)),
     )
     write_filled_report(out / "results.md", "comparison.md.jinja", **values)
     return page
+
+
+def _learned_from(runs: Sequence[RunResult]) -> tuple[tuple[str, ...], int]:
+    """Return the classes of the runs' data, and the number of training images."""
+    for run in runs:
+        if run.config["classes"]:
+            return tuple(run.config["classes"]), run.config["train_images"]
+    if (first := next(filter(_has_model, runs), None)) is None:
+        raise RunError(
+            f"{runs[0].folder}: config.json names no classes, as of an earlier version, and no run has its model.onnx; "
+            "the report needs one"
+        )
+    spec = load(first.model, device="cpu").spec
+    return spec.classes, spec.provenance.train_images
 
 
 def _has_model(run: RunResult) -> bool:
@@ -140,11 +149,11 @@ def _up_to(curve: Curve, published: Points) -> Points:
     return [point for point in published if point[0] <= curve.points[-1][0]]
 
 
-def _galleries(groups: Sequence[Group], spec: ModelSpec) -> Iterator[tuple[Group, RunResult, list[AskedRound]]]:
+def _galleries(groups: Sequence[Group], classes: Sequence[str]) -> Iterator[tuple[Group, RunResult, list[AskedRound]]]:
     """Show what the first run of every group with a model asked for, where its data set is still where it was."""
     firsts = [(group, next(filter(_has_model, group.runs), None)) for group in groups if not group.is_bound]
     asking = [(group, run) for group, run in firsts if run]
-    dataset = open_dataset(asking[0][1], spec.classes) if asking else None
+    dataset = open_dataset(asking[0][1], classes) if asking else None
     if dataset is None:
         return
     for group, run in asking:

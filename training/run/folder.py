@@ -56,6 +56,8 @@ class Run:
         masks: Its folder of masks.
         oracle: Where masks come from, see `training.annotate.oracles.open_oracle`.
         fingerprint: The data set's fingerprint.
+        classes: Its classes, noted for reports.
+        train_images: Number of its training images, likewise.
         overwrite: Remove what an earlier run left there.
         shared: Folder for what several runs have in common, computed once. Default: nothing is shared.
         started: Since when time counts, by `time.monotonic`. Default: now.
@@ -76,6 +78,8 @@ class Run:
         masks: Location | None = None,
         oracle: str = "data",
         fingerprint: str,
+        classes: Sequence[str] = (),
+        train_images: int = 0,
         overwrite: bool = False,
         shared: Path | None = None,
         started: float | None = None,
@@ -94,6 +98,8 @@ class Run:
             "masks": _whole(masks) if masks else None,
             "oracle": oracle,
             "fingerprint": fingerprint,
+            "classes": list(classes),
+            "train_images": train_images,
             "encoder_weights": fingerprint_of(settings.encoder_weights),
             "settings": settings.model_dump(mode="json"),
         }

@@ -40,6 +40,8 @@ class _Config(Stored):
     masks: str | None = None
     oracle: str = "data"
     fingerprint: str
+    classes: list[str] = []
+    train_images: Count = 0
     encoder_weights: str | None = None
     settings: _Settings
 
