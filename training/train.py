@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from alserve.errors import DataError, OptionError
@@ -133,7 +134,8 @@ def _run(
                 run.begin()  # an earlier run is replaced by none whose data cannot be read
                 finished = learn(Learner(dataset, images, source, trainer, run), run, settings, progress)
                 if finished:
-                    report_run(folder, folder / "report.html", dataset=dataset, model=model)
+                    threads = torch.get_num_threads()  # other runs may have the other cores
+                    report_run(folder, folder / "report.html", dataset=dataset, model=model, threads=threads)
                     run.remove_images()
         finally:
             source.end(folder / "report.html" if finished else None)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alserve.measure.dataset import Dataset
 from alserve.measure.tables import describe_failures
 from alserve.modelfile import ModelSpec
@@ -91,6 +89,7 @@ def report_run(
     title: str | None = None,
     dataset: Dataset | None = None,
     model: Location | None = None,
+    threads: int | None = None,
 ) -> None:
     """Write the report of a run: its figures, its model's answers to test images, what the oracle was asked for.
 
@@ -100,9 +99,10 @@ def report_run(
         title: Heading. Default: the run's name.
         dataset: The data that it learned from. Default: they are looked for where they were.
         model: The model file, as it is to be named in the commands shown. Default: that in `folder`.
+        threads: To predict with. Default: as many as there are cores.
     """
     run = RunResult.read(folder)
-    predictor = load(run.model, device="cpu", threads=torch.get_num_threads())  # other runs may have the other cores
+    predictor = load(run.model, device="cpu", threads=threads)
     dataset = dataset or open_dataset(run, predictor.spec.classes)
     write_report(
         path,
