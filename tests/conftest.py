@@ -30,6 +30,7 @@ def group_of(item: pytest.Item) -> str:
     return "compare" if item.path.parent.name == "compare" else item.path.name
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: group_of(item) not in LONG)
     for item in items:

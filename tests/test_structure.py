@@ -1,6 +1,7 @@
 """The structure of the code: folders import one way, and no module is longer than 400 lines."""
 
 import ast
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +66,9 @@ def test_what_serves_does_not_import_what_trains() -> None:
 @pytest.mark.parametrize("path", [*SOURCES, *sorted((REPOSITORY / "tests").rglob("*.py"))], ids=module_name)
 def test_no_module_is_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="the tests run in one process")
+def test_the_tests_of_a_file_run_in_one_process(request: pytest.FixtureRequest) -> None:
+    """What they share is made once; pytest-xdist tells by a test's name that it knows the test's group."""
+    assert request.node.nodeid.endswith("@test_structure.py")
