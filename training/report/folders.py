@@ -27,8 +27,8 @@ def report_folders(folders: Sequence[Path], out: Path | None = None, *, between:
 
     Raises:
         OptionError: `between` is no range.
-        RunError: A folder holds no run, no round is finished yet, several runs of 0.2 have no model, they learned from
-            different data, or `out` is wanting.
+        RunError: A folder holds no run, no round is finished yet, none of several runs of an earlier version has a
+            model, they learned from different data, or `out` is wanting.
     """
     if out is None and len(folders) > 1:
         raise RunError("the report of several folders needs a folder of its own; name it with --out")
