@@ -200,7 +200,7 @@ def train(
         return f"--set {name}={value}" if name in assigned else f"--{name.replace('_', '-')} {value}"
 
     settings = Settings.of(preset, {**Settings.among(arguments), **assigned}, typed)
-    check_local(data)
+    check_local(data, masks)
     from training.train import train_run  # noqa: PLC0415  loads torch, which takes seconds
 
     result = train_run(
@@ -291,7 +291,7 @@ def experiment(
     if data is not None:
         from alserve.measure.dataset import check_local  # noqa: PLC0415
 
-        check_local(data)
+        check_local(data, masks)
     from training.compare.experiment import run_experiment  # noqa: PLC0415  loads torch, which takes seconds
 
     failures = run_experiment(

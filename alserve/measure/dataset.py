@@ -141,6 +141,7 @@ def load_dataset(data: Location, masks: Location | None = None) -> Dataset:
             by case, spaces or Unicode form only.
         RunError: The extra for object stores is not installed.
     """
+    check_local(data, masks)
     root, rows, versions = _find_rows(data)
     if not rows:
         raise DataError(f"{data}: no images found; expected a subfolder per class with images in it")
@@ -164,11 +165,12 @@ def load_dataset(data: Location, masks: Location | None = None) -> Dataset:
     return Dataset(path_of(data) or data, tuple(numbers), samples, versions)
 
 
-def check_local(data: Location) -> None:
+def check_local(data: Location, masks: Location | None = None) -> None:
     """Refuse a path at which there is nothing, before anything slow is done for it; a URL is not looked up.
 
     Args:
         data: See `load_dataset`.
+        masks: See `load_dataset`.
 
     Raises:
         DataError: There is no such folder or file.
@@ -176,11 +178,13 @@ def check_local(data: Location) -> None:
     path = path_of(data)
     if path is not None and not (path.is_dir() or path.is_file()):
         raise DataError(f"{data}: no such folder or CSV file")
+    folder = None if masks is None else path_of(masks)
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"{masks}: no such folder of masks")
 
 
 def _find_rows(data: Location) -> tuple[Disk | Store, list[ListedImage], dict[str, Version]]:
     """Return the folder of a data set or its CSV, the images, and what the listing of a store told of them by URL."""
-    check_local(data)
     path = path_of(data)
     if path is not None and path.is_dir():
         return Disk(path), list(folder_rows(LocalTree(path))), {}

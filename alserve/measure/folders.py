@@ -163,23 +163,21 @@ def attach_masks(rows: list[ListedImage], masks: Location) -> tuple[list[ListedI
 
     Args:
         rows: The images.
-        masks: The folder, on the disk or in an object store.
+        masks: The folder, on the disk, where it must be there, or in an object store.
 
     Returns:
         (the rows, the states of the masks in an object store by their URLs).
 
     Raises:
-        DataError: There is no such folder or mask, two have the same name, or one fits no image.
+        DataError: There is no mask, two have the same name, or one fits no image.
     """
     path, versions = path_of(masks), dict[str, Version]()
     tree: Tree
     if path is None:
         tree = stored = StoredTree(open_store(str(masks)))
         versions = stored.versions
-    elif path.is_dir():
-        tree = LocalTree(path)
     else:
-        raise DataError(f"{masks}: no such folder of masks")
+        tree = LocalTree(path)
     pictures, others = tree.find()
     found = {name: tree.path(picture) for name, picture in _by_stem(tree, pictures).items()}
     if others:

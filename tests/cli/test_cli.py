@@ -167,12 +167,18 @@ def run_and_tell(cwd: Path, *words: str) -> tuple[str, str]:
     return done.stdout.splitlines()[-1], done.stderr
 
 
-@pytest.mark.parametrize("words", [("train", "nowhere"), ("experiment", "compare.yaml", "--data", "nowhere")])
-def test_a_path_where_nothing_is_needs_no_torch(tmp_path: Path, words: tuple[str, ...]) -> None:
-    told, said = run_and_tell(tmp_path, *words, "--out", "run")
+@pytest.mark.parametrize("words", [("train", "{data}"), ("experiment", "compare.yaml", "--data", "{data}")])
+@pytest.mark.parametrize(
+    ("data", "masks", "reason"),
+    [("nowhere", ".", "no such folder or CSV file"), (".", "nowhere", "no such folder of masks")],
+)
+def test_a_path_where_nothing_is_needs_no_torch(
+    tmp_path: Path, words: tuple[str, ...], data: str, masks: str, reason: str
+) -> None:
+    told, said = run_and_tell(tmp_path, *(word.format(data=data) for word in words), "--masks", masks, "--out", "run")
     assert told.startswith("EXIT 2 [")
     assert "torch" not in told
-    assert said == "alserve: nowhere: no such folder or CSV file\n"
+    assert said == f"alserve: nowhere: {reason}\n"
 
 
 def test_a_folder_run_never_imports_torch_or_training(images: Path) -> None:
