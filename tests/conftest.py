@@ -24,6 +24,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell that runs the t
 LONG = ("compare", "test_train.py", "test_train_together.py", "test_run_in_a_store.py", "test_label_studio_server.py")
 """Groups that take longest: they come first, so that in the end no process waits for one of them."""
 
+LONGEST_NAME = 200
+"""Characters of a parameter in the name of a test."""
+
 
 def group_of(item: pytest.Item) -> str:
     """Return the tests that run in one process, after each other: a file, or a folder that makes one experiment."""
@@ -35,6 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: group_of(item) not in LONG)
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Return a short name of a long text or content: the name of a test is in the environment of what it starts."""
+    return f"{val[:30]!r} of {len(val)}" if isinstance(val, str | bytes) and len(val) > LONGEST_NAME else None
 
 
 @pytest.fixture(scope="session", autouse=True)
