@@ -3,8 +3,9 @@
     python benchmarks/cams.py tiles.csv --variant cam_stride=32 --variant cam_stride=16
 
 For every variant of the settings and every seed the classifier is trained as a run trains it. Measured are its accuracy
-on the test images and the pointing game (Zhang et al., Excitation Backprop, ECCV 2016): the share of the images with
-foreground in which the CAM of the true class is highest inside the mask.
+on the test images, as they are served and squeezed to the squares in which it learned, and the pointing game (Zhang et
+al., Excitation Backprop, ECCV 2016): the share of the images with foreground in which the CAM of the true class is
+highest inside the mask.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ class Found(NamedTuple):
     """What one classifier reaches, 0 to 1."""
 
     accuracy: float
+    squeezed: float
+    """Accuracy on the images squeezed to squares."""
     pointing: float
 
 
@@ -50,7 +53,8 @@ def main() -> None:
         f"`python benchmarks/cams.py {arguments.data.name}`, number of seeds: {arguments.seeds}; mean, and each; "
         f"{len(dataset.split('train'))} training and {len(dataset.split('test'))} test images; {machine()}."
     )
-    titles = ("settings", "accuracy, %", "CAM highest inside the mask, % of the images with foreground")
+    pointing = "CAM highest inside the mask, % of the images with foreground"
+    titles = ("settings", "accuracy, %", "accuracy on squares, %", pointing)
     write_report(RESULTS / f"cams-{arguments.data.stem}.md", "What the classifier learns", how, table(titles, rows))
 
 
@@ -61,14 +65,23 @@ def measure(dataset: Dataset, settings: Settings) -> Found:
     net = trainer.new_network(len(dataset.classes), seed)
     trainer.train_classifier(net, data.with_classes(), seed)
     samples = [(sample.label, *sample.read()) for sample in dataset.split("test")]
+    labels = np.array([label for label, *_ in samples])
     shapes = [working_shape(*image.shape[:2], settings.short_side) for _, image, _ in samples]
-    found = trainer.classify(net, (resize(image, shape) for (_, image, _), shape in zip(samples, shapes, strict=True)))
-    right, inside = [], []
-    for (label, _, mask), shape, (scores, cams) in zip(samples, shapes, found, strict=True):
-        right.append(scores.argmax() == label)
-        if mask is not None and mask.any():
-            inside.append(points_inside(cams[label], resize_mask(mask, shape)))
-    return Found(float(np.mean(right)), float(np.mean(inside)))
+
+    def classify(shapes: Sequence[tuple[int, int]]) -> list[tuple[Float32, Float32]]:
+        images = (resize(image, shape) for (_, image, _), shape in zip(samples, shapes, strict=True))
+        return list(trainer.classify(net, images))
+
+    def accuracy(found: Sequence[tuple[Float32, Float32]]) -> float:
+        return float(np.mean([scores.argmax() for scores, _ in found] == labels))
+
+    found, of_squares = classify(shapes), classify([(settings.short_side, settings.short_side)] * len(samples))
+    inside = [
+        points_inside(cams[label], resize_mask(mask, shape))
+        for (label, _, mask), shape, (_, cams) in zip(samples, shapes, found, strict=True)
+        if mask is not None and mask.any()
+    ]
+    return Found(accuracy(found), accuracy(of_squares), float(np.mean(inside)))
 
 
 def points_inside(cam: Float32, mask: Mask) -> bool:
