@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 
-# Modules are compiled once, whatever the machine is set to: else training takes more than twice as long to start, each time.
+# Modules are compiled once, whatever the machine is set to: else training takes twice as long to start, each time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test lint docs bench bench-http fuzz audit format clean

@@ -25,7 +25,7 @@ LONG = ("compare", "test_train.py", "test_train_together.py", "test_run_in_a_sto
 """Groups that take longest: they come first, so that in the end no process waits for one of them."""
 
 LONGEST_NAME = 200
-"""Characters of a parameter in the name of a test."""
+"""Characters at most of a text or content that the name of a test has whole."""
 
 
 def group_of(item: pytest.Item) -> str:

@@ -163,7 +163,7 @@ def attach_masks(rows: list[ListedImage], masks: Location) -> tuple[list[ListedI
 
     Args:
         rows: The images.
-        masks: The folder, on the disk, where it must be there, or in an object store.
+        masks: The folder, on the disk or in an object store; one on the disk is there, see `check_local`.
 
     Returns:
         (the rows, the states of the masks in an object store by their URLs).
